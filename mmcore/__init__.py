@@ -1,0 +1,35 @@
+"""mmcore：多模态学习的数学，写成代码 / mmcore: the mathematics of multimodal learning, as code.
+
+名字在第一次用到时才载入，所以 `import mmcore` 只载入 torch。
+
+A name is loaded when it is first used, so that `import mmcore` loads torch and nothing heavier.
+"""
+
+import importlib
+
+import torch  # noqa: F401  (the one thing that importing mmcore promises to load)
+
+__version__ = "0.1.0"
+
+_HOME = {  # name: the module it lives in
+    "VisualEncoder": "encoders",
+    "TextEncoder": "encoders",
+    "contrastive_loss": "alignment",
+    "cosine_similarity": "alignment",
+    "ranks": "ranking",
+    "retrieval_scores": "ranking",
+}
+
+__all__ = list(_HOME)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"mmcore 没有 {name!r} / mmcore has no {name!r}")
+    value = getattr(importlib.import_module(f"mmcore.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
