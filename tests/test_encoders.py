@@ -1,0 +1,118 @@
+"""(1.1) 视觉编码器与 (1.2) 文本编码器 / (1.1) the visual encoder and (1.2) the text encoder."""
+
+import pytest
+import torch
+
+from mmcore import text
+from mmcore.encoders import BACKBONES, MAX_TOKENS, TEXT_MODELS, TextEncoder, VisualEncoder
+
+TOKENIZER = text.build_tokenizer(["red apple", "红苹果", "tree"])
+
+
+def images(n: int, size: int = 32) -> torch.Tensor:
+    return torch.rand(n, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.formula("1.1")
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_1_1_is_backbone_then_projection_then_normalisation(backbone: str) -> None:
+    """逐步照算：标准化、骨干、矩阵乘、批归一化 / Step by step in float64: standardise, backbone, matrix, batch norm."""
+    encoder = VisualEncoder(16, backbone).double().eval()
+    image = images(4).double()
+    rows = []
+    for picture in image:
+        standard = (picture - picture.mean()) / (picture.var(unbiased=False) + 1e-5).sqrt()
+        features = encoder.backbone(standard.unsqueeze(0))[0]
+        rows.append(torch.stack([(w * features).sum() for w in encoder.project.weight]))
+    norm = encoder.normalise
+    wanted = (torch.stack(rows) - norm.running_mean) / (norm.running_var + norm.eps).sqrt() * norm.weight + norm.bias
+    assert torch.allclose(encoder(image), wanted, atol=1e-9)
+    assert wanted.shape == (4, 16)
+
+
+@pytest.mark.formula("1.2")
+@pytest.mark.parametrize("model_name", TEXT_MODELS)
+def test_1_2_is_the_mean_of_the_real_tokens(model_name: str) -> None:
+    encoder = TextEncoder(model_name, 16, TOKENIZER).double().eval()
+    tokens = encoder.tokenize(["red apple", "tree"])
+    states = encoder.backbone(**tokens).last_hidden_state
+    norm, rows = encoder.normalise, []
+    for state, mask in zip(states, tokens["attention_mask"], strict=True):
+        real = [token for token, keep in zip(state, mask, strict=True) if keep]
+        rows.append(encoder.project.weight @ (sum(real) / len(real)))
+    wanted = (torch.stack(rows) - norm.running_mean) / (norm.running_var + norm.eps).sqrt() * norm.weight + norm.bias
+    assert torch.allclose(encoder(**tokens), wanted, atol=1e-9)
+
+
+@pytest.mark.parametrize("model_name", TEXT_MODELS)
+def test_padding_changes_no_text_feature(model_name: str) -> None:
+    encoder = TextEncoder(model_name, 16, TOKENIZER).eval()
+    alone = encoder(**encoder.tokenize(["tree"]))
+    padded = encoder(**encoder.tokenize(["tree", "red apple 红苹果 red apple"]))[:1]
+    assert torch.allclose(alone, padded, atol=1e-5)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("model_name", TEXT_MODELS)
+def test_every_parameter_is_registered_and_reached_by_a_gradient(backbone: str, model_name: str) -> None:
+    visual, textual = VisualEncoder(16, backbone), TextEncoder(model_name, 16, TOKENIZER)
+    f_v = visual(images(3))
+    f_t = textual(**textual.tokenize(["red apple", "红苹果", "tree"]))
+    (f_v * f_t).pow(2).sum().backward()
+    still = [name for encoder in (visual, textual) for name, p in encoder.named_parameters() if p.grad is None]
+    assert still == []
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_the_same_picture_gives_the_same_feature_in_eval_mode(backbone: str) -> None:
+    encoder = VisualEncoder(16, backbone).eval()
+    together = encoder(images(4))
+    assert torch.equal(encoder(images(4)), together)
+    assert torch.allclose(encoder(images(4)[:1]), together[:1], atol=1e-5)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_brightness_and_contrast_of_the_whole_picture_change_nothing(backbone: str) -> None:
+    encoder = VisualEncoder(16, backbone).eval()
+    assert torch.allclose(encoder(images(2)), encoder(0.2 + 0.5 * images(2)), atol=1e-2)
+
+
+def test_a_state_dict_carries_an_encoder_over() -> None:
+    for make in (lambda: VisualEncoder(16), lambda: TextEncoder("bert-tiny", 16, TOKENIZER)):
+        first, second = make().eval(), make().eval()
+        second.load_state_dict(first.state_dict())
+        given = (images(2),) if isinstance(first, VisualEncoder) else tuple(first.tokenize(["tree", "red"]).values())
+        assert torch.equal(first(*given), second(*given))
+
+
+def test_without_a_tokenizer_the_text_encoder_knows_the_words_of_the_emoji_data() -> None:
+    tokenizer = TextEncoder(feature_dim=8).tokenizer
+    text.check_known(tokenizer, "red apple 红苹果 fruit 水果")
+
+
+@pytest.mark.parametrize(("image", "error", "match"), [
+    (torch.rand(2, 1, 32, 32), ValueError, r"got \(2, 1, 32, 32\)"),
+    (torch.rand(2, 3, 16, 16), ValueError, r"got \(2, 3, 16, 16\)"),
+    (torch.rand(3, 32, 32), ValueError, r"got \(3, 32, 32\)"),
+    (torch.zeros(2, 3, 32, 32, dtype=torch.uint8), TypeError, "divide uint8 pictures by 255"),
+])
+def test_pictures_of_a_wrong_shape_or_type_are_refused(image: torch.Tensor, error: type, match: str) -> None:
+    with pytest.raises(error, match=match):
+        VisualEncoder(8)(image)
+
+
+def test_unknown_backbones_and_widths_are_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="backbone must be one of resnet-tiny, vit-tiny, got 'resnet51'"):
+        VisualEncoder(8, "resnet51")
+    with pytest.raises(ValueError, match="model_name must be one of bert-tiny, gpt-tiny, got 'bert'"):
+        TextEncoder("bert", 8, TOKENIZER)
+    with pytest.raises(ValueError, match="feature_dim must be at least 1, got 0"):
+        VisualEncoder(0)
+
+
+def test_a_text_too_long_or_a_mask_of_another_shape_is_refused() -> None:
+    encoder = TextEncoder("bert-tiny", 8, TOKENIZER)
+    with pytest.raises(ValueError, match=f"at most {MAX_TOKENS} tokens"):
+        encoder.tokenize(["tree " * MAX_TOKENS])
+    with pytest.raises(ValueError, match="must both be"):
+        encoder(torch.zeros(1, 3, dtype=torch.long), torch.ones(1, 4, dtype=torch.long))
