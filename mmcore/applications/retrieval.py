@@ -1,0 +1,252 @@
+r"""跨模态检索 / Cross-modal retrieval: words find pictures, pictures find words.
+
+两座塔互不相见：图像塔给出 f_v，文本塔给出 f_t，只在最后比较。所以图片可以事先编码、存成索引，搜索时只编码查询。
+
+The two towers never meet: one gives f_v, the other f_t, and they are compared at the very end. That is why pictures
+can be encoded once, kept as an index, and a search encodes its query alone.
+"""
+
+import signal
+from collections.abc import Sequence
+from multiprocessing import get_context
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from mmcore import checks, text
+from mmcore.alignment import contrastive_loss, cosine_similarity
+from mmcore.data import emoji
+from mmcore.data.augment import augment
+from mmcore.encoders import TextEncoder, VisualEncoder
+from mmcore.ranking import retrieval_scores
+from mmcore.training import choose_device, evaluating, make_optimizer, optimize
+
+LANGUAGES = ("zh", "en")
+TAU = 0.0625
+LEARNING_RATE = 6e-3
+
+
+class RetrievalModel(nn.Module):
+    """图文双塔 / Two towers, one for pictures and one for texts.
+
+    `forward(image, input_ids, attention_mask, tau)` 返回有名字的张量：
+
+    `forward(image, input_ids, attention_mask, tau)` returns named tensors:
+
+    | 名字 name | 形状 shape | 含义 meaning |
+    |---|---|---|
+    | `f_v` | (N, D) | 视觉特征 / visual feature (1.1) |
+    | `f_t` | (N, D) | 文本特征 / text feature (1.2) |
+    | `S` | (N, N) | 余弦相似度，检索时用来排名 / cosine similarity, what a search ranks by |
+    | `L` | | 对比损失，训练时下降的量 / contrastive loss, what training lowers (2.1) |
+    """
+
+    def __init__(self, feature_dim: int = 128, backbone: str = "resnet-tiny", model_name: str = "bert-tiny",
+                 tokenizer: Tokenizer | None = None):
+        super().__init__()
+        self.visual_encoder = VisualEncoder(feature_dim, backbone)
+        self.text_encoder = TextEncoder(model_name, feature_dim, tokenizer)
+
+    def forward(self, image: Tensor, input_ids: Tensor, attention_mask: Tensor, tau: float | Tensor,
+                positives: Tensor | None = None) -> dict[str, Tensor]:
+        f_v = self.visual_encoder(image)
+        f_t = self.text_encoder(input_ids, attention_mask)
+        return {"f_v": f_v, "f_t": f_t, "S": cosine_similarity(f_v, f_t),
+                "L": contrastive_loss(f_v, f_t, tau, positives)}
+
+    def encode_pictures(self, pictures: Tensor) -> Tensor:
+        """图画 → 特征，不训练 / Pictures (N, 3, H, W), uint8 → features (N, D), without training."""
+        checks.require(isinstance(pictures, Tensor) and pictures.dtype == torch.uint8,
+                       "pictures 需要是 uint8 张量", "pictures must be a uint8 tensor", TypeError)
+        with evaluating(self):
+            return self.visual_encoder(pictures.to(self.device) / 255)
+
+    def encode_texts(self, texts: Sequence[str]) -> Tensor:
+        """文本 → 特征，不训练 / Texts → features (N, D), without training."""
+        tokens = self.text_encoder.tokenize(texts)
+        with evaluating(self):
+            return self.text_encoder(**{name: ids.to(self.device) for name, ids in tokens.items()})
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+
+class RetrievalTrainer:
+    """用表情数据训练双塔 / Trains the two towers on the emoji data.
+
+    每一步：N 个不同的概念，各取一位训练作者的图画和一种语言的名字，图画再随机变化。概念互不相同，所以一批里没有
+    假的负例。
+
+    Each step takes N different concepts, for each the drawing of one training artist and the name in one language, and
+    changes the drawings at random. The concepts differ, so that no negative in a batch is false.
+
+    `tau` 每一步都可以换。同一个 `seed` 给出同一个模型。`reset` 丢掉学到的，从头再来。
+
+    `tau` may change from step to step. The same `seed` gives the same model. `reset` drops what was learned and starts
+    anew.
+    """
+
+    def __init__(self, data: emoji.Emoji, steps: int = 600, seed: int = 0, batch: int = 128,
+                 device: str | torch.device | None = None):
+        for value, name, least in ((steps, "steps", 1), (batch, "batch", 2), (seed, "seed", 0)):
+            checks.whole(value, name, least)
+        checks.require(batch <= len(data.concepts),
+                       f"batch 最多 {len(data.concepts)}（每个概念一次），收到 {batch}",
+                       f"batch may be at most {len(data.concepts)}, each concept once, got {batch}")
+        self.data, self.steps, self.seed, self.batch = data, steps, seed, batch
+        self.device = choose_device(device)
+        self.tokenizer = text.build_tokenizer(name for language in LANGUAGES for name in data.names(language))
+        self.pictures = training_pictures(data)
+        self.reset()
+
+    def reset(self) -> None:
+        """新的模型，新的优化器，同样的随机数 / A new model, a new optimiser, the same random numbers."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            self.model = RetrievalModel(tokenizer=self.tokenizer).to(self.device)
+        self.generator = torch.Generator().manual_seed(self.seed)
+        self.optimizer = make_optimizer(self.model, lr=LEARNING_RATE, weight_decay=0.3)
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimizer, LEARNING_RATE, total_steps=self.steps + 1, pct_start=0.15, div_factor=10,
+            final_div_factor=1000, cycle_momentum=False)
+        names = [name for language in LANGUAGES for name in self.data.names(language)]
+        self.tokens = self.model.text_encoder.tokenize(names)  # row language · C + concept
+
+    def train_step(self, tau: float = TAU) -> dict[str, float]:
+        """走一步，返回 {"L": 损失} / Take one step, return {"L": loss}.
+
+        Raises: ValueError τ 不是正数 / if τ is not positive; FloatingPointError 损失不是有限数 / if the loss is not
+        finite. In both cases the model stays as it was.
+        """
+        checks.positive(tau, "tau")
+        artists, count = self.pictures.shape[:2]
+        concept = torch.randperm(count, generator=self.generator)[:self.batch]
+        artist = torch.randint(artists, concept.shape, generator=self.generator)
+        language = torch.randint(len(LANGUAGES), concept.shape, generator=self.generator)
+        image = augment(self.pictures[artist, concept] / 255, self.generator).to(self.device)
+        tokens = {name: ids[language * count + concept].to(self.device) for name, ids in self.tokens.items()}
+        self.model.train()
+        L = optimize(self.model, self.optimizer, lambda: self.model(image, **tokens, tau=tau)["L"])
+        self.schedule.step()
+        return {"L": L}
+
+
+def training_pictures(data: emoji.Emoji) -> Tensor:
+    """训练作者的图画 / The pictures of the artists to train on: (A, C, 3, H, W)."""
+    return torch.stack([data.pictures[artist] for artist in data.by_role("train")])
+
+
+def evaluate(model: RetrievalModel, data: emoji.Emoji, artist: str) -> dict[tuple[str, str], dict[str, float]]:
+    """一位作者的成绩：两个方向 × 两种语言 / One artist's scores: both directions × both languages.
+
+    键是 (方向, 语言)，方向为 "image→text" 或 "text→image"；值见 `retrieval_scores`。
+
+    The keys are (direction, language), the direction "image→text" or "text→image"; for the values see
+    `retrieval_scores`.
+    """
+    checks.one_of(artist, "artist", tuple(data.pictures))
+    f_v = model.encode_pictures(data.pictures[artist])
+    table = {}
+    for language in LANGUAGES:
+        S = cosine_similarity(f_v, model.encode_texts(data.names(language)))
+        table["image→text", language] = retrieval_scores(S)
+        table["text→image", language] = retrieval_scores(S.T)
+    return table
+
+
+def mean_recall(table: dict[tuple[str, str], dict[str, float]]) -> float:
+    """四个 r@1 的平均 / The mean of the four r@1."""
+    return sum(scores["r@1"] for scores in table.values()) / len(table)
+
+
+def pixel_similarity(pictures: Tensor, known: Tensor) -> Tensor:
+    """像素近邻：不用学习的基线 / Pixel nearest neighbour, the baseline that learns nothing.
+
+    (N, 3, H, W), (A, C, 3, H, W) → (N, C)
+
+    每幅图画减去均值后，与每个概念的 A 幅已知图画比余弦，取最像的一幅。
+
+    Each picture less its mean is compared with the A known drawings of each concept by cosine; the closest one counts.
+    """
+    def flat(x: Tensor) -> Tensor:
+        x = x.flatten(-3).float()
+        return x - x.mean(-1, keepdim=True)
+    return torch.stack([cosine_similarity(flat(pictures), flat(drawings)) for drawings in known]).amax(0)
+
+
+class Index:
+    """可以搜索的图片 / Pictures that can be searched: encoded once, compared with every query."""
+
+    def __init__(self, model: RetrievalModel, pictures: Tensor):
+        self.model = model
+        self.features = model.encode_pictures(pictures)
+
+    def search(self, query: str, k: int = 8) -> list[tuple[int, float]]:
+        """最像的 k 幅 / The k pictures most like the query: [(index, cosine), …], the best first.
+
+        Raises: ValueError 查询为空，或有没学过的词 / if the query is empty or holds a word that was never learned.
+        """
+        checks.whole(k, "k")
+        text.check_known(self.model.text_encoder.tokenizer, query)
+        S = cosine_similarity(self.model.encode_texts([query]), self.features)[0]
+        best = S.topk(min(k, len(S)))
+        return list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
+
+
+def pixel_baseline(data: emoji.Emoji, artist: str) -> float:
+    """像素近邻的平均 r@1，两个方向 / The mean r@1 of the pixel nearest neighbour, both directions."""
+    S = pixel_similarity(data.pictures[artist], training_pictures(data))
+    return (retrieval_scores(S)["r@1"] + retrieval_scores(S.T)["r@1"]) / 2
+
+
+def train_and_test(seed: int, steps: int, tau: float) -> dict[str, float]:
+    """训练一个种子，返回各项考试的平均 r@1 / Train one seed, return the mean r@1 of each test.
+
+    | 键 key | 考什么 what is tested |
+    |---|---|
+    | `known` | 学过的概念，学过的作者 / concepts and an artist it learned from |
+    | `test` | 学过的概念，没见过的作者 / concepts it learned, by an artist it never saw |
+    | `shift` | 学过的概念，画法全然不同的作者 / concepts it learned, by an artist who draws in another way altogether |
+    | `concepts` | 没见过的概念，学过的作者 / concepts it never saw, by an artist it learned from |
+    """
+    torch.set_num_threads(1)
+    data = emoji.load()
+    trainer = RetrievalTrainer(data, steps, seed, device="cpu")
+    for _ in range(steps):
+        trainer.train_step(tau)
+    return take_exams(trainer.model, data)
+
+
+def take_exams(model: RetrievalModel, data: emoji.Emoji) -> dict[str, float]:
+    """各项考试的平均 r@1，键同 `train_and_test` / The mean r@1 of each test, keys as in `train_and_test`."""
+    known, unseen = data.by_role("train")[0], emoji.load("held-out")
+    exams = {"known": (data, known), "test": (data, data.by_role("test")[0]),
+             "shift": (data, data.by_role("shift")[0]), "concepts": (unseen, known)}
+    return {name: mean_recall(evaluate(model, *exam)) for name, exam in exams.items()}
+
+
+def _ignore_stop() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Stop is for the notebook's own training
+
+
+class Background:
+    """另一个进程里的训练：读者往下读，它自己做完 / Trainings in another process, done while the reader reads on.
+
+    进程是守护进程，内核关闭时随之结束。
+
+    The process is a daemon and ends with the kernel.
+    """
+
+    def __init__(self, seeds: Sequence[int], steps: int, tau: float = TAU):
+        for seed in seeds:
+            checks.whole(seed, "seed", 0)
+        checks.whole(steps, "steps")
+        checks.positive(tau, "tau")
+        self._pool = get_context("spawn").Pool(1, _ignore_stop)
+        self._jobs = [self._pool.apply_async(train_and_test, (seed, steps, tau)) for seed in seeds]
+
+    def results(self) -> list[dict[str, float]]:
+        """等它做完，每个种子一份 / Wait for it; one result for each seed."""
+        return [job.get() for job in self._jobs]
