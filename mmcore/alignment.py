@@ -26,9 +26,9 @@ def contrastive_loss(a: Tensor, b: Tensor, tau: float | Tensor, positives: Tenso
     Every picture looks for its own text among the batch, and every text for its own picture; the more confidently it
     picks a wrong one, the larger the loss. The smaller the temperature τ, the more only the closest rivals count.
 
-    (2.1) $$L = -\frac{1}{2N} \sum_{i=1}^{N} \left[
+    $$L = -\frac{1}{2N} \sum_{i=1}^{N} \left[
     \log \frac{e^{\mathrm{sim}(a_i, b_i)/\tau}}{\sum_{j=1}^{N} e^{\mathrm{sim}(a_i, b_j)/\tau}} +
-    \log \frac{e^{\mathrm{sim}(b_i, a_i)/\tau}}{\sum_{j=1}^{N} e^{\mathrm{sim}(b_i, a_j)/\tau}} \right]$$
+    \log \frac{e^{\mathrm{sim}(b_i, a_i)/\tau}}{\sum_{j=1}^{N} e^{\mathrm{sim}(b_i, a_j)/\tau}} \right] \tag{2.1}$$
 
     | 符号 symbol | 名字 name | 形状 shape | 含义 meaning |
     |---|---|---|---|

@@ -31,7 +31,7 @@ class VisualEncoder(nn.Module):
     Turns a picture into a vector. Each picture first loses its own mean and is divided by its own standard deviation,
     so that making it brighter or darker as a whole changes nothing.
 
-    (1.1) $$f_v = E_v(I) \in \mathbb{R}^{d_v}$$
+    $$f_v = E_v(I) \in \mathbb{R}^{d_v} \tag{1.1}$$
 
     | 符号 symbol | 名字 name | 形状 shape | 含义 meaning |
     |---|---|---|---|
@@ -73,7 +73,7 @@ class TextEncoder(nn.Module):
     Turns a sentence into a vector: the mean over its real tokens, leaving out the [PAD] that fills up a batch, so
     that padding changes nothing.
 
-    (1.2) $$f_t = E_t(T) \in \mathbb{R}^{d_t}$$
+    $$f_t = E_t(T) \in \mathbb{R}^{d_t} \tag{1.2}$$
 
     | 符号 symbol | 名字 name | 形状 shape | 含义 meaning |
     |---|---|---|---|
@@ -120,22 +120,22 @@ class TextEncoder(nn.Module):
 def _resnet_tiny() -> tuple[nn.Module, int]:
     """torchvision 的 ResNet，缩到 32 像素的图画 / torchvision's ResNet, made small for pictures of 32 pixels.
 
-    ResNet 的开头把 32 像素变成 8 × 8 格，再加一个残差块；不求平均，所以特征记得什么在哪里：在这样小的图画上，
+    ResNet 的开头把 32 像素变成 8 × 8 格，一个残差块再变成 4 × 4；不求平均，所以特征记得什么在哪里：在这样小的图画上，
     位置很要紧。
 
-    The stem of a ResNet turns 32 pixels into 8 × 8 cells, one residual block follows; no average over the cells, so
-    that a feature remembers what is where: in pictures this small, place matters.
+    The stem of a ResNet turns 32 pixels into 8 × 8 cells, one residual block turns these into 4 × 4; no average over
+    the cells, so that a feature remembers what is where: in pictures this small, place matters.
     """
     from torchvision.models.resnet import BasicBlock, ResNet
 
-    width, cells = 32, 8
+    width, cells = 64, 4
     net = ResNet(BasicBlock, [1, 1, 1, 1])
-    net.inplanes = width
-    net.conv1 = nn.Conv2d(3, width, kernel_size=5, stride=2, padding=2, bias=False)
-    net.bn1 = nn.BatchNorm2d(width)
-    net.layer1 = net._make_layer(BasicBlock, width, 1)
+    net.inplanes = width // 2
+    net.conv1 = nn.Conv2d(3, width // 2, kernel_size=5, stride=2, padding=2, bias=False)
+    net.bn1 = nn.BatchNorm2d(width // 2)
+    net.layer1 = net._make_layer(BasicBlock, width, 1, stride=2)
     net.layer2 = net.layer3 = net.layer4 = net.fc = nn.Identity()
-    net.avgpool = nn.AdaptiveAvgPool2d(cells)  # changes nothing at 32 pixels; larger pictures come down to 8 × 8 too
+    net.avgpool = nn.AdaptiveAvgPool2d(cells)  # changes nothing at 32 pixels; larger pictures come down to 4 × 4 too
     return net, width * cells * cells
 
 

@@ -5,7 +5,6 @@
 The tests check every lesson with these functions; readers may check with them for themselves.
 """
 
-import inspect
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,15 +15,15 @@ from torch.overrides import TorchFunctionMode
 
 from mmcore import checks
 
-_FORMULA = re.compile(r"\((\d+\.\d+)\) \$\$(.+?)\$\$", re.DOTALL)
+_FORMULA = re.compile(r"\$\$([^$]+?)\\tag\{(\d+\.\d+)\}\s*\$\$")
 _NODE = r"(\w+)(?:\[.*?\]|\(.*?\)|\{.*?\})?"
 _ARROW = re.compile(rf"{_NODE}\s*-->\s*(?={_NODE})")
 _LINE = re.compile(rf"\s*{_NODE}(\s*-->\s*{_NODE})*\s*")
 
 
 def formulas(text: str) -> dict[str, str]:
-    r"""文中带编号的公式 / The tagged formulas in a text: a tag in brackets, then $$…$$. {tag: body, spaces single}."""
-    return {tag: " ".join(body.split()) for tag, body in _FORMULA.findall(inspect.cleandoc(text))}
+    r"""文中带 \\tag 的公式 / The formulas with a \\tag in a text: {tag: formula}, with single spaces."""
+    return {tag: " ".join(body.split()) for body, tag in _FORMULA.findall(text)}
 
 
 def drawn_arrows(diagram: str) -> set[tuple[str, str]]:

@@ -35,7 +35,7 @@ def test_the_diagram_of_the_lesson_is_the_computation() -> None:
 
 
 def test_a_short_training_learns_far_above_chance_on_an_artist_never_seen(trained: RetrievalTrainer) -> None:
-    recall = retrieval.mean_recall(retrieval.evaluate(trained.model, DATA, "emojione"))
+    recall = retrieval.mean_recall(retrieval.evaluate(trained.model, DATA, "fxemoji"))
     assert recall > 20 / len(DATA.concepts)
 
 

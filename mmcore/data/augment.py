@@ -31,13 +31,13 @@ def _uniform(low: float, high: float, n: int, generator: torch.Generator) -> Ten
 def _move(image: Tensor, generator: torch.Generator) -> Tensor:
     """转、缩放、错切、平移、左右翻 / Turn, scale, shear, shift, mirror."""
     n = len(image)
-    angle = _uniform(-0.2, 0.2, n, generator)
-    sx, sy = _uniform(0.85, 1.2, n, generator), _uniform(0.85, 1.2, n, generator)
+    angle = _uniform(-0.35, 0.35, n, generator)
+    sx, sy = _uniform(0.8, 1.3, n, generator), _uniform(0.8, 1.3, n, generator)
     sx = sx * torch.where(torch.rand(n, generator=generator) < 0.5, -1.0, 1.0)
-    shear = _uniform(-0.12, 0.12, n, generator)
+    shear = _uniform(-0.2, 0.2, n, generator)
     cos, sin = angle.cos(), angle.sin()
-    theta = torch.stack([sx * cos, sy * (shear * cos - sin), _uniform(-0.08, 0.08, n, generator),
-                         sx * sin, sy * (shear * sin + cos), _uniform(-0.08, 0.08, n, generator)], 1).view(n, 2, 3)
+    theta = torch.stack([sx * cos, sy * (shear * cos - sin), _uniform(-0.15, 0.15, n, generator),
+                         sx * sin, sy * (shear * sin + cos), _uniform(-0.15, 0.15, n, generator)], 1).view(n, 2, 3)
     grid = F.affine_grid(theta, list(image.shape), align_corners=False)
     return 1 - F.grid_sample(1 - image, grid, align_corners=False)  # what comes in from outside is white
 

@@ -34,9 +34,9 @@ ARTISTS = {  # id: (npm package, title, role); the order is the order of the pic
     "noto": ("noto", "Noto Emoji", "train"),
     "noto-v1": ("noto-v1", "Noto Emoji 1 (blobs)", "train"),
     "fluent": ("fluent-emoji-flat", "Fluent Emoji flat", "train"),
-    "fxemoji": ("fxemoji", "FxEmojis", "train"),
+    "emojione": ("emojione", "EmojiOne 2", "train"),
     "emojione-v1": ("emojione-v1", "EmojiOne 1", "train"),
-    "emojione": ("emojione", "EmojiOne 2", "validation"),
+    "fxemoji": ("fxemoji", "FxEmojis", "validation"),
     "twemoji": ("twemoji", "Twemoji", "test"),
     "openmoji": ("openmoji", "OpenMoji", "shift"),
 }
