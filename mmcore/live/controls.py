@@ -1,0 +1,59 @@
+"""滑块 / Sliders."""
+
+import math
+
+import ipywidgets
+
+from ..checks import positive, require
+
+
+def slider(zh: str, en: str, value: float, min: float, max: float, step: float | None = None, log: bool = False,
+           readout_format: str | None = None) -> ipywidgets.Widget:
+    """一个双语滑块 / A bilingual slider.
+
+    四个数都是整数时得到整数滑块。`log=True` 时按比例移动，`step` 是一格的十倍程数（0.05 即一格约 12%）。滑块的值总在
+    它的格点上：不在格点上的值，浏览器会取整后送回，来回不止。所以线性滑块要求 value 在格点上；对数滑块则把两端移动
+    不到半格，使 value 准确地落在格点上。
+
+    Four whole numbers give a slider of whole numbers. With `log=True` it moves by ratios, and `step` is the share of a
+    decade in one notch (0.05 is about 12 %). The value always lies on the slider's grid: a value off it is rounded by
+    the browser and sent back, without end. So a linear slider wants `value` on its grid, and a logarithmic one moves
+    its ends by less than half a notch to have `value` on it exactly.
+    """
+    require(min < max, f"需要 min < max，收到 {min} 和 {max}", f"min < max wanted, got {min} and {max}")
+    require(min <= value <= max, f"value 需要在 {min} 与 {max} 之间，收到 {value}",
+            f"value must lie between {min} and {max}, got {value}")
+    if step is not None:
+        positive(step, "step")
+    name = f"{zh} · {en}" if zh != en else zh
+    look = {"description": name, "tooltip": name, "continuous_update": True, "style": {"description_width": "initial"}}
+    if log:
+        positive(min, "min")
+        control = _log_slider(value, min, max, step, readout_format or ".3g", look)
+    else:
+        kinds = {type(x) for x in (value, min, max, 1 if step is None else step)}
+        control = _linear_slider(value, min, max, step, kinds == {int}, readout_format, look)
+    control.add_class("mm-slider")
+    return control
+
+
+def _log_slider(value, low, high, step, readout_format, look):
+    at, low, high = (math.log10(x) for x in (value, low, high))
+    step = step or (high - low) / 60
+    below, above = round((at - low) / step), round((high - at) / step)
+    return ipywidgets.FloatLogSlider(value=value, base=10, min=at - below * step, max=at + above * step, step=step,
+                                     readout_format=readout_format, **look)
+
+
+def _linear_slider(value, low, high, step, whole_numbers, readout_format, look):
+    step = step or (1 if whole_numbers else (high - low) / 100)
+    notches = (value - low) / step
+    require(abs(notches - round(notches)) < 1e-6,
+            f"value 需要在从 {low} 起、步长 {step} 的格点上，收到 {value}",
+            f"value must lie on the grid from {low} in steps of {step}, got {value}")
+    if whole_numbers:
+        return ipywidgets.IntSlider(value=value, min=low, max=high, step=step,
+                                    readout_format=readout_format or "d", **look)
+    digits = 0 if step >= 1 else math.ceil(-math.log10(step) - 1e-9)
+    return ipywidgets.FloatSlider(value=value, min=low, max=high, step=step,
+                                  readout_format=readout_format or f".{digits}f", **look)
