@@ -1,0 +1,36 @@
+"""每次测试共同的环境，以及让 nbval 认识的前端 / The environment all tests share, and the front end nbval learns from.
+
+This file lies at the root because pytest must read it for notebooks/ as well as for tests/.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent
+sys.path.insert(0, str(ROOT / "tests"))  # so that `harness` can be imported before any test is collected
+
+# Kernels inherit these: one thread repeats to the last bit, no person is watching, no hub is reached.
+os.environ.update(
+    OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false",
+    MM_LIVE="0", HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1",
+    PYDEVD_DISABLE_FILE_VALIDATION="1", PYTHONUTF8="1",
+)  # fmt: skip
+os.environ.pop("JPY_SESSION_NAME", None)
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "browser: needs JupyterLab and Chromium")
+    # nbval hands every kernel an open /dev/null and closes none; jupyter_client leaves its sockets to the collector
+    config.addinivalue_line("filterwarnings", "ignore:unclosed.*:ResourceWarning")
+    config.addinivalue_line("filterwarnings", "ignore::pytest.PytestUnraisableExceptionWarning")
+    if config.getoption("nbval", False):
+        from harness import front_end
+
+        front_end.install()
+
+
+def pytest_collection_finish(session):
+    """Build matplotlib's font cache before a kernel does it and says so on stderr, a differing output."""
+    if any(item.path.suffix == ".ipynb" for item in session.items):
+        import matplotlib.font_manager  # noqa: F401

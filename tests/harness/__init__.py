@@ -1,0 +1,12 @@
+"""测试所用的工具 / What the tests of the notebooks stand on.
+
+front_end    messages of a kernel that nbval ignores and JupyterLab does not
+stored       what can be seen in a notebook as committed, without running it
+fresh        one run in a fresh kernel with the network cut, then every widget moved
+kernel_side  the two files that run inside that kernel
+lab          JupyterLab in a headless Chromium
+"""
+
+from pathlib import Path
+
+NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))

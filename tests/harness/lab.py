@@ -1,0 +1,344 @@
+"""真实的 JupyterLab，真实的浏览器 / A real JupyterLab in a real, headless Chromium.
+
+    with Lab(Path("notebooks")) as lab:
+        page = lab.open("06_cross_modal_retrieval.ipynb")
+        page.run_all()
+        page.drag_while_training()
+        page.wait_until_done()
+
+The server sees a copy of the folder, settings of its own and no network; the browser reaches this server alone.
+"""
+
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from playwright.sync_api import TimeoutError, sync_playwright
+
+from harness.fresh import attempts, offline_env
+
+SETTINGS = {
+    "notebook-extension/tracker": {"windowingMode": "none", "autoStartDefaultKernel": True, "scrollPastEnd": False},
+    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+}
+CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking",
+            "--disable-component-update", "--disable-sync", "--no-first-run"]  # fmt: skip
+OWN = re.compile(r"^(?:https?|wss?)://127\.0\.0\.1[:/]|^(?:data|blob|about):")
+READY = """() =>
+    window.jupyterapp?.shell?.currentWidget?.context?.sessionContext?.session?.kernel?.status === 'idle'"""
+KNOWN_NOISE = ()  # parts of console errors that are JupyterLab's own, each with its reason; 4.6 has none
+
+
+def find_chromium():
+    """The browser to use, or None; MM_CHROMIUM names another."""
+    chosen = os.environ.get("MM_CHROMIUM")
+    names = [chosen] if chosen else ["chromium", "chromium-browser", "google-chrome"]
+    return next(filter(None, map(shutil.which, names)), None)
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Lab:
+    """JupyterLab with a browser, both gone when the `with` ends."""
+
+    def __init__(self, notebooks, start_timeout=90):
+        self.notebooks, self.start_timeout = Path(notebooks), start_timeout
+        self.console, self.left_machine = [], []
+
+    def __enter__(self):
+        self.folder = Path(tempfile.mkdtemp(prefix="mm-lab-"))
+        self.server = self.playwright = self.browser = None
+        try:
+            ignore = shutil.ignore_patterns(".ipynb_checkpoints")
+            shutil.copytree(self.notebooks, self.folder / "notebooks", ignore=ignore)
+            self.start_server()
+            self.playwright = sync_playwright().start()
+            self.browser = self.playwright.chromium.launch(executable_path=find_chromium(), args=CHROMIUM)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def start_server(self):
+        for plugin, values in SETTINGS.items():
+            file = self.folder / f"settings/@jupyterlab/{plugin}.jupyterlab-settings"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(values))
+        own = {"JUPYTERLAB_SETTINGS": "settings", "JUPYTERLAB_WORKSPACES": "workspaces", "JUPYTER_CONFIG": "config",
+               "JUPYTER_DATA": "data", "JUPYTER_RUNTIME": "runtime"}  # fmt: skip
+        env = offline_env(self.folder) | {f"{name}_DIR": str(self.folder / folder) for name, folder in own.items()}
+        env.pop("MM_LIVE", None)  # here somebody is watching
+        self.token, self.url = secrets.token_hex(16), f"http://127.0.0.1:{free_port()}"
+        command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1",
+                   f"--port={self.url.rpartition(':')[2]}", "--ServerApp.port_retries=0",
+                   f"--IdentityProvider.token={self.token}", f"--ServerApp.root_dir={self.folder / 'notebooks'}",
+                   "--LabApp.expose_app_in_browser=True", "--LabApp.extension_manager=readonly",
+                   "--LabApp.news_url=None"]  # fmt: skip
+        log = self.folder / "server.log"
+        with log.open("w") as out:
+            self.server = psutil.Popen(command, env=env, cwd=self.folder, stdout=out, stderr=subprocess.STDOUT)
+        end = time.monotonic() + self.start_timeout
+        while True:
+            with suppress(OSError):
+                self.ask("/api/status")
+                return
+            if self.server.poll() is not None or time.monotonic() > end:
+                raise RuntimeError("JupyterLab did not start:\n" + log.read_text()[-2000:])
+            time.sleep(0.2)
+
+    def ask(self, path, method="GET"):
+        request = urllib.request.Request(self.url + path, method=method)
+        request.add_header("Authorization", f"token {self.token}")
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(request, timeout=10) as answer:
+            return answer.read()
+
+    def __exit__(self, *_):
+        for thing, end in ((self.browser, "close"), (self.playwright, "stop")):
+            with suppress(Exception):
+                getattr(thing, end)()
+        if self.server:
+            family = [self.server]
+            with suppress(psutil.Error):
+                family += self.server.children(recursive=True)
+            with suppress(OSError):
+                self.ask("/api/shutdown", "POST")
+            for process in psutil.wait_procs(family, timeout=8)[1]:
+                with suppress(psutil.Error):
+                    process.kill()
+            with suppress(psutil.Error):
+                self.server.wait(5)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def network(self):
+        """What tried to leave the machine, from the browser, the server or a kernel."""
+        return self.left_machine + attempts(self.folder)
+
+    def guard(self, route):
+        if OWN.match(route.request.url):
+            route.fallback()
+        else:
+            self.left_machine.append(route.request.url)
+            route.abort()
+
+    def note(self, kind, text):
+        if kind in {"error", "pageerror"} and not any(known in text for known in KNOWN_NOISE):
+            self.console.append(f"{kind}: {text[:400]}")
+
+    def open(self, notebook, width=1280, height=900):
+        """The notebook in a new window, its kernel started and idle."""
+        context = self.browser.new_context(viewport={"width": width, "height": height})
+        context.route("**/*", self.guard)
+        window = context.new_page()
+        window.on("console", lambda m: self.note(m.type, f"{m.text} ({m.location.get('url', '')})"))
+        window.on("pageerror", lambda e: self.note("pageerror", str(e)))
+        window.on("websocket", lambda w: None if OWN.match(w.url) else self.left_machine.append(w.url))
+        window.on("dialog", lambda dialog: dialog.accept())
+        window.goto(f"{self.url}/doc/tree/{notebook}?token={self.token}", wait_until="domcontentloaded")
+        page = Page(window)
+        page.wait_until_ready()
+        return page
+
+
+# What the browser is asked, in its own language.
+ERRORS = """() => {
+    const meant = window.jupyterapp.shell.currentWidget.content.widgets
+        .filter(cell => (cell.model.getMetadata('tags') ?? []).includes('raises-exception'));
+    return [...document.querySelectorAll('.jp-Notebook :is([data-mime-type$="jupyter.stderr"],' +
+            '[data-mime-type$="jupyter.error"], .jupyter-widgets-error-widget, .mm-error)')]
+        .filter(e => e.textContent.trim() && !meant.some(cell => cell.node.contains(e)))
+        .map(e => e.textContent.trim().slice(0, 300));
+}"""
+VISIBLE = """lang => [...document.querySelectorAll(`.jp-Notebook [lang|=${lang}]`)]
+    .filter(e => e.checkVisibility() && e.getClientRects().length && e.textContent.trim())
+    .filter(e => !e.closest('.mm-switch')).map(e => e.textContent.trim().slice(0, 60))"""
+HEIGHT = """() => {
+    const o = document.querySelector('.jp-WindowedPanel-outer') ?? document.querySelector('.jp-Notebook');
+    return o.scrollHeight + window.innerHeight - o.clientHeight + 20; }"""
+# A panel is what holds both a `.mm-status`, whose text has the step number, and a slider.
+RUNNING_PANEL = """() => {
+    const step = e => Number((e.textContent.match(/\\d+/) || [0])[0]);
+    window.mmSteps ??= new Map();
+    for (const status of document.querySelectorAll('.jp-Notebook .mm-status')) {
+        const before = window.mmSteps.get(status);
+        window.mmSteps.set(status, step(status));
+        if (before === undefined || step(status) <= before) continue;
+        let panel = status;
+        while (panel && !panel.querySelector('[role=slider]')) panel = panel.parentElement;
+        return panel;
+    }
+    if (window.mmDone) return document;
+}"""
+# Notes each text of the panel's `.mm-values`, the values that the last step used, and when the mouse last dragged.
+WATCH = """panel => {
+    const watch = window.mmWatch = {used: [], moved: Infinity};
+    const read = () => {
+        const text = panel.querySelector('.mm-values').textContent;
+        if (text !== watch.used.at(-1)?.text) watch.used.push({time: performance.now(), text});
+    };
+    read();
+    new MutationObserver(read).observe(panel, {subtree: true, childList: true, characterData: true});
+    document.addEventListener('pointermove', e => { if (e.buttons) watch.moved = performance.now(); }, true);
+}"""
+TRACK = """handle => { const r = handle.closest('.noUi-target').getBoundingClientRect(); return [r.left, r.width]; }"""
+READOUT = """handle => parseFloat(handle.closest('.widget-slider').querySelector('.widget-readout').textContent)"""
+USED = "() => [window.mmWatch.used[0].text, window.mmWatch.used.at(-1).text]"
+# Milliseconds from the last move of the mouse until a step used value v; null while none has.
+DELAY = """v => {
+    const holds = ({text}) => (text.match(/-?\\d+(\\.\\d+)?(e-?\\d+)?/g) || [])
+        .some(n => Math.abs(n - v) <= 1e-3 * Math.abs(v) + 1e-9);
+    const {used, moved} = window.mmWatch;
+    const hit = used.slice(1).find(holds);
+    return hit ? Math.max(0, hit.time - moved) : null;
+}"""
+
+
+@dataclass
+class Drag:
+    """One drag of a slider while training ran."""
+
+    slider: str
+    shown: float  # what the slider said in the end
+    before: str  # what the panel said a step used
+    after: str
+    delay: float | None  # milliseconds
+    status: str
+
+
+class Page:
+    """One notebook in one browser window; `window` is playwright's own page."""
+
+    def __init__(self, window):
+        self.window = window
+        self.js = window.evaluate
+
+    # --- the notebook as a whole ---
+
+    def wait_until_ready(self, timeout=90):
+        self.window.wait_for_function(READY, timeout=timeout * 1000)
+        self.window.wait_for_selector(".jp-Notebook .jp-Cell", timeout=timeout * 1000)
+
+    def command(self, name, **args):
+        self.js("([name, args]) => window.jupyterapp.commands.execute(name, args)", [name, args])
+
+    def run_all(self):
+        """Press Run All; `wait_until_done` waits for its end."""
+        self.js("""() => { window.mmDone = false;
+            window.jupyterapp.commands.execute('notebook:run-all-cells').finally(() => { window.mmDone = true; }); }""")
+
+    def wait_until_done(self, timeout=600):
+        self.window.wait_for_function("() => window.mmDone", timeout=timeout * 1000)
+        self.window.wait_for_function(READY, timeout=timeout * 1000)
+        self.window.wait_for_timeout(500)
+
+    def save_and_reload(self):
+        self.command("docmanager:save")
+        self.window.reload(wait_until="domcontentloaded")
+        self.wait_until_ready()
+        self.window.wait_for_timeout(1500)  # widgets and diagrams come after the cells
+
+    def settle(self, seconds=0.3):
+        self.window.wait_for_timeout(seconds * 1000)
+
+    # --- what is on the page ---
+
+    def errors(self):
+        """Errors and stderr wherever they are shown, in a cell or a widget, but for cells that are meant to raise."""
+        return self.js(ERRORS)
+
+    def count(self, selector):
+        return self.js("s => document.querySelectorAll(`.jp-Notebook :is(${s})`).length", selector)
+
+    def text(self):
+        return self.js("() => document.querySelector('.jp-Notebook').innerText")
+
+    def pictures(self):
+        """The sources of all pictures that the notebook shows."""
+        return self.js("() => [...document.querySelectorAll('.jp-Notebook img')].map(img => img.src)")
+
+    def visible(self, language):
+        """What can be seen of the elements marked as in this language, the language switch apart."""
+        return self.js(VISIBLE, language)
+
+    def choose_language(self, value):
+        """Press `zh`, `en` or `both` in the language switch."""
+        self.window.locator(f".mm-switch label:has(input[value={value}])").first.click()
+        self.settle()
+
+    def choose_theme(self, name):
+        """Change the theme and load the page anew: JupyterLab does not redraw diagrams in the colours of another."""
+        if self.js("() => document.body.dataset.jpThemeName") != name:
+            self.command("apputils:change-theme", theme=name)
+            self.window.wait_for_function(f"() => document.body.dataset.jpThemeName === '{name}'")
+            self.settle(1)
+            self.save_and_reload()
+
+    def screenshot(self, path):
+        """The whole notebook: the window grows until nothing needs scrolling."""
+        size = self.window.viewport_size
+        height = self.js(HEIGHT)
+        self.window.set_viewport_size({"width": size["width"], "height": min(max(height, 300), 16000)})
+        self.settle(0.6)
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        self.window.screenshot(path=str(path))
+        self.window.set_viewport_size(size)
+
+    # --- sliders ---
+
+    def running_panel(self, timeout=300):
+        """The panel whose step number rises, once one does."""
+        found = self.window.wait_for_function(RUNNING_PANEL, timeout=timeout * 1000, polling=100).as_element()
+        if found.evaluate("e => e === document"):
+            raise LookupError("Run All ended, and no .mm-status beside a slider had ever shown a rising step number")
+        return found
+
+    def drag_while_training(self):
+        """Drag the first slider of the running panel, see when training used its value, and drag it back.
+
+        It goes back because the lesson goes on to assert what its own values lead to.
+        """
+        panel = self.running_panel()
+        handle = panel.query_selector("[role=slider]")
+        handle.scroll_into_view_if_needed()
+        panel.evaluate(WATCH)
+        (left, width), box = handle.evaluate(TRACK), handle.bounding_box()
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        target = left + width * (0.75 if x < left + width / 2 else 0.25)
+        mouse = self.window.mouse
+        mouse.move(x, y)
+        mouse.down()
+        for k in range(1, 9):
+            mouse.move(x + (target - x) * k / 8, y)
+            self.settle(0.03)
+        shown = handle.evaluate(READOUT)
+        with suppress(TimeoutError):  # a value that never arrives is told by delay = None
+            self.window.wait_for_function(f"v => ({DELAY})(v) !== null", arg=shown, timeout=5000)
+        delay, (before, after) = self.js(DELAY, shown), self.js(USED)
+        status = panel.query_selector(".mm-status").text_content()
+        mouse.move(x, y, steps=4)
+        mouse.up()
+        return Drag(handle.get_attribute("aria-label") or "", shown, before, after, delay, status)
+
+    def sliders(self):
+        """The handles of all sliders."""
+        return self.window.locator(".jp-Notebook .noUi-handle").all()
+
+    def value(self, handle):
+        """What is written beside a slider."""
+        return handle.evaluate(READOUT)
