@@ -18,6 +18,17 @@ _HOME = {  # name: the module it lives in
     "cosine_similarity": "alignment",
     "ranks": "ranking",
     "retrieval_scores": "ranking",
+    "weighted_sum": "fusion",
+    "EarlyFusion": "fusion",
+    "late_fusion": "fusion",
+    "LateFusion": "fusion",
+    "attention_fusion_weights": "fusion",
+    "AttentionFusion": "fusion",
+    "gated_fusion_weights": "fusion",
+    "GatedFusion": "fusion",
+    "adaptive_fusion_weights": "fusion",
+    "MultimodalFusion": "fusion",
+    "MultimodalFusionTrainer": "training",
 }
 
 __all__ = list(_HOME)

@@ -1,0 +1,379 @@
+r"""多模态融合的公式与模块 / The formulas and modules of multimodal fusion: (3.1) to (3.5).
+
+字母 / Letters: B 批 batch · M 个模态 modalities, M ≥ 2 · D 特征宽度 feature width · H 隐藏宽度 hidden width.
+
+晚期、注意力、门控是同一个公式 f = Σ wᵢ fᵢ，只差 w 从哪里来：一组学到的常数；大家分一份的注意力；各管各的阀门。
+所以每个模块都有 `weights(features) -> (B, M)`，其余的都由 `weighted_sum` 完成；滑块也可以把自己的 w 交给它。
+
+Late, attention and gated fusion are one formula, f = Σ wᵢ fᵢ, and differ only in where w comes from: learned constants;
+a budget of one to be shared; valves that do not compete. So each module has `weights(features) -> (B, M)` and
+`weighted_sum` does the rest; a slider may hand its own w to that very function.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmcore import checks
+
+CANDIDATES = ("f_early", "f_attention", "f_gated", "f_late")  # in the order of (3.5)
+
+
+def weighted_sum(w: Tensor, features: Sequence[Tensor]) -> Tensor:
+    """加权和 Σ wᵢ fᵢ / Weighted sum Σ wᵢ fᵢ: (B, M) or (M,), M × (B, D) → (B, D).
+
+    w 是一行时整批共用；不要求和为 1。
+
+    A w of one row is shared by the whole batch; it need not sum to 1.
+
+    Raises: TypeError / ValueError 类型、个数或形状不符 / for a wrong type, number or shape.
+    """
+    check_features(features)
+    b, m = len(features[0]), len(features)
+    _check_shape(w, "w", (m,), (b, m))
+    first, *others = w.unsqueeze(-1).unbind(-2)  # each (1,) or (B, 1)
+    total = first * features[0]
+    for w_i, f_i in zip(others, features[1:], strict=True):
+        total = torch.addcmul(total, w_i, f_i)  # no stacked (B, M, D) copy
+    return total
+
+
+class EarlyFusion(nn.Module):
+    r"""早期融合 / Early fusion.
+
+    先拼接，再让一个小网络一起看所有模态，所以它能学会模态之间的“如果……那么……”。两层之间必须有激活函数 σ：没有它，
+    两层仍只是一个线性映射，学不会异或。
+
+    Concatenates first and then lets one small network see all modalities together, so that it can learn an "if … then"
+    between them. There must be an activation σ between its layers: without one they are a single linear map, which
+    cannot learn exclusive or.
+
+    $$f_{\mathrm{early}} = F_{\mathrm{early}}([f_1; \dots; f_M]), \qquad
+    F_{\mathrm{early}}(x) = W_2\, \sigma(W_1 x + b_1) + b_2 \tag{3.1}$$
+
+    | 符号 symbol | 名字 name | 形状 shape | 含义 meaning |
+    |---|---|---|---|
+    | $f_i$ | `features[i]` | (B, D_i) | 第 i 个模态的特征，宽度可以不同 / features of modality i, widths may differ |
+    | $W_1, b_1$ | `inner` | (H, ΣD_i), (H,) | 第一层 / first layer |
+    | $\sigma$ | `F.gelu` | | 激活函数 / activation |
+    | $W_2, b_2$ | `outer` | (D, H), (D,) | 第二层，D = `output_dim` / second layer |
+    | $f_{\mathrm{early}}$ | `f_early` | (B, D) | 融合后的特征 / fused feature |
+
+    不给 `hidden_dim` 时 H = D/2：输入与输出一样宽时，两层合起来比“拼接加一层线性”还便宜。
+
+    Without `hidden_dim`, H = D/2: where inputs are as wide as the output, both layers together cost less than one
+    linear layer on the concatenation.
+
+    Raises: TypeError / ValueError 模态个数、宽度或批大小不符 / for a wrong number of modalities, width or batch size.
+    Paper: Baltrušaitis et al. 2019, Multimodal Machine Learning: A Survey and Taxonomy.
+    """
+
+    def __init__(self, feature_dims: Sequence[int], output_dim: int = 512, hidden_dim: int | None = None):
+        super().__init__()
+        _check_widths(feature_dims)
+        checks.whole(output_dim, "output_dim")
+        hidden_dim = math.ceil(output_dim / 2) if hidden_dim is None else hidden_dim
+        checks.whole(hidden_dim, "hidden_dim")
+        self.feature_dims = tuple(feature_dims)
+        self.inner = nn.Linear(sum(feature_dims), hidden_dim)
+        self.outer = nn.Linear(hidden_dim, output_dim)
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        check_features(features, len(self.feature_dims), self.feature_dims)
+        return self.outer(F.gelu(self.inner(torch.cat(list(features), -1))))  # (B, ΣD_i) → (B, D)
+
+
+def late_fusion(features: Sequence[Tensor], w: Tensor) -> Tensor:
+    r"""晚期融合 / Late fusion.
+
+    每个模态各自算到最后，再按固定的比例相加：所有样本用同一组权重，哪怕其中一个样本的声音坏了。特征换成各模态的
+    决策 pᵢ（类别的概率），同一个公式就是决策的融合。
+
+    Each modality is worked out by itself to the end, then they are added in fixed proportions: the same weights for
+    every sample, even for one whose sound has failed. With the decisions pᵢ of the modalities (probabilities of
+    classes) in place of features, the same formula fuses decisions.
+
+    $$f_{\mathrm{late}} = \sum_{i=1}^{M} w_i f_i, \qquad \sum_{i=1}^{M} w_i = 1 \tag{3.2}$$
+
+    | 符号 symbol | 名字 name | 形状 shape | 含义 meaning |
+    |---|---|---|---|
+    | $f_i$ | `features[i]` | (B, D) | 第 i 个模态的特征 / features of modality i |
+    | $w$ | `w` | (M,) | 权重，不小于 0，和为 1 / weights, none below 0, sum 1 |
+    | $f_{\mathrm{late}}$ | `f_late` | (B, D) | 融合后的特征 / fused feature |
+
+    Raises: TypeError / ValueError 类型、个数或形状不符，权重小于 0 或和不为 1 / for a wrong type, number or shape, a
+    weight below 0, or weights that do not sum to 1.
+    Paper: Kittler et al. 1998, On Combining Classifiers.
+    """
+    check_features(features)
+    _check_shape(w, "w", (len(features),))
+    total = float(w.detach().sum())
+    checks.require(bool((w >= 0).all()), f"w 的每一项都不能小于 0，收到 {w.tolist()}",
+                   f"no entry of w may be below 0, got {w.tolist()}")
+    checks.require(abs(total - 1) <= max(1e-4, torch.finfo(w.dtype).eps),
+                   f"w 的和需要为 1，收到 {total:.6g}", f"w must sum to 1, got {total:.6g}")
+    return weighted_sum(w, features)
+
+
+class LateFusion(nn.Module):
+    """晚期融合 (3.2)，权重是 M 个学到的数的 softmax / Late fusion (3.2), its weights the softmax of M learned numbers.
+
+    `weights(features)` 给出 (B, M)，每一行都一样。
+
+    `weights(features)` gives (B, M), every row the same.
+    """
+
+    def __init__(self, feature_dim: int = 512, num_modalities: int = 3):
+        super().__init__()
+        checks.whole(feature_dim, "feature_dim")
+        checks.whole(num_modalities, "num_modalities", least=2)
+        self.feature_dim, self.num_modalities = feature_dim, num_modalities
+        self.logits = nn.Parameter(torch.zeros(num_modalities))  # starts at w = 1/M
+
+    def weights(self, features: Sequence[Tensor]) -> Tensor:
+        check_features(features, self.num_modalities, self.feature_dim)
+        return self.logits.softmax(0).expand(len(features[0]), -1)  # (B, M)
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        return weighted_sum(self.weights(features), features)
+
+
+def attention_fusion_weights(features: Sequence[Tensor], W_f: Tensor, b_f: Tensor, W_a: Tensor,
+                             b_a: float | Tensor) -> Tensor:
+    r"""注意力融合的权重 / The weights of attention fusion.
+
+    每个模态先得一个分数，再用 softmax 分一份总和为 1 的注意力：一个模态多得，别的就少得。所有模态共用一套参数，所以
+    M 可以是任意的。
+
+    Every modality gets a score, then a softmax shares out an attention of one: what one modality gains, the others
+    lose. All modalities share their parameters, so M may be any number.
+
+    $$\alpha_i = \mathrm{softmax}_i\left(W_a^\top \tanh(W_f f_i + b_f) + b_a\right), \qquad
+    f_{\mathrm{attention}} = \sum_{i=1}^{M} \alpha_i f_i \tag{3.3}$$
+
+    | 符号 symbol | 名字 name | 形状 shape | 含义 meaning |
+    |---|---|---|---|
+    | $f_i$ | `features[i]` | (B, D) | 第 i 个模态的特征 / features of modality i |
+    | $W_f, b_f$ | `W_f`, `b_f` | (H, D), (H,) | 读取特征 / read the features |
+    | $W_a, b_a$ | `W_a`, `b_a` | (H,), 一个数 / one number | 打分 / give the score |
+    | $\alpha$ | `alpha` | (B, M) | 权重，每行和为 1 / weights, every row sums to 1 |
+    | $f_{\mathrm{attention}}$ | `weighted_sum(alpha, features)` | (B, D) | 融合后的特征 / fused feature |
+
+    b_a 给每个分数加上同一个数，在 softmax 里抵消：它什么也不改变，梯度恒为 0。
+
+    b_a adds the same number to every score and cancels in the softmax: it changes nothing, and its gradient is 0.
+
+    Raises: TypeError / ValueError 类型、个数或形状不符 / for a wrong type, number or shape.
+    Paper: Bahdanau et al. 2015, Neural Machine Translation by Jointly Learning to Align and Translate; Hori et al.
+    2017, Attention-Based Multimodal Fusion for Video Description.
+    """
+    checks.matrix(W_f, "W_f")
+    h, d = W_f.shape
+    check_features(features, width=d)
+    _check_shape(b_f, "b_f", (h,))
+    _check_shape(W_a, "W_a", (h,))
+    if not isinstance(b_a, (int, float)):
+        _check_shape(b_a, "b_a", ())
+    scores = [torch.tanh(F.linear(f_i, W_f, b_f)) @ W_a + b_a for f_i in features]  # M × (B,)
+    return torch.stack(scores, -1).softmax(-1)
+
+
+class AttentionFusion(nn.Module):
+    """注意力融合 (3.3) 与它的参数 / Attention fusion (3.3) and its parameters, H = `hidden_dim`, D/4 by default."""
+
+    def __init__(self, feature_dim: int = 512, hidden_dim: int | None = None):
+        super().__init__()
+        checks.whole(feature_dim, "feature_dim")
+        hidden_dim = math.ceil(feature_dim / 4) if hidden_dim is None else hidden_dim
+        checks.whole(hidden_dim, "hidden_dim")
+        self.W_f = nn.Parameter(nn.init.xavier_uniform_(torch.empty(hidden_dim, feature_dim)))
+        self.b_f = nn.Parameter(torch.zeros(hidden_dim))
+        self.W_a = nn.Parameter(nn.init.normal_(torch.empty(hidden_dim), std=hidden_dim ** -0.5))
+        self.b_a = nn.Parameter(torch.zeros(()))
+
+    def weights(self, features: Sequence[Tensor]) -> Tensor:
+        return attention_fusion_weights(features, self.W_f, self.b_f, self.W_a, self.b_a)
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        return weighted_sum(self.weights(features), features)
+
+
+def gated_fusion_weights(features: Sequence[Tensor], W_g: Tensor, b_g: Tensor) -> Tensor:
+    r"""门控融合的权重 / The weights of gated fusion.
+
+    每个模态有自己的阀门，只看自己：可以全开，也可以全关，互不相争。
+
+    Every modality has a valve of its own that looks at this modality alone: all may be open, all may be shut, and none
+    competes with another.
+
+    $$g_i = \mathrm{sigmoid}\left(W_g^{(i)} f_i + b_g^{(i)}\right), \qquad
+    f_{\mathrm{gated}} = \sum_{i=1}^{M} g_i f_i \tag{3.4}$$
+
+    | 符号 symbol | 名字 name | 形状 shape | 含义 meaning |
+    |---|---|---|---|
+    | $f_i$ | `features[i]` | (B, D) | 第 i 个模态的特征 / features of modality i |
+    | $W_g^{(i)}, b_g^{(i)}$ | `W_g[i]`, `b_g[i]` | (D,), 一个数 / one number | 第 i 个阀门 / valve i |
+    | $g$ | `g` | (B, M) | 各在 0 与 1 之间，和不必为 1 / each between 0 and 1, sum free |
+    | $f_{\mathrm{gated}}$ | `weighted_sum(g, features)` | (B, D) | 融合后的特征 / fused feature |
+
+    Raises: TypeError / ValueError 类型、个数或形状不符 / for a wrong type, number or shape.
+    Paper: Arevalo et al. 2017, Gated Multimodal Units for Information Fusion.
+    """
+    checks.matrix(W_g, "W_g")
+    m, d = W_g.shape
+    check_features(features, m, d)
+    _check_shape(b_g, "b_g", (m,))
+    scores = [f_i @ W_i for f_i, W_i in zip(features, W_g.unbind(), strict=True)]  # M × (B,)
+    return torch.sigmoid(torch.stack(scores, -1) + b_g)
+
+
+class GatedFusion(nn.Module):
+    """门控融合 (3.4) 与它的参数，开始时每个阀门半开 / Gated fusion (3.4) and its parameters; valves start half open."""
+
+    def __init__(self, feature_dim: int = 512, num_modalities: int = 3):
+        super().__init__()
+        checks.whole(feature_dim, "feature_dim")
+        checks.whole(num_modalities, "num_modalities", least=2)
+        self.W_g = nn.Parameter(torch.zeros(num_modalities, feature_dim))
+        self.b_g = nn.Parameter(torch.zeros(num_modalities))
+
+    def weights(self, features: Sequence[Tensor]) -> Tensor:
+        return gated_fusion_weights(features, self.W_g, self.b_g)
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        return weighted_sum(self.weights(features), features)
+
+
+def adaptive_fusion_weights(candidates: Sequence[Tensor], W_s: Tensor, b_s: Tensor | None = None) -> Tensor:
+    r"""自适应融合的权重 / The weights of adaptive fusion.
+
+    四种融合都做，再按每个样本决定各信几分：软的混合，不是硬的选择。
+
+    All four fusions are computed, and then each sample decides how far to trust each: a soft mixture, not a hard
+    choice.
+
+    $$\pi = \mathrm{softmax}\left(W_s
+    [f_{\mathrm{early}}; f_{\mathrm{attention}}; f_{\mathrm{gated}}; f_{\mathrm{late}}]\right), \qquad
+    f = \sum_{k=1}^{4} \pi_k f_k \tag{3.5}$$
+
+    | 符号 symbol | 名字 name | 形状 shape | 含义 meaning |
+    |---|---|---|---|
+    | $f_k$ | `candidates[k]` | (B, D) | 四种融合的结果，按公式里的顺序 / results of the four fusions, in this order |
+    | $W_s$ | `W_s` | (4, 4 D) | 选择器 / selector |
+    | $\pi$ | `pi` | (B, 4) | 权重，每行和为 1 / weights, every row sums to 1 |
+    | $f$ | `weighted_sum(pi, candidates)` | (B, D) | 混合后的特征 / mixed feature |
+
+    `b_s` (4,) 可以不给；给了就加在 softmax 里面。
+
+    `b_s` (4,) may be left out; where it is given, it is added inside the softmax.
+
+    Raises: TypeError / ValueError 类型、个数或形状不符 / for a wrong type, number or shape.
+    Paper: Jacobs et al. 1991, Adaptive Mixtures of Local Experts.
+    """
+    check_features(candidates, len(CANDIDATES))
+    checks.matrix(W_s, "W_s", len(CANDIDATES), len(CANDIDATES) * candidates[0].shape[1])
+    if b_s is not None:
+        _check_shape(b_s, "b_s", (len(CANDIDATES),))
+    return F.linear(torch.cat(list(candidates), -1), W_s, b_s).softmax(-1)
+
+
+class MultimodalFusion(nn.Module):
+    """四种融合与它们的混合 (3.5) / All four fusions and their mixture (3.5).
+
+    宽度不同、含义也不同的特征不能直接相加，所以每个模态先由自己的线性层投影到共同的宽度；这些层在构造时登记，随模型
+    一起训练、一起保存。早期融合直接看投影之前的特征。
+
+    Features that differ in width and in meaning cannot be added, so a linear layer of its own first projects each
+    modality to the common width; these layers are registered when the model is made, are trained with it and saved with
+    it. Early fusion sees the features before projection.
+
+    选择器读的是断开梯度的四个结果：它评判它们，而不为了让自己好选去改变它们。它从 W_s = 0，即 π = 1/4 开始。
+
+    The selector reads the four results detached from their gradients: it judges them and does not change them to make
+    its own choice easier. It starts from W_s = 0, that is π = 1/4.
+
+    `forward(features)` 返回有名字的张量 / returns named tensors:
+
+    | 名字 name | 形状 shape | 含义 meaning |
+    |---|---|---|
+    | `f_1` … `f_M` | (B, D) | 投影后的特征，(3.2) 到 (3.4) 的 fᵢ / projected features, the fᵢ of (3.2) to (3.4) |
+    | `w`, `alpha`, `g` | (B, M) | 晚期、注意力、门控的权重 / weights of late, attention and gated fusion |
+    | `f_early`, `f_late`, `f_attention`, `f_gated` | (B, D) | 四种融合的结果 / results of the four fusions |
+    | `pi` | (B, 4) | 混合的权重，顺序见 `CANDIDATES` / weights of the mixture, in the order of `CANDIDATES` |
+    | `f` | (B, D) | 混合后的特征 / mixed feature |
+
+    Raises: TypeError / ValueError 模态个数、宽度或批大小不符 / for a wrong number of modalities, width or batch size.
+    """
+
+    def __init__(self, feature_dims: Sequence[int], output_dim: int = 512):
+        super().__init__()
+        _check_widths(feature_dims)
+        checks.whole(output_dim, "output_dim")
+        self.feature_dims, self.output_dim = tuple(feature_dims), output_dim
+        self.projections = nn.ModuleList(nn.Linear(width, output_dim) for width in feature_dims)
+        self.early_fusion = EarlyFusion(feature_dims, output_dim)
+        self.late_fusion = LateFusion(output_dim, len(feature_dims))
+        self.attention_fusion = AttentionFusion(output_dim)
+        self.gated_fusion = GatedFusion(output_dim, len(feature_dims))
+        self.W_s = nn.Parameter(torch.zeros(len(CANDIDATES), len(CANDIDATES) * output_dim))
+        self.b_s = nn.Parameter(torch.zeros(len(CANDIDATES)))
+
+    def forward(self, features: Sequence[Tensor]) -> dict[str, Tensor]:
+        check_features(features, len(self.feature_dims), self.feature_dims)
+        projected = [project(f_i) for project, f_i in zip(self.projections, features, strict=True)]  # M × (B, D)
+        out = {f"f_{i}": f_i for i, f_i in enumerate(projected, start=1)}
+        out["w"] = self.late_fusion.weights(projected)
+        out["alpha"] = self.attention_fusion.weights(projected)
+        out["g"] = self.gated_fusion.weights(projected)
+        out["f_early"] = self.early_fusion(features)
+        out["f_late"] = weighted_sum(out["w"], projected)
+        out["f_attention"] = weighted_sum(out["alpha"], projected)
+        out["f_gated"] = weighted_sum(out["g"], projected)
+        candidates = [out[name] for name in CANDIDATES]
+        out["pi"] = adaptive_fusion_weights([f_k.detach() for f_k in candidates], self.W_s, self.b_s)
+        out["f"] = weighted_sum(out["pi"], candidates)
+        return out
+
+
+def check_features(features: Sequence[Tensor], count: int | None = None,
+                   width: int | Sequence[int] | None = None) -> None:
+    """每个模态一个 (B, D) 浮点矩阵 / One floating (B, D) matrix for each modality, all of one batch size.
+
+    `width` 是共同的宽度，或每个模态一个；不给时与第一个相同。
+
+    `width` is the common width or one for each modality; without it, that of the first.
+
+    Raises: TypeError 不是列表，或其中有非浮点张量 / if this is no list, or one of them no floating tensor; ValueError
+    个数、宽度或批大小不符 / for a wrong number, width or batch size.
+    """
+    checks.require(isinstance(features, (list, tuple)),
+                   f"特征需要放在列表里，每个模态一个张量，收到 {type(features).__name__}",
+                   f"features must be a list, one tensor for each modality, got {type(features).__name__}", TypeError)
+    m = len(features)
+    checks.require(m == count if count else m >= 2, f"需要 {count or '至少 2'} 个模态，收到 {m} 个",
+                   f"expected {count or 'at least 2'} modalities, got {m}")
+    checks.matrix(features[0], "features[0]")
+    b, d = features[0].shape
+    widths = width if isinstance(width, (list, tuple)) else [width or d] * m
+    for i, (f_i, d_i) in enumerate(zip(features, widths, strict=True)):
+        checks.matrix(f_i, f"features[{i}]", b, d_i)
+
+
+def _check_widths(feature_dims: Sequence[int]) -> None:
+    checks.require(isinstance(feature_dims, (list, tuple)) and len(feature_dims) >= 2,
+                   f"feature_dims 需要至少两个宽度，每个模态一个，收到 {feature_dims!r}",
+                   f"feature_dims must list at least two widths, one for each modality, got {feature_dims!r}")
+    for i, width in enumerate(feature_dims):
+        checks.whole(width, f"feature_dims[{i}]")
+
+
+def _check_shape(x: Tensor, name: str, *shapes: tuple[int, ...]) -> None:
+    checks.require(isinstance(x, Tensor) and x.is_floating_point(), f"{name} 需要是浮点张量",
+                   f"{name} must be a floating-point tensor", TypeError)
+    wanted = [f"({', '.join(map(str, shape))})" for shape in shapes]
+    checks.require(tuple(x.shape) in shapes,
+                   f"{name} 需要形状 {' 或 '.join(wanted)}，收到 {checks.shape_of(x)}",
+                   f"{name} must have shape {' or '.join(wanted)}, got {checks.shape_of(x)}")
