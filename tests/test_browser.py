@@ -94,6 +94,16 @@ def test_formulas_are_typeset(visit):
     assert not visit.page.count("mjx-merror, [data-mjx-error]")
 
 
+def test_no_markdown_is_left_as_it_was_typed(visit):
+    """`**先猜：**看` stays as typed: Markdown wants the colon outside the asterisks."""
+    prose = visit.page.js("""() => [...document.querySelectorAll('.jp-RenderedMarkdown')].map(cell => {
+        const copy = cell.cloneNode(true);
+        copy.querySelectorAll('code, pre, mjx-container').forEach(e => e.remove());
+        return copy.textContent; })""")
+    assert prose
+    assert [text for text in prose if "**" in text or "$$" in text or "](http" in text] == []
+
+
 def test_every_slider_has_a_name(visit):
     visit.needs(SLIDER)
     names = [handle.get_attribute("aria-label") for handle in visit.page.sliders()]

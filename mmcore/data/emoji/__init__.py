@@ -5,7 +5,6 @@
 See CARD.md in this folder: source, licences, how it was made, what is not in it.
 """
 
-import hashlib
 import io
 import json
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from mmcore import checks
+from mmcore.data import files
 
 ASSETS = Path(__file__).parent / "assets"
 VERSION = 1  # of the files below
@@ -107,8 +107,7 @@ def _concept(row: dict) -> Concept:
 
 @cache
 def _read(folder: Path) -> tuple[dict, list[dict], dict[str, Tensor]]:
-    manifest = _manifest(folder / "manifest.json")
-    data = {name: _bytes(folder / name, digest) for name, digest in manifest["sha256"].items()}
+    manifest, data = files.read(folder, VERSION, "mmcore.data.emoji.build")
     table, size, columns = json.loads(data["concepts.json"]), manifest["size"], manifest["columns"]
     atlases = {}
     for artist in manifest["artists"]:
@@ -116,28 +115,3 @@ def _read(folder: Path) -> tuple[dict, list[dict], dict[str, Tensor]]:
         tiles = page.reshape(page.shape[0] // size, size, columns, size, 3).transpose(0, 2, 4, 1, 3)
         atlases[artist] = torch.from_numpy(tiles.reshape(-1, 3, size, size)[:len(table)].copy())
     return manifest, table, atlases
-
-
-def _manifest(path: Path) -> dict:
-    try:
-        manifest = json.loads(_bytes(path, None))
-    except json.JSONDecodeError:
-        manifest = None
-    checks.require(isinstance(manifest, dict), f"数据文件 {path.name} 已损坏；请重新安装 mmcore",
-                   f"the data file {path.name} is damaged; install mmcore again")
-    version = manifest.get("version")
-    checks.require(version == VERSION, f"{path.name} 需要是版本 {VERSION}，收到 {version}",
-                   f"{path.name} must be version {VERSION}, got {version}")
-    return manifest
-
-
-def _bytes(path: Path, digest: str | None) -> bytes:
-    checks.require(path.is_file(),
-                   f"缺少数据文件 {path.name}；请重新安装 mmcore，或运行 python -m mmcore.data.emoji.build 重做",
-                   f"the data file {path.name} is missing; install mmcore again, or make it again with "
-                   "python -m mmcore.data.emoji.build")
-    data = path.read_bytes()
-    checks.require(digest is None or hashlib.sha256(data).hexdigest() == digest,
-                   f"数据文件 {path.name} 已损坏（校验和不符）；请重新安装 mmcore",
-                   f"the data file {path.name} is damaged (its checksum does not match); install mmcore again")
-    return data
