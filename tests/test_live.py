@@ -305,12 +305,37 @@ def test_running_the_cell_again_replaces_the_first_run(watched):
         second = training(Model())
         second.start()
         stopped = first.i
-        await first.wait()  # nobody waits for a run that was replaced
+        replaced = r"被新的一次代替了.*was replaced by a newer one"
+        with pytest.raises(RuntimeError, match=replaced):
+            await first.wait()
+        with pytest.raises(RuntimeError, match=replaced):
+            first.finish()
         await second.wait()
         assert first.i == stopped
         assert second.done
         assert "replaced" in first._progress.value
         assert first._start_button.disabled
+
+    asyncio.run(watch())
+
+
+def test_a_plot_whose_line_nobody_fills_is_named_after_one_step():
+    model = Model()
+    run = training(model, steps=5, evaluate=lambda: {"distanse": 1.0})
+    with pytest.raises(ValueError, match=r"neither step nor evaluate returns \['distance'\]"):
+        run.start()
+
+
+def test_trainings_of_different_steps_do_not_replace_each_other_without_a_key(watched):
+    async def watch():
+        model = Model()
+        one, two = training(Model()), training(model, step=lambda **values: model.step(**values))
+        one.start()
+        two.start()
+        await one.wait()
+        await two.wait()
+        assert one.done
+        assert two.done
 
     asyncio.run(watch())
 
@@ -546,7 +571,7 @@ def test_live_search_runs_on_the_loop_and_answers_the_last_text_only(watched):
         typist = threading.Thread(target=lambda: [setattr(box.box, "value", text) for text in ("a", "ab", "abc")])
         typist.start()
         typist.join()
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(live.cards.PAUSE + 0.1)
         assert asked == [("abc", threading.get_ident())]
 
     asyncio.run(watch())

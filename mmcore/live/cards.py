@@ -24,6 +24,7 @@ from ..checks import require, shape_of, whole
 from .kernel import hand_over, is_live, running_loop, say_idle
 
 Text = str | tuple[str, str]
+PAUSE = 0.25  # seconds without a letter before a search answers
 
 
 def bilingual(text: Text, tag: str = "span") -> str:
@@ -35,6 +36,12 @@ def bilingual(text: Text, tag: str = "span") -> str:
             f"(Chinese, English) or one string wanted, got {text!r}", TypeError)
     zh, en = map(escape, text)
     return f'<{tag} lang="zh">{zh}</{tag}><{tag} lang="en">{en}</{tag}>'
+
+
+def reason(error: Exception) -> str:
+    """错误里的“中文 / English”分成两种语言 / The "Chinese / English" of an error, one for each language."""
+    zh, slash, en = str(error).partition(" / ")
+    return bilingual((zh, en), "div") if slash else escape(zh)
 
 
 def plain(text: Text) -> str:
@@ -170,23 +177,27 @@ class search_box(ipywidgets.VBox):
 
     def _typed(self, change: dict) -> None:
         say_idle()
-        self._asked = change["new"]
-        hand_over(self._loop, self._answer)
+        self._asked = text = change["new"]
+        if self._loop is None:
+            self._answer(text)
+        else:  # half a word is no question: wait until the typing pauses
+            hand_over(self._loop, lambda: self._loop.call_later(PAUSE, self._answer, text))
 
-    def _answer(self) -> None:
-        text, self._asked = self._asked, None
-        if text is None:  # a later letter has been answered already
+    def _answer(self, text: str) -> None:
+        if text != self._asked:  # more has been typed since
             return
         try:
             found = self._search(text)
             html = None if isinstance(found, ipywidgets.Widget) else _cards_html(found, self._size, None)
         except ValueError as error:
-            self.message.value = f'<div class="mm-say">{escape(str(error))}</div>'
+            self.message.value = f'<div class="mm-say">{reason(error)}</div>'
+            self.answer.add_class("mm-stale")  # what is still shown answers an earlier question
         except Exception as error:
             self.message.value = (f'<div class="mm-say mm-error">{bilingual(("搜索出错", "The search failed"))}'
                                   f"<pre>{escape(f'{type(error).__name__}: {error}')}</pre></div>")
         else:
             self.message.value = ""
+            self.answer.remove_class("mm-stale")
             if html is None:
                 self.answer.children = (found,)
             else:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 import ipywidgets
 
 from ..checks import require
-from .cards import Output, Shown, Text, bilingual, plain
+from .cards import Output, Shown, Text, bilingual, plain, reason
 
 
 def explore(sliders: Mapping[str, ipywidgets.Widget], view: Callable[..., Output | Shown]) -> ipywidgets.VBox:
@@ -29,7 +29,7 @@ def explore(sliders: Mapping[str, ipywidgets.Widget], view: Callable[..., Output
             result = view(**{name: control.value for name, control in sliders.items()})
             shown.value = result.value if isinstance(result, Shown) else result.html
         except ValueError as error:
-            shown.value = f'<div class="mm mm-say mm-error">{bilingual(str(error))}</div>'
+            shown.value = f'<div class="mm mm-say mm-error">{reason(error)}</div>'
 
     for control in sliders.values():
         control.observe(show, "value")

@@ -33,6 +33,12 @@ def is_live() -> bool:
     return "JPY_SESSION_NAME" in os.environ and hasattr(get_ipython(), "kernel")
 
 
+def running_cell() -> str | None:
+    """正在运行的格子的编号，不知道就是 None / The id of the cell that is running, or None if unknown."""
+    kernel = getattr(get_ipython(), "kernel", None)
+    return None if kernel is None else kernel.get_parent("shell").get("metadata", {}).get("cellId")
+
+
 def running_loop() -> asyncio.AbstractEventLoop | None:
     """正在运行的事件循环，没有就是 None / The loop that is running, or None."""
     try:

@@ -20,15 +20,15 @@ from IPython.display import Image, display
 from ..checks import positive, require, whole
 from .cards import Output, bilingual, note
 from .curve import Curves, Plot
-from .kernel import awaiting_cell, hand_over, is_live, on_stop, running_loop, say_idle
+from .kernel import awaiting_cell, hand_over, is_live, on_stop, running_cell, running_loop, say_idle
 
 Record = Mapping[str, float]
 
 STATES = {"ready": ("尚未开始", "not started"), "running": ("训练中", "training"), "paused": ("已暂停", "paused"),
           "finished": ("训练完成", "finished"), "failed": ("出错，已停止", "stopped by an error"),
           "replaced": ("已由新的一次代替", "replaced by a newer run")}
-WAITING = ("下一格在等训练结束：请按“继续”，或按工具栏的停止键（■），用已经学到的继续往下。",
-           "The next cell waits for the training to end: press Resume, or Stop (■) in the toolbar to go on with what "
+WAITING = ("下一格在等训练结束：请按“继续”或“开始”，或按工具栏的停止键（■），用已经学到的继续往下。",
+           "The next cell waits for the training to end: press Resume or Start, or Stop (■) in the toolbar to go on with what "
            "has been learned.")
 RESET_LATER = ("已记下：下次 start() 或 finish() 从头训练；在那之前，学到的都留着。",
                "Noted: the next start() or finish() trains from the beginning; until then what was learned is kept.")
@@ -43,19 +43,19 @@ class Training:
     """一次看得见、能调节的训练 / A training that can be watched and steered.
 
     `step(**values)` 做一步，返回名字到数的字典；values 是各滑块此刻的值。`evaluate()` 返回同样的字典，在第 0 步、每
-    `every` 步和最后各调用一次。`reset()` 重建模型，在开始和按下“重置”时调用。同一个 `key` 的新训练代替旧的。
+    `every` 步和最后各调用一次。`reset()` 重建模型，在开始和按下“重置”时调用。同一个格子（或同一个 `key`）的新训练代替旧的。
 
     `step(**values)` makes one step and returns a dict from names to numbers; values are what the sliders say now.
     `evaluate()` returns such a dict and is called at step 0, every `every` steps and at the end. `reset()` builds the
-    model anew; it is called at the start and by the Reset button. A new training takes the place of an older one with
-    the same `key`.
+    model anew; it is called at the start and by the Reset button. A new training takes the place of an older one from
+    the same cell (or with the same `key`).
     """
 
     _latest: dict[str, "Training"] = {}  # noqa: RUF012  (a cell run again must find the run it replaces)
 
     def __init__(self, step: Callable[..., Record], steps: int, plots: Sequence[Plot],
                  sliders: Mapping[str, ipywidgets.Widget] | None = None, evaluate: Callable[[], Record] | None = None,
-                 every: int = 50, reset: Callable[[], None] | None = None, key: str = "train",
+                 every: int = 50, reset: Callable[[], None] | None = None, key: str | None = None,
                  tick: float = 0.02) -> None:
         whole(steps, "steps")
         whole(every, "every")
@@ -70,7 +70,7 @@ class Training:
         self.steps, self.sliders = steps, dict(sliders or {})
         self.i, self.error = 0, None
         self._step, self._evaluate, self._every, self._rebuild = step, evaluate, every, reset
-        self._key, self._tick = key, tick
+        self._key, self._tick = key or running_cell() or getattr(step, "__qualname__", "train"), tick
         self._evaluated_at = -1
         self._state, self._wish = "ready", "run"
         self._started = self._reset_asked = False
@@ -99,12 +99,12 @@ class Training:
 
     def start(self) -> None:
         """显示面板并从头训练 / Show the panel and train from the beginning."""
+        self._begin()  # if the model cannot be built, what runs already goes on
         older = Training._latest.get(self._key)
-        if older is not None:
+        if older is not None and older is not self:
             older._close()
         Training._latest[self._key] = self
         self._loop = running_loop() if is_live() else None
-        self._begin()
         display(self.panel)
         # JupyterLab and nbconvert drop a picture's alternative text: page.js takes it from here
         display(Output(f'<div class="mm-alt mm-unseen">{escape(self.curves.alt)}</div>', self.curves.alt))
@@ -118,6 +118,7 @@ class Training:
 
     def finish(self) -> None:
         """就在这里做完余下的步，期间滑块不动 / Make the remaining steps here and now; sliders rest meanwhile."""
+        self._check_not_replaced()
         if self._reset_asked or not self._started:
             self._begin()
         self._wish = "run"
@@ -150,6 +151,7 @@ class Training:
         keeps what has been learned.
         """
         require(self._started, "请先调用 start()", "call start() first")
+        self._check_not_replaced()
         if self._task is not None and not self._settled.is_set():
             self._waiting = True
             self._refresh()
@@ -163,8 +165,15 @@ class Training:
             finally:
                 self._waiting = False
                 self._refresh()
+        self._check_not_replaced()
         if self.error is not None:
             raise self.error
+
+    def _check_not_replaced(self) -> None:
+        require(self._state != "replaced",
+                f"这次训练在第 {self.i} 步被新的一次代替了；请重新运行开始它的那一格",
+                f"this training was replaced by a newer one at step {self.i}; run the cell that started it again",
+                RuntimeError)
 
     # -- one step -----------------------------------------------------------------------------------------------------
 
@@ -192,8 +201,15 @@ class Training:
             record = _record(self._step(**values), "step")
             self.i += 1
             self.curves.add(self.i, record)
+            if self.i == 1:
+                self._check_lines()
             if values != self._used:
                 self._show_used(values)
+
+    def _check_lines(self) -> None:
+        absent = [name for plot in self.curves.plots for name in plot.lines if name not in self.history]
+        require(not absent, f"step 和 evaluate 都没有返回 {absent}；它们返回的是 {sorted(self.history)}",
+                f"neither step nor evaluate returns {absent}; they return {sorted(self.history)}")
 
     # -- live ---------------------------------------------------------------------------------------------------------
 
