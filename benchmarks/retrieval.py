@@ -21,8 +21,8 @@ def main(lengths: list[int]) -> None:
     torch.set_num_threads(1)
     data = emoji.load()
     artists = [data.by_role(role)[0] for role in ("validation", "test", "shift")]
-    baseline = "  ".join(f"{artist} {retrieval.pixel_baseline(data, artist):.3f}" for artist in artists)
-    print(f"chance {1 / len(data.concepts):.4f}   pixel neighbour: {baseline}")
+    baseline = {artist: retrieval.mean_recall(retrieval.pixel_baseline(data, artist)) for artist in artists}
+    print(f"chance {1 / len(data.concepts):.4f}, pixel neighbour", {a: round(r, 3) for a, r in baseline.items()})
     for steps in lengths:
         seconds, recalls = [], {artist: [] for artist in artists}
         for seed in (0, 1, 2):

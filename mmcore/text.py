@@ -56,6 +56,12 @@ def check_texts(texts: Sequence[str], name: str = "texts") -> None:
                        f"{name}[{place}] is empty, write something")
 
 
+def unknown_words(tokenizer: Tokenizer, text: str) -> list[str]:
+    """没学过的词和字，标点不算 / The words and characters not in the vocabulary, punctuation apart."""
+    vocabulary = tokenizer.get_vocab()
+    return [word for word in words(tokenizer, text) if word not in vocabulary and any(c.isalnum() for c in word)]
+
+
 def check_known(tokenizer: Tokenizer, text: str) -> None:
     """text 的每个词都必须在词表里 / Every word of the text must be in the vocabulary.
 
@@ -64,9 +70,8 @@ def check_known(tokenizer: Tokenizer, text: str) -> None:
     """
     checks.require(isinstance(text, str) and text.strip() != "",
                    "请写点什么，例如“红苹果”", "type something, such as “red apple”")
-    vocabulary = tokenizer.get_vocab()
-    unknown = [word for word in words(tokenizer, text) if word not in vocabulary]
-    near = [match for word in unknown for match in difflib.get_close_matches(word, vocabulary, n=2, cutoff=0.7)]
+    unknown = unknown_words(tokenizer, text)
+    near = [match for word in unknown for match in difflib.get_close_matches(word, tokenizer.get_vocab(), 2, 0.7)]
     listed = "、".join(unknown), ", ".join(unknown)
     hint = (f"；是不是 {'、'.join(near)}？", f"; did you mean {' or '.join(near)}?") if near else ("", "")
     checks.require(not unknown, f"没有学过：{listed[0]}{hint[0]}", f"never learned: {listed[1]}{hint[1]}")

@@ -30,7 +30,7 @@ def test_a_word_never_learned_is_named_and_a_similar_one_suggested() -> None:
     tokenizer = text.build_tokenizer(TEXTS)
     with pytest.raises(ValueError, match=r"没有学过：appel；是不是 apple？.*appel; did you mean apple\?"):
         text.check_known(tokenizer, "red appel")
-    text.check_known(tokenizer, " RED 苹果 ")
+    text.check_known(tokenizer, " RED 苹果！ ")
 
 
 @pytest.mark.parametrize("query", ["", "   ", "\n"])

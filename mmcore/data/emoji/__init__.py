@@ -35,6 +35,11 @@ class Concept:
     names: dict[str, str]  # {"en": "red apple", "zh": "红苹果"}
     keywords: dict[str, tuple[str, ...]]
 
+    @property
+    def title(self) -> tuple[str, str]:
+        """（中文, English）名字 / The names as (Chinese, English)."""
+        return self.names["zh"], self.names["en"]
+
 
 @dataclass(frozen=True)
 class Artist:
@@ -101,7 +106,7 @@ def load(subset: str = "classroom", folder: Path | str = ASSETS) -> Emoji:
 
 
 def _concept(row: dict) -> Concept:
-    return Concept(row["char"], row["group"], row["subgroup"], row["names"],
+    return Concept(row["char"], row["group"], row["subgroup"], dict(row["names"]),
                    {language: tuple(words) for language, words in row["keywords"].items()})
 
 
