@@ -7,6 +7,7 @@ an error says in both languages what was expected and what came.
 """
 
 import math
+import numbers
 from collections.abc import Sequence
 
 import torch
@@ -37,8 +38,11 @@ def matrix(x: torch.Tensor, name: str, rows: int | None = None, columns: int | N
 
 def positive(x: float | torch.Tensor, name: str) -> None:
     """x 必须是有限正数，或只含一个有限正数的张量 / x must be one finite positive number, or a tensor that holds one."""
-    scalar = x.numel() == 1 if isinstance(x, torch.Tensor) else isinstance(x, (int, float))
-    require(scalar and not isinstance(x, bool),
+    if isinstance(x, torch.Tensor):
+        scalar = x.numel() == 1 and not x.is_complex() and x.dtype != torch.bool
+    else:
+        scalar = isinstance(x, numbers.Real) and not isinstance(x, bool)
+    require(scalar,
             f"{name} 需要是一个数，收到 {_short(x)}", f"{name} must be one number, got {_short(x)}", TypeError)
     value = float(x.detach() if isinstance(x, torch.Tensor) else x)
     require(math.isfinite(value) and value > 0,
@@ -62,9 +66,8 @@ def one_of(x: str, name: str, choices: Sequence[str]) -> None:
 def finite(x: torch.Tensor, name: str) -> None:
     """x 里不能有 NaN 或无穷 / x must hold neither NaN nor infinity."""
     require(bool(torch.isfinite(x).all()),
-            f"{name} 出现了 NaN 或无穷，这一步没有改变任何东西；请降低学习率或调高温度",
-            f"{name} is NaN or infinite and this step has changed nothing; lower the learning rate or raise the "
-            "temperature",
+            f"{name} 出现了 NaN 或无穷，这一步没有改变任何东西；请降低学习率",
+            f"{name} is NaN or infinite and this step has changed nothing; lower the learning rate",
             FloatingPointError)
 
 

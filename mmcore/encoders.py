@@ -39,8 +39,8 @@ class VisualEncoder(nn.Module):
     | $E_v$ | `VisualEncoder` | | ResNet 或 ViT / a ResNet or a ViT |
     | $f_v$ | `f_v` | (B, d_v) | 视觉特征 / visual feature |
 
-    Raises: ValueError 骨干未知、形状不符 / for an unknown backbone or a wrong shape; TypeError 不是浮点图像 / if the
-    pictures are no floats.
+    Raises: ValueError 骨干未知、形状不符，或训练时只有一幅 / for an unknown backbone, a wrong shape, or a single
+    picture in training; TypeError 不是浮点图像 / if the pictures are no floats.
     Paper: He et al. 2016, Deep Residual Learning; Dosovitskiy et al. 2021, An Image Is Worth 16×16 Words.
     """
 
@@ -61,6 +61,7 @@ class VisualEncoder(nn.Module):
         checks.require(image.ndim == 4 and image.shape[1] == 3 and min(image.shape[2:]) >= 32,
                        f"image 需要形状 (B, 3, ≥32, ≥32)，收到 {checks.shape_of(image)}",
                        f"image must have shape (B, 3, ≥32, ≥32), got {checks.shape_of(image)}")
+        _check_batch(self.normalise, len(image))
         image = image.contiguous(memory_format=torch.channels_last)
         return self.normalise(self.project(self.backbone(self.standardise(image))))
 
@@ -82,7 +83,9 @@ class TextEncoder(nn.Module):
     | $E_t$ | `TextEncoder` | | BERT 或 GPT-2 / a BERT or a GPT-2 |
     | $f_t$ | `f_t` | (B, d_t) | 文本特征 / text feature |
 
-    Raises: ValueError 模型未知、文本为空、形状不符 / for an unknown model, an empty text, a wrong shape.
+    Raises: ValueError 模型未知、文本为空或太长、形状不符、某行全是补齐，或训练时只有一句 / for an unknown model, an
+    empty or too long text, a wrong shape, a row of padding alone, or a single text in training; TypeError 编号不是整数
+    / if the ids are no integers.
     Paper: Devlin et al. 2019, BERT; Radford et al. 2019, Language Models are Unsupervised Multitask Learners.
     """
 
@@ -107,14 +110,29 @@ class TextEncoder(nn.Module):
                 "attention_mask": torch.tensor([row.attention_mask for row in rows])}
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        checks.require(input_ids.dtype in (torch.int32, torch.int64),
+                       f"input_ids 需要是整数张量，收到 {input_ids.dtype}",
+                       f"input_ids must be an integer tensor, got {input_ids.dtype}", TypeError)
         checks.require(input_ids.ndim == 2 and input_ids.shape == attention_mask.shape,
                        "input_ids 和 attention_mask 需要同为 (B, L)，"
                        f"收到 {checks.shape_of(input_ids)} 和 {checks.shape_of(attention_mask)}",
                        "input_ids and attention_mask must both be (B, L), "
                        f"got {checks.shape_of(input_ids)} and {checks.shape_of(attention_mask)}")
+        checks.require(input_ids.shape[1] <= MAX_TOKENS, f"文本最多 {MAX_TOKENS} 个词元，收到 {input_ids.shape[1]} 个",
+                       f"a text may have at most {MAX_TOKENS} tokens, got {input_ids.shape[1]}")
+        checks.require(bool(attention_mask.any(1).all()),
+                       "attention_mask 每行需要至少一个 1：有一行没有真词元",
+                       "each row of attention_mask needs at least one 1: a row has no real token")
+        _check_batch(self.normalise, len(input_ids))
         states = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state  # (B, L, width)
         real = attention_mask.unsqueeze(-1).to(states.dtype)
         return self.normalise(self.project((states * real).sum(1) / real.sum(1)))  # (B, d_t)
+
+
+def _check_batch(normalise: nn.BatchNorm1d, b: int) -> None:
+    checks.require(b > 1 or not normalise.training,
+                   f"训练时一批需要至少 2 个样本，收到 {b} 个；不训练时请先 eval()",
+                   f"a batch in training needs at least 2 samples, got {b}; without training, call eval() first")
 
 
 def _resnet_tiny() -> tuple[nn.Module, int]:

@@ -46,7 +46,7 @@ def retrieval_scores(S: Tensor, positives: Tensor | None = None) -> dict[str, fl
     r@k is the share of queries whose right answer is among the first k; chance is the r@1 of guessing. Arguments and
     errors are those of `ranks`.
     """
-    place = ranks(S, positives).double()
-    right = 1.0 if positives is None else positives.double().sum(1).mean().item()
+    place = ranks(S, positives).cpu().double()  # MPS has no float64
+    right = 1.0 if positives is None else positives.cpu().double().sum(1).mean().item()
     return {"r@1": (place <= 1).double().mean().item(), "r@5": (place <= 5).double().mean().item(),
             "median_rank": place.median().item(), "chance": right / S.shape[1]}

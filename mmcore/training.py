@@ -36,12 +36,12 @@ def make_optimizer(model: nn.Module, lr: float, weight_decay: float) -> torch.op
 def optimize(model: nn.Module, optimizer: torch.optim.Optimizer, forward: Callable[[], Tensor]) -> float:
     """算损失、求梯度、走一步，返回损失 / Compute the loss, its gradient, take one step, return the loss.
 
-    损失或梯度出现 NaN 或无穷时，一切（包括批归一化的统计量）回到这一步之前。
+    损失或梯度出现 NaN 或无穷，`forward` 报错或被打断时，一切（包括批归一化的统计量）回到这一步之前。
 
-    If the loss or a gradient is NaN or infinite, everything (the statistics of batch normalisation included) goes
-    back to where it was before the step.
+    If the loss or a gradient is NaN or infinite, or `forward` fails or is interrupted, everything (the statistics of
+    batch normalisation included) goes back to where it was before the step.
 
-    Raises: FloatingPointError 损失或梯度不是有限数 / if the loss or a gradient is not finite.
+    Raises: FloatingPointError 损失或梯度不是有限数 / if the loss or a gradient is not finite; what `forward` raises.
     """
     before = [buffer.clone() for buffer in model.buffers()]
     optimizer.zero_grad()
@@ -51,7 +51,7 @@ def optimize(model: nn.Module, optimizer: torch.optim.Optimizer, forward: Callab
         loss.backward()
         checks.finite(nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None]),
                       "梯度 gradient")
-    except FloatingPointError:
+    except BaseException:
         optimizer.zero_grad()
         with torch.no_grad():
             for buffer, old in zip(model.buffers(), before, strict=True):
@@ -63,14 +63,20 @@ def optimize(model: nn.Module, optimizer: torch.optim.Optimizer, forward: Callab
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """期间不训练、不记梯度，结束后恢复原状 / No training, no gradients inside; afterwards the mode is what it was."""
-    was = model.training
+    """期间不训练、不记梯度，结束后恢复原状 / No training, no gradients inside; afterwards each mode is what it was.
+
+    每个子模块各自恢复，所以冻结的编码器仍在 eval 模式。
+
+    Each submodule gets its own mode back, so that a frozen encoder stays in eval mode.
+    """
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         with torch.no_grad():
             yield
     finally:
-        model.train(was)
+        for module, was in modes:
+            module.training = was
 
 
 class MultimodalFusionTrainer:
@@ -151,7 +157,7 @@ class MultimodalFusionTrainer:
             answers = {name: self.head(outputs[name]) for name in (*CANDIDATES, "f")}
         if self.num_classes is None:
             return {name: F.mse_loss(answer, targets).item() for name, answer in answers.items()}
-        return {name: (answer.argmax(1) == targets).double().mean().item() for name, answer in answers.items()}
+        return {name: (answer.argmax(1) == targets).cpu().double().mean().item() for name, answer in answers.items()}
 
     def _losses(self, features: list[Tensor], targets: Tensor) -> dict[str, Tensor]:
         outputs = self.model(features)

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -99,6 +100,58 @@ def test_2_1_learns_its_temperature() -> None:
     assert log_scale.grad.item() < 0  # the pairs match well, so a colder softmax lowers the loss
 
 
+def test_2_1_has_a_finite_gradient_where_one_bound_for_all_would_underflow() -> None:
+    """2/τ = 159：减去同一个上界，e⁻¹⁵⁸ 在 float32 里是 0 / With one bound for all, e⁻¹⁵⁸ is 0 in float32."""
+    a = torch.tensor([[1.0, 0.0], [-1.0, 0.0]], requires_grad=True)
+    b = torch.tensor([[1.0, 0.1], [-1.0, 0.1]], requires_grad=True)
+    loss = contrastive_loss(a, b, 0.0126)
+    assert all(g.isfinite().all() for g in torch.autograd.grad(loss, (a, b)))
+
+
+@pytest.mark.parametrize("many", [9, 20])
+def test_2_1_with_many_positives_in_a_row_equals_its_explicit_loops(many: int) -> None:
+    """有的行一个正例，有的行很多 / Some rows have one positive, others many."""
+    a, b = (x.requires_grad_() for x in pairs(24))
+    positives = torch.eye(24, dtype=torch.bool)
+    positives[0, :many] = positives[1, :8] = True
+    loss = contrastive_loss(a, b, 0.2, positives)
+    assert loss.item() == pytest.approx(by_loops(a, b, 0.2, positives), rel=1e-10)
+    assert torch.autograd.gradcheck(lambda a, b: contrastive_loss(a, b, 0.2, positives), (a, b))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_2_1_of_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
+    a, b = (x.to(dtype).requires_grad_() for x in pairs(6))
+    loss = contrastive_loss(a, b, 0.02)
+    assert torch.equal(loss, contrastive_loss(a.float(), b.float(), 0.02))
+    loss.backward()
+    assert a.grad.dtype == dtype
+
+
+@pytest.mark.parametrize("tau", [torch.tensor([[0.1]]), torch.tensor([0.1], dtype=torch.float64), np.float32(0.1)])
+def test_2_1_takes_a_temperature_of_any_shape_and_type_with_one_element(tau: Tensor) -> None:
+    a, b = (x.float() for x in pairs(4))
+    loss = contrastive_loss(a, b, tau)
+    assert loss.shape == ()
+    assert loss.dtype == torch.float32
+    assert torch.allclose(loss, contrastive_loss(a, b, 0.1))
+
+
+def test_features_without_a_direction_or_of_two_types_are_refused() -> None:
+    a = torch.ones(3, 4)
+    with pytest.raises(ValueError, match=r"b 有一行全是 0.*b has a row of zeros"):
+        contrastive_loss(a, torch.tensor([[1.0], [0.0], [1.0]]) * a, 0.1)
+    with pytest.raises(ValueError, match="a has a row of zeros"):
+        contrastive_loss(torch.zeros(3, 4), a, 0.1)
+    with pytest.raises(TypeError, match=r"same dtype, got torch.float32 and torch.float64"):
+        contrastive_loss(a, a.double(), 0.1)
+
+
+def test_an_empty_batch_is_refused_with_its_true_size() -> None:
+    with pytest.raises(ValueError, match=r"收到 0 对.*got 0"):
+        contrastive_loss(torch.ones(0, 4), torch.ones(0, 4), 0.1)
+
+
 def test_a_batch_of_one_is_refused_because_its_loss_is_always_zero() -> None:
     with pytest.raises(ValueError, match=r"收到 1 对.*got 1"):
         contrastive_loss(torch.ones(1, 4), torch.ones(1, 4), 0.1)
@@ -110,7 +163,7 @@ def test_a_temperature_that_is_not_positive_and_finite_is_refused(tau: float | T
         contrastive_loss(torch.ones(2, 4), torch.ones(2, 4), tau)
 
 
-@pytest.mark.parametrize("tau", ["0.1", None, True, torch.ones(2)])
+@pytest.mark.parametrize("tau", ["0.1", None, True, 1j, torch.ones(2), torch.tensor(1 + 0j), torch.tensor(True)])
 def test_a_temperature_that_is_no_number_is_refused(tau: object) -> None:
     with pytest.raises(TypeError, match="tau must be one number"):
         contrastive_loss(torch.ones(2, 4), torch.ones(2, 4), tau)

@@ -116,3 +116,27 @@ def test_a_text_too_long_or_a_mask_of_another_shape_is_refused() -> None:
         encoder.tokenize(["tree " * MAX_TOKENS])
     with pytest.raises(ValueError, match="must both be"):
         encoder(torch.zeros(1, 3, dtype=torch.long), torch.ones(1, 4, dtype=torch.long))
+
+
+@pytest.mark.parametrize("kind", [*BACKBONES, *TEXT_MODELS])
+def test_a_batch_of_one_in_training_is_refused_before_the_statistics_change(kind: str) -> None:
+    visual = kind in BACKBONES
+    encoder = VisualEncoder(8, kind) if visual else TextEncoder(kind, 8, TOKENIZER)
+    given = (images(1),) if visual else tuple(encoder.tokenize(["tree"]).values())
+    before = {name: t.clone() for name, t in encoder.state_dict().items()}
+    with pytest.raises(ValueError, match=r"需要至少 2 个样本，收到 1 个.*needs at least 2 samples, got 1"):
+        encoder(*given)
+    assert all(torch.equal(before[name], t) for name, t in encoder.state_dict().items())
+    assert encoder.eval()(*given).shape == (1, 8)
+
+
+@pytest.mark.parametrize(("ids", "mask", "error", "match"), [
+    (torch.ones(2, 3), torch.ones(2, 3), TypeError, "input_ids must be an integer tensor, got torch.float32"),
+    (torch.ones(2, 65, dtype=torch.long), torch.ones(2, 65), ValueError, "at most 64 tokens, got 65"),
+    (torch.ones(2, 3, dtype=torch.long), torch.tensor([[1, 1, 0], [0, 0, 0]]), ValueError, "a row has no real token"),
+])
+@pytest.mark.parametrize("model_name", TEXT_MODELS)
+def test_token_ids_that_would_give_a_nan_or_an_index_error_are_refused(
+        model_name: str, ids: torch.Tensor, mask: torch.Tensor, error: type, match: str) -> None:
+    with pytest.raises(error, match=match):
+        TextEncoder(model_name, 8, TOKENIZER).eval()(ids, mask)

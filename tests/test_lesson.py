@@ -6,6 +6,7 @@ import pkgutil
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 
 import mmcore
 from mmcore import lesson
+from mmcore.applications.retrieval import RetrievalTrainer
+from mmcore.data import emoji
 
 HERE = Path(__file__).parent
 NOTEBOOKS = sorted((HERE.parent / "notebooks").glob("*.ipynb"))
@@ -53,7 +56,44 @@ def test_every_formula_has_one_home_and_a_test_by_explicit_loops() -> None:
     assert set(written) == marked
 
 
+@pytest.mark.parametrize("text", [r"$$a \tag{2.1a}$$", r"$$a \tag*{2.1}$$", r"$a \tag{2.1}$", r"$$a \tag{2.1} b$$",
+                                  r"$$a \tag{2.1}$$ $$b \tag {2.2}$$"])
+def test_a_number_the_formula_check_cannot_read_is_no_formula_unchecked(text: str) -> None:
+    with pytest.raises(ValueError, match=r"could be read; write \$\$formula \\tag\{2.1\}\$\$"):
+        lesson.formulas(text)
+
+
+def test_one_number_for_two_formulas_is_refused_and_the_same_formula_twice_is_not() -> None:
+    assert lesson.formulas("$$a  +b \\tag{2.1}$$ and again $$a\n+b \\tag{2.1}$$") == {"2.1": "a +b"}
+    with pytest.raises(ValueError, match=r"the number 2.1 stands for two formulas: a and b"):
+        lesson.formulas(r"$$a \tag{2.1}$$ $$b \tag{2.1}$$")
+
+
 # -- diagrams ---------------------------------------------------------------------------------------------------------
+
+Run = tuple[Callable[..., dict[str, Tensor]], dict[str, Tensor]]
+
+
+def retrieval_diagrams() -> list[Run]:
+    data = emoji.load()
+    model = RetrievalTrainer(data, steps=1).model
+    tokens = model.text_encoder.tokenize(data.names("zh")[:4])
+    return [(model.forward, {"image": data.pictures["noto"][:4] / 255, **tokens, "tau": torch.tensor(0.1)})]
+
+
+# 每一课的图依次是哪些计算 / Which computations the diagrams of each lesson show, in their order.
+DIAGRAMS: dict[str, Callable[[], list[Run]]] = {"06_cross_modal_retrieval": retrieval_diagrams}
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_every_diagram_of_a_lesson_is_the_computation(path: Path) -> None:
+    assert path.stem in DIAGRAMS, f"{path.name} needs an entry in DIAGRAMS"
+    diagrams = re.findall(r"```mermaid\n(.*?)```", "\n".join(markdown(path)), re.DOTALL)
+    runs = DIAGRAMS[path.stem]()
+    assert len(diagrams) == len(runs) > 0
+    for diagram, (forward, inputs) in zip(diagrams, runs, strict=True):
+        assert lesson.drawn_arrows(diagram) == lesson.computed_arrows(forward, inputs)
+
 
 W = nn.Linear(4, 3, bias=False)
 
@@ -86,10 +126,74 @@ def test_a_diagram_that_says_more_or_less_than_the_code_is_caught(old: str, new:
     assert lesson.drawn_arrows(TRUE.replace(old, new)) != lesson.computed_arrows(forward, INPUTS)
 
 
-@pytest.mark.parametrize("line", ["A -.-> B", "A & B --> C", "A ==> B", "subgraph X", "A --> "])
+@pytest.mark.parametrize("line", ["A -.-> B", "A & B --> C", "A ==> B", "subgraph X", "A --> ", "A[x --> y]"])
 def test_a_line_the_diagram_check_cannot_read_is_refused(line: str) -> None:
     with pytest.raises(ValueError, match="cannot read this line of the diagram"):
         lesson.drawn_arrows("flowchart LR\n" + line)
+
+
+@pytest.mark.parametrize("head", ["flowchart", "flowchart XY", "flowchart LR A --> B", "flowcharts LR", "pie LR"])
+def test_a_first_line_that_draws_something_unchecked_is_refused(head: str) -> None:
+    with pytest.raises(ValueError, match="cannot read this line of the diagram: " + head):
+        lesson.drawn_arrows(head + "\nA --> B")
+
+
+@pytest.mark.parametrize("diagram", ["", "  \n", "flowchart LR\n"])
+def test_an_empty_diagram_is_refused(diagram: str) -> None:
+    with pytest.raises(ValueError, match="图是空的 / the diagram is empty"):
+        lesson.drawn_arrows(diagram)
+
+
+def test_a_node_that_hangs_on_no_arrow_is_refused() -> None:
+    assert lesson.drawn_arrows('graph TD\nA(["a, b"])\nA --> B') == {("A", "B")}
+    with pytest.raises(ValueError, match=r"the diagram has a node in no arrow: C$"):
+        lesson.drawn_arrows('flowchart LR\nA["x"] --> B\nC["alone"]')
+
+
+def test_a_layer_made_in_forward_is_seen_though_its_weights_are_filled_by_keyword_alone() -> None:
+    """SPEC 的第一个错误 / Fault 1 of the SPEC: an untrained nn.Linear at every call."""
+    def faulty(image: Tensor) -> dict[str, Tensor]:
+        return {"out": nn.Linear(4, 3)(image)}
+    assert lesson.computed_arrows(faulty, {"image": torch.ones(2, 4)}) == {("image", "out")}
+
+
+def test_a_write_counts_for_those_who_read_after_it_alone() -> None:
+    def late_write(a: Tensor, b: Tensor) -> dict[str, Tensor]:
+        h = a * 2
+        row, early = h[0], h + 1
+        h.add_(b)
+        return {"early": early, "late": h + 1, "view": row + 1}
+    arrows = lesson.computed_arrows(late_write, {"a": torch.ones(2, 4), "b": torch.ones(2, 4)})
+    assert arrows == {("a", "early"), ("a", "late"), ("b", "late"), ("a", "view"), ("b", "view")}
+
+
+@pytest.mark.parametrize("write", [
+    lambda h, x: torch.mul(x, 2, out=h), lambda h, x: h.detach().copy_(x), lambda h, x: h.__iadd__(x),
+    lambda h, x: h.index_copy_(dim=0, index=torch.tensor([0]), source=x[:1]),
+])
+def test_every_way_to_write_in_place_is_seen(write: Callable[[Tensor, Tensor], object]) -> None:
+    def forward(image: Tensor) -> dict[str, Tensor]:
+        h = torch.zeros(2, 4)
+        write(h, image)
+        return {"h": h, "L": h.sum()}
+    assert lesson.computed_arrows(forward, {"image": torch.ones(2, 4)}) == {("image", "h"), ("h", "L")}
+
+
+@pytest.mark.parametrize(("forward", "error", "match"), [
+    (lambda x: {"y": 2.0}, TypeError, "y must be a tensor, got float"),
+    (lambda x: dict.fromkeys(("y", "z"), x * 2), ValueError, "among y, z two names are one tensor"),
+    (lambda x: {"y": x}, ValueError, "an output is an input itself"),
+    (lambda x: {"y": torch.ones(2) * 2}, ValueError, "y was computed from no named tensor"),
+    (lambda x: {"y": torch.tensor(x.tolist())}, ValueError, "y was computed from no named tensor"),
+])
+def test_a_computation_whose_arrows_would_say_nothing_is_refused(forward: Callable, error: type, match: str) -> None:
+    with pytest.raises(error, match=match):
+        lesson.computed_arrows(forward, {"x": torch.ones(2)})
+
+
+def test_an_input_that_is_no_tensor_is_refused_because_its_arrows_are_not_seen() -> None:
+    with pytest.raises(TypeError, match="tau must be a tensor, got float"):
+        lesson.computed_arrows(lambda x, tau: {"y": x / tau}, {"x": torch.ones(2), "tau": 0.1})
 
 
 def test_a_write_through_a_view_is_seen() -> None:
@@ -103,24 +207,56 @@ def test_a_write_through_a_view_is_seen() -> None:
 # -- exercises --------------------------------------------------------------------------------------------------------
 
 CASES = [lesson.Case((2,), 4.0, "二的平方", "two squared"), lesson.Case((3,), 9.0, "三的平方", "three squared")]
-HINT = ("乘以自己", "times itself")
+START, HINT = ("想想正方形。", "Think of a square."), ("乘以自己", "times itself")
 
 
 @pytest.mark.parametrize(("answer", "ok", "says"), [
     (lambda x: x * x, True, "all 2 checks passed"),
-    (lambda x: None, False, "No answer yet. Hint: times itself"),
+    (lambda x: None, False, "No answer yet. Think of a square."),
     (lambda x: 2 * x, False, "three squared: expected 9, got 6. Hint: times itself"),
     (lambda x: 1 / 0, False, "your code raised ZeroDivisionError"),
     (lambda x: "four", False, "expected one number, got str"),
+    (lambda x: "4", False, "expected one number, got str"),
+    (lambda x: 10 ** 400, False, "expected one number, got int"),
     (lambda x: torch.ones(2), False, "expected one number, got Tensor"),
     (lambda x: float("nan"), False, "expected 4, got nan"),
 ])
 def test_an_exercise_says_what_is_wrong_and_never_raises(answer: object, ok: bool, says: str) -> None:
-    verdict = lesson.check(answer, CASES, HINT)
+    verdict = lesson.check(answer, CASES, START, HINT)
     assert verdict.ok is ok
     assert says in verdict.en
     assert verdict.zh
     assert "<script>" not in lesson.Verdict(False, "<script>", "<script>")._repr_html_()
+
+
+def test_an_answer_that_changes_its_input_spoils_no_later_case_and_a_case_may_have_its_own_hint() -> None:
+    x = torch.ones(2)
+    own = lesson.Case((x,), 3.0, "三", "three", hint=("再加一", "add one"))
+    verdict = lesson.check(lambda t: t.add_(1)[0], [lesson.Case((x,), 2.0, "二", "two"), own], START, HINT)
+    assert x.tolist() == [1, 1]
+    assert verdict.en == "three: expected 3, got 2. Hint: add one"
+
+
+WANTED = torch.tensor([[1.0, 2.0], [3.0, 0.0]])
+
+
+@pytest.mark.parametrize(("got", "ok", "says"), [
+    (WANTED.double() * (1 + 1e-5), True, "all 1 checks passed"),
+    (WANTED.clone().requires_grad_(), True, "all 1 checks passed"),
+    (WANTED.T, False, "table: at [0, 1] expected 2, got 3. Hint: times itself"),
+    (WANTED + 1e-6 * torch.eye(2), False, "at [1, 1] expected 0, got 1e-06"),
+    (WANTED * torch.nan, False, "at [0, 0] expected 1, got nan"),
+    (WANTED[0], False, "expected a tensor of shape (2, 2), got (2)"),
+    (WANTED[:, :, None], False, "expected a tensor of shape (2, 2), got (2, 2, 1)"),
+    (WANTED.tolist(), False, "expected a tensor of shape (2, 2), got list"),
+    (WANTED + 0j, False, "got (2, 2) torch.complex64"),
+    ("four", False, "expected a tensor of shape (2, 2), got str"),
+    (None, False, "No answer yet. Think of a square."),
+])
+def test_an_exercise_that_asks_for_a_tensor_compares_shape_and_every_number(got: object, ok: bool, says: str) -> None:
+    verdict = lesson.check(lambda: got, [lesson.Case((), WANTED, "表", "table")], START, HINT)
+    assert verdict.ok is ok
+    assert says in verdict.en
 
 
 def code(path: Path, tag: str) -> list[str]:

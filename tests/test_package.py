@@ -10,7 +10,8 @@ import pytest
 import mmcore
 
 ROOT = Path(mmcore.__file__).parent
-LAYERS = ["checks", "background", "text", "data", "ranking", "encoders", "alignment", "fusion", "training", "applications"]
+LAYERS = [
+    "checks", "background", "text", "data", "ranking", "encoders", "alignment", "fusion", "training", "applications"]
 
 
 def test_importing_mmcore_loads_torch_and_nothing_heavier() -> None:

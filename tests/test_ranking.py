@@ -40,3 +40,21 @@ def test_the_best_of_several_right_answers_counts() -> None:
 def test_scores_that_cannot_be_ranked_are_refused(S: torch.Tensor, positives: torch.Tensor, match: str) -> None:
     with pytest.raises(ValueError, match=match):
         ranks(S, positives)
+
+
+class OnMPS(torch.Tensor):
+    """像在 MPS 上：没有 float64，先搬到 CPU 才行 / As if on MPS, which has no float64: only a move to the CPU helps."""
+
+    def double(self) -> torch.Tensor:
+        raise TypeError("MPS has no float64")
+
+    def cpu(self) -> torch.Tensor:
+        return self.as_subclass(torch.Tensor)
+
+
+def test_scores_on_a_device_without_float64_are_those_of_the_cpu() -> None:
+    S = torch.tensor([[.9, .1, .2], [.8, .5, .3], [.4, .0, .4]])
+    right = torch.eye(3, dtype=torch.bool)
+    with pytest.raises(TypeError, match="MPS has no float64"):
+        (S.as_subclass(OnMPS) <= 1).double()
+    assert retrieval_scores(S.as_subclass(OnMPS), right.as_subclass(OnMPS)) == retrieval_scores(S)

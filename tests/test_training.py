@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from mmcore.training import choose_device, evaluating, make_optimizer, optimize
+from mmcore.fusion import MultimodalFusion
+from mmcore.training import MultimodalFusionTrainer, choose_device, evaluating, make_optimizer, optimize
 
 
 def model() -> nn.Module:
@@ -43,6 +44,55 @@ def test_a_gradient_that_is_not_finite_changes_nothing() -> None:
     with pytest.raises(FloatingPointError, match="梯度 gradient"):
         optimize(net, make_optimizer(net, 0.1, 0.1), lambda: (net(torch.randn(5, 3)) * 0).sum().sqrt())
     assert all(torch.equal(before[name], t) for name, t in net.state_dict().items())
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_forward_that_fails_after_a_batch_normalisation_changes_nothing(error: type[BaseException]) -> None:
+    net = model()
+    optimizer = make_optimizer(net, 0.1, 0.1)
+    optimize(net, optimizer, lambda: net(torch.randn(5, 3)).pow(2).mean())
+    before = {name: t.clone() for name, t in net.state_dict().items()}
+
+    def forward() -> torch.Tensor:
+        net(torch.randn(5, 3)).sum().backward()
+        raise error("stop")
+
+    with pytest.raises(error, match="stop"):
+        optimize(net, optimizer, forward)
+    assert all(torch.equal(before[name], t) for name, t in net.state_dict().items())
+    assert all(p.grad is None for p in net.parameters())
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_evaluating_keeps_a_frozen_part_frozen_and_an_evaluated_net_evaluated(training: bool) -> None:
+    net = model().train(training)
+    net[1].train(not training)
+    with evaluating(net):
+        assert not any(module.training for module in net.modules())
+    assert [module.training for module in net.modules()] == [training, training, not training, training]
+
+
+class OnMPS(torch.Tensor):
+    """像在 MPS 上：没有 float64，先搬到 CPU 才行 / As if on MPS, which has no float64: only a move to the CPU helps."""
+
+    def double(self) -> torch.Tensor:
+        raise TypeError("MPS has no float64")
+
+    def cpu(self) -> torch.Tensor:
+        return self.as_subclass(torch.Tensor)
+
+
+def test_a_fusion_is_evaluated_on_a_device_without_float64() -> None:
+    torch.manual_seed(0)
+    trainer = MultimodalFusionTrainer(MultimodalFusion([3, 3], 4), "cpu", num_classes=2)
+    features, targets = [torch.randn(6, 3), torch.randn(6, 3)], torch.tensor([0, 1, 0, 1, 0, 0])
+    assert trainer.evaluate(features, targets.as_subclass(OnMPS)) == trainer.evaluate(features, targets)
+
+
+def test_the_advice_after_a_loss_that_is_not_finite_fits_every_trainer() -> None:
+    net = model()
+    with pytest.raises(FloatingPointError, match=r"请降低学习率 / .*lower the learning rate$"):
+        optimize(net, make_optimizer(net, 0.1, 0.1), lambda: net(torch.randn(5, 3)).sum() * torch.nan)
 
 
 def test_evaluating_restores_the_mode_even_after_an_error() -> None:

@@ -12,13 +12,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmcore import checks
+
 # NTSC luma and chroma: the first row is brightness, the other two span the plane in which hue is an angle.
 _TO_YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 _TO_RGB = torch.linalg.inv(_TO_YIQ)
 
 
 def augment(image: Tensor, generator: torch.Generator) -> Tensor:
-    """一批图画各自随机变化 / Change each picture of a batch at random: (B, 3, H, W), values from 0 to 1."""
+    """一批图画各自随机变化 / Change each picture of a batch at random: (B, 3, H, W), values from 0 to 1.
+
+    Raises: TypeError 不是浮点图像，或没有给随机数发生器 / if the pictures are no floats or there is no generator;
+    ValueError 形状不符 / for a wrong shape.
+    """
+    checks.require(isinstance(image, Tensor) and image.dtype in (torch.float32, torch.float64),
+                   "image 需要是 0 到 1 的 float32 或 float64 张量；uint8 图像请先除以 255",
+                   "image must be a float32 or float64 tensor from 0 to 1; divide uint8 pictures by 255 first",
+                   TypeError)
+    checks.require(image.ndim == 4 and image.shape[1] == 3 and image.numel() > 0,
+                   f"image 需要形状 (B, 3, H, W)，收到 {checks.shape_of(image)}",
+                   f"image must have shape (B, 3, H, W), got {checks.shape_of(image)}")
+    checks.require(isinstance(generator, torch.Generator),
+                   f"generator 需要是 torch.Generator，收到 {type(generator).__name__}",
+                   f"generator must be a torch.Generator, got {type(generator).__name__}", TypeError)
     image = _move(image, generator)
     image = _recolour(image, generator)
     return _erase(image, generator)
@@ -38,7 +54,7 @@ def _move(image: Tensor, generator: torch.Generator) -> Tensor:
     cos, sin = angle.cos(), angle.sin()
     theta = torch.stack([sx * cos, sy * (shear * cos - sin), _uniform(-0.15, 0.15, n, generator),
                          sx * sin, sy * (shear * sin + cos), _uniform(-0.15, 0.15, n, generator)], 1).view(n, 2, 3)
-    grid = F.affine_grid(theta, list(image.shape), align_corners=False)
+    grid = F.affine_grid(theta.to(image.dtype), list(image.shape), align_corners=False)
     return 1 - F.grid_sample(1 - image, grid, align_corners=False)  # what comes in from outside is white
 
 
@@ -54,7 +70,7 @@ def _recolour(image: Tensor, generator: torch.Generator) -> Tensor:
     turn[:, 1, 2] = -turn[:, 2, 1]
     contrast = _uniform(0.7, 1.3, n, generator).view(n, 1, 1)
     light = _uniform(-0.1, 0.1, n, generator).view(n, 1, 1)
-    mixed = (_TO_RGB @ turn @ _TO_YIQ * contrast) @ image.flatten(2)
+    mixed = (_TO_RGB @ turn @ _TO_YIQ * contrast).to(image.dtype) @ image.flatten(2)
     return (mixed + light + 0.5 * (1 - contrast)).clamp(0, 1).view_as(image)
 
 
@@ -68,4 +84,4 @@ def _erase(image: Tensor, generator: torch.Generator) -> Tensor:
         return (place - middle.unsqueeze(1)).abs() < half.unsqueeze(1)
     chosen = torch.rand(n, generator=generator) < 0.3
     hidden = span(height).unsqueeze(2) & span(width).unsqueeze(1) & chosen.view(n, 1, 1)
-    return torch.where(hidden.unsqueeze(1), torch.rand(n, 3, 1, 1, generator=generator), image)
+    return torch.where(hidden.unsqueeze(1), torch.rand(n, 3, 1, 1, generator=generator).to(image.dtype), image)

@@ -28,8 +28,8 @@ STATES = {"ready": ("尚未开始", "not started"), "running": ("训练中", "tr
           "finished": ("训练完成", "finished"), "failed": ("出错，已停止", "stopped by an error"),
           "replaced": ("已由新的一次代替", "replaced by a newer run")}
 WAITING = ("下一格在等训练结束：请按“继续”或“开始”，或按工具栏的停止键（■），用已经学到的继续往下。",
-           "The next cell waits for the training to end: press Resume or Start, or Stop (■) in the toolbar to go on with what "
-           "has been learned.")
+           "The next cell waits for the training to end: press Resume or Start, or Stop (■) in the toolbar to go on with "
+           "what has been learned.")
 RESET_LATER = ("已记下：下次 start() 或 finish() 从头训练；在那之前，学到的都留着。",
                "Noted: the next start() or finish() trains from the beginning; until then what was learned is kept.")
 NO_LOOP = ("这里没有人在看，训练已经一口气做完；要边看边训练，请在 JupyterLab 里运行这一格。",
@@ -43,7 +43,8 @@ class Training:
     """一次看得见、能调节的训练 / A training that can be watched and steered.
 
     `step(**values)` 做一步，返回名字到数的字典；values 是各滑块此刻的值。`evaluate()` 返回同样的字典，在第 0 步、每
-    `every` 步和最后各调用一次。`reset()` 重建模型，在开始和按下“重置”时调用。同一个格子（或同一个 `key`）的新训练代替旧的。
+    `every` 步和最后各调用一次。`reset()` 重建模型，在开始和按下“重置”时调用。同一个格子（或同一个 `key`）的新训练
+    代替旧的。
 
     `step(**values)` makes one step and returns a dict from names to numbers; values are what the sliders say now.
     `evaluate()` returns such a dict and is called at step 0, every `every` steps and at the end. `reset()` builds the
