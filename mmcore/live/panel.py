@@ -28,8 +28,8 @@ STATES = {"ready": ("尚未开始", "not started"), "running": ("训练中", "tr
           "finished": ("训练完成", "finished"), "failed": ("出错，已停止", "stopped by an error"),
           "replaced": ("已由新的一次代替", "replaced by a newer run")}
 WAITING = ("下一格在等训练结束：请按“继续”或“开始”，或按工具栏的停止键（■），用已经学到的继续往下。",
-           "The next cell waits for the training to end: press Resume or Start, or Stop (■) in the toolbar to go on with "
-           "what has been learned.")
+           "The next cell waits for the training to end: press Resume or Start, or Stop (■) in the toolbar to go on "
+           "with what has been learned.")
 RESET_LATER = ("已记下：下次 start() 或 finish() 从头训练；在那之前，学到的都留着。",
                "Noted: the next start() or finish() trains from the beginning; until then what was learned is kept.")
 NO_LOOP = ("这里没有人在看，训练已经一口气做完；要边看边训练，请在 JupyterLab 里运行这一格。",
