@@ -18,7 +18,7 @@ def pairs(n: int, width: int = 6, noise: float = 1.0, seed: int = 0) -> tuple[Te
 
 def by_loops(a: Tensor, b: Tensor, tau: float, positives: Tensor | None = None) -> float:
     """(2.1) 逐项照写 / (2.1) written out term by term, in Python numbers."""
-    n = len(a)
+    n, a, b = len(a), a.detach(), b.detach()
 
     def sim(x: Tensor, y: Tensor) -> float:
         dot = sum(float(p) * float(q) for p, q in zip(x, y, strict=True))

@@ -199,13 +199,13 @@ class Training:
             self._evaluated_at = self.i
         else:
             values = self.values
+            if values != self._used:
+                self._show_used(values)  # before the step, so that it is on its way while the step is made
             record = _record(self._step(**values), "step")
             self.i += 1
             self.curves.add(self.i, record)
             if self.i == 1:
                 self._check_lines()
-            if values != self._used:
-                self._show_used(values)
 
     def _check_lines(self) -> None:
         absent = [name for plot in self.curves.plots for name in plot.lines if name not in self.history]
@@ -326,10 +326,10 @@ class Training:
         self._message.value = self._told + (f'<div class="mm-say">{bilingual(WAITING, "div")}</div>' if waits else "")
 
     def _show_used(self, values: Record) -> None:
-        """最近一步真正用的值，一变就写出来 / What the latest step really used, written as soon as it changes."""
+        """这一步真正用的值，一变就写出来 / What the step being made really uses, written as soon as it changes."""
         self._used = values
         listed = " ".join(f"{name}={value:.3g}" for name, value in values.items())
-        said = bilingual(("最近一步用的值", "used by the latest step"))
+        said = bilingual(("这一步用的值", "used by this step"))
         self._used_shown.value = f'<div class="mm-used">{said} <b class="mm-values">{listed}</b></div>'
 
     def _image(self) -> Image:
