@@ -326,16 +326,20 @@ def test_a_plot_whose_line_nobody_fills_is_named_after_one_step():
         run.start()
 
 
+async def both_finish(one, two):
+    one.start()
+    two.start()
+    await one.wait()
+    await two.wait()
+    assert one.done
+    assert two.done
+
+
 def test_trainings_of_different_steps_do_not_replace_each_other_without_a_key(watched):
     async def watch():
         model = Model()
         one, two = training(Model()), training(model, step=lambda **values: model.step(**values))
-        one.start()
-        two.start()
-        await one.wait()
-        await two.wait()
-        assert one.done
-        assert two.done
+        await both_finish(one, two)
 
     asyncio.run(watch())
 
@@ -343,12 +347,7 @@ def test_trainings_of_different_steps_do_not_replace_each_other_without_a_key(wa
 def test_runs_with_different_keys_live_side_by_side(watched):
     async def watch():
         one, two = training(Model(), key="one"), training(Model(), key="two")
-        one.start()
-        two.start()
-        await one.wait()
-        await two.wait()
-        assert one.done
-        assert two.done
+        await both_finish(one, two)
 
     asyncio.run(watch())
 

@@ -162,8 +162,13 @@ def evaluate(model: RetrievalModel, data: emoji.Emoji, artist: str) -> dict[tupl
     table = {}
     for language in LANGUAGES:
         S = cosine_similarity(f_v, model.encode_texts(data.names(language)))
-        table |= {(way, language): retrieval_scores(scores) for way, scores in zip(WAYS, (S, S.T), strict=True)}
+        table |= {(way, language): scores for way, scores in _both_ways(S).items()}
     return table
+
+
+def _both_ways(S: Tensor) -> dict[str, dict[str, float]]:
+    """按行找，再按列找 / Along the rows, then along the columns."""
+    return {way: retrieval_scores(scores) for way, scores in zip(WAYS, (S, S.T), strict=True)}
 
 
 def mean_recall(table: dict[tuple[str, str], dict[str, float]]) -> float:
@@ -213,9 +218,8 @@ def pixel_baseline(data: emoji.Emoji, artist: str) -> dict[tuple[str, str], dict
     It reads nothing, so that both languages are the same: who finds the concept knows its name.
     """
     _check_drawn(data, artist)
-    S = pixel_similarity(data.pictures[artist], training_pictures(data))
-    return {(way, language): retrieval_scores(scores) for language in LANGUAGES
-            for way, scores in zip(WAYS, (S, S.T), strict=True)}
+    found = _both_ways(pixel_similarity(data.pictures[artist], training_pictures(data)))
+    return {(way, language): scores for language in LANGUAGES for way, scores in found.items()}
 
 
 def train_and_test(seed: int, tau: float, steps: int) -> dict[str, float]:
