@@ -1,19 +1,30 @@
 """mmcore.live：不用浏览器就能查的一切 / Everything that can be checked without a browser."""
 
 import asyncio
+import base64
+import io
+import re
 import subprocess
 import sys
 import threading
+import time
 import warnings
+import wave
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
 
 pytest.importorskip("ipywidgets")
 pytest.importorskip("matplotlib")
 
 from mmcore import live
+from mmcore.live.axes import COLOURS, encode, legend_columns
+from mmcore.live.bars import ink_on
+from mmcore.live.weights import apportion
 
 LOSS = live.Plot("损失", "loss", {"loss": ("损失", "loss")})
 
@@ -442,7 +453,8 @@ def test_a_step_that_returns_no_dict_is_refused():
     ({"step": 3}, "step 需要是函数"), ({"steps": 0}, "steps 需要至少为 1"), ({"every": 1.5}, "every must be a whole"),
     ({"plots": []}, "需要一个或两个图，收到 0 / one or two plots"), ({"plots": [LOSS] * 3}, "收到 3"),
     ({"sliders": {"lr": 0.1}}, "slider 'lr' must be a widget"), ({"tick": 0}, "tick must be positive"),
-    ({"evaluate": 1}, "evaluate must be a function"), ({"reset": "no"}, "reset must be a function"),
+    ({"evaluate": 1}, "evaluate must be a function"), ({"view": 1}, "view must be a function"),
+    ({"view_every": 0}, "view_every must be at least 1"), ({"reset": "no"}, "reset must be a function"),
 ])
 def test_bad_arguments_of_a_training_are_refused_before_anything_happens(arguments, said):
     with pytest.raises((ValueError, TypeError), match=said):
@@ -482,7 +494,7 @@ def test_a_growing_loss_stays_inside_the_picture():
 def test_labels_of_levels_that_lie_close_do_not_overlap():
     levels = {(name, name): height for name, height in [("甲", 0.5), ("乙", 0.501), ("丙", 0.51)]}
     plot = live.Plot("准确率", "accuracy", {"r": ("准", "acc")}, levels=levels, ylim=(0, 1))
-    heights = [label.get_position()[1] for label in live.Curves([plot], 9)._drawn[0].labels]
+    heights = [label.get_position()[1] for label in live.Curves([plot], 9)._drawn[0].levels.labels]
     assert min(np.diff(heights)) > 0.15
 
 
@@ -504,6 +516,473 @@ def test_a_plot_that_cannot_be_drawn_is_refused(arguments, said):
         live.Plot("损失", "loss", **arguments)
 
 
+# -- weights -----------------------------------------------------------------------------------------------------------
+
+MODALITIES = {"image": ("图像", "image"), "text": ("文字", "text"), "sound": ("声音", "sound")}
+
+
+def percents(control):
+    return {name: slider.value for name, slider in control._sliders.items()}
+
+
+def drag(control, name, to):
+    """What the browser does: it sets one slider."""
+    control._sliders[name].value = to
+
+
+@given(start=st.lists(st.floats(0, 1), min_size=3, max_size=3).filter(lambda x: sum(x) > 0.01),
+       acts=st.lists(st.tuples(st.sampled_from(["move", "lock"]), st.sampled_from(list(MODALITIES)),
+                               st.integers(0, 100)), max_size=12))
+def test_whatever_is_moved_and_locked_weights_sum_to_100_none_is_negative_and_what_is_locked_stays(start, acts):
+    control = live.weights(MODALITIES, {name: x / sum(start) for name, x in zip(MODALITIES, start, strict=True)})
+    for act, name, to in acts:
+        if act == "lock":
+            control._locks[name].value = not control._locks[name].value
+            continue
+        before, locked = percents(control), [n for n, lock in control._locks.items() if lock.value]
+        drag(control, name, to)
+        after = percents(control)
+        assert sum(after.values()) == 100
+        assert min(after.values()) >= 0
+        assert {n: after[n] for n in locked} == {n: before[n] for n in locked}
+        assert control.value == {n: x / 100 for n, x in after.items()}
+        if not locked:
+            assert after[name] == to
+
+
+@given(st.integers(0, 1000), st.lists(st.floats(0, 1e6), min_size=1, max_size=9))
+def test_whole_numbers_in_proportion_are_off_by_less_than_one_and_lose_nothing(total, parts):
+    shares = apportion(total, parts)
+    assert sum(shares) == total
+    if sum(parts) > 1e-6:
+        assert all(abs(n - total * part / sum(parts)) < 1 + 1e-6 for n, part in zip(shares, parts, strict=True))
+
+
+def test_the_rest_is_shared_in_proportion_and_equally_where_there_was_nothing():
+    control = live.weights(MODALITIES, {"image": 0.4, "text": 0.4, "sound": 0.2})
+    drag(control, "image", 70)
+    assert percents(control) == {"image": 70, "text": 20, "sound": 10}
+    drag(control, "image", 100)
+    drag(control, "image", 50)
+    assert percents(control) == {"image": 50, "text": 25, "sound": 25}
+
+
+def test_a_lock_holds_its_weight_and_leaves_the_others_what_is_left():
+    control = live.weights(MODALITIES, {"image": 0.5, "text": 0.3, "sound": 0.2})
+    control._locks["text"].value = True
+    assert control._sliders["text"].disabled
+    drag(control, "image", 90)
+    assert percents(control) == {"image": 70, "text": 30, "sound": 0}
+    control._locks["text"].value = False
+    assert not control._sliders["text"].disabled
+
+
+def test_a_weight_springs_back_where_all_others_are_locked_and_nobody_is_told():
+    control, told = live.weights(MODALITIES, {"image": 0.5, "text": 0.3, "sound": 0.2}), []
+    for name in ("text", "sound"):
+        control._locks[name].value = True
+    control.observe(told.append, "value")
+    drag(control, "image", 90)
+    assert percents(control) == {"image": 50, "text": 30, "sound": 20}
+    assert told == []
+
+
+def test_one_move_is_told_once_when_all_sliders_already_stand_where_they_should():
+    control, told = live.weights(MODALITIES), []
+    control.observe(lambda change: told.append((change["new"], percents(control))), "value")
+    drag(control, "sound", 80)
+    drag(control, "sound", 80)  # an echo
+    assert told == [({"image": 0.1, "text": 0.1, "sound": 0.8}, {"image": 10, "text": 10, "sound": 80})]
+
+
+def test_weights_set_from_code_move_the_sliders_and_the_bar_and_lie_on_the_grid():
+    control = live.weights(MODALITIES)
+    assert sorted(percents(control).values()) == [33, 33, 34]
+    control.value = {"image": 0.5041, "text": 0.4959, "sound": 0.0}
+    assert control.value == {"image": 0.5, "text": 0.5, "sound": 0.0}
+    assert percents(control) == {"image": 50, "text": 50, "sound": 0}
+    assert "图像 / image 50 %" in control._bar.value
+    assert COLOURS["image"].lower() in control._bar.value
+
+
+@pytest.mark.parametrize(("value", "said"), [
+    ({"image": 0.5, "text": 0.5}, "权重需要是名字为.* / weights must be a dict with the names"),
+    (0.5, "weights must be a dict"),
+    ({"image": 0.5, "text": 0.5, "sound": 0.5}, "权重之和需要为 1，收到 1.5 / weights must sum to 1, got 1.5"),
+    ({"image": 1.5, "text": -0.5, "sound": 0.0}, "must not be negative"),
+    ({"image": float("nan"), "text": 0.5, "sound": 0.5}, "must not be negative"),
+])
+def test_wrong_weights_are_refused_and_change_nothing(value, said):
+    control = live.weights(MODALITIES, {"image": 0.5, "text": 0.3, "sound": 0.2})
+    with pytest.raises(ValueError, match=said):
+        control.value = value
+    assert control.value == {"image": 0.5, "text": 0.3, "sound": 0.2}
+    assert percents(control) == {"image": 50, "text": 30, "sound": 20}
+    with pytest.raises(ValueError, match=said):
+        live.weights(MODALITIES, value)
+
+
+def test_a_preset_jumps_to_its_weights_whatever_is_locked():
+    learned = {"image": 0.012, "text": 0.446, "sound": 0.542}
+    control = live.weights(MODALITIES, presets={("学到的", "learned"): learned})
+    control._locks["image"].value = True
+    control.children[-1].children[0].click()
+    assert percents(control) == {"image": 1, "text": 45, "sound": 54}
+
+
+def test_too_few_weights_and_colours_of_none_are_refused():
+    with pytest.raises(ValueError, match=r"至少需要两个权重.* / at least two weights"):
+        live.weights({"image": ("图像", "image")})
+    with pytest.raises(ValueError, match=r"colours has \['taste'\], which is no weight"):
+        live.weights(MODALITIES, colours={"taste": "red"})
+
+
+def test_ink_stands_out_on_every_modality():
+    assert [ink_on(name) for name in COLOURS] == ["#fff", "#000", "#000"]
+
+
+def test_explore_shows_a_new_picture_for_each_move_of_a_weight():
+    control, seen = live.weights(MODALITIES), []
+
+    def view(w, links, how):
+        seen.append((w["image"], links, how))
+        picture = live.scatter([[w["image"], 0], [0, 1]], [0, 1], ["a", "b"], limits=((0, 1), (0, 1)))
+        return live.beside(picture, live.note("准", "accurate"))
+
+    links = live.switch("连线", "links")
+    how = live.menu("方法", "method", {"late": ("后期", "late"), "gate": ("门控", "gated")})
+    panel = live.explore({"w": control, "links": links, "how": how}, view)
+    first = panel.children[-1].value
+    drag(control, "image", 90)
+    links.value = True
+    how.value = "gate"
+    assert seen[1:] == [(0.9, False, "late"), (0.9, True, "late"), (0.9, True, "gate")]
+    assert panel.children[-1].value != first
+
+
+# -- switches and menus ------------------------------------------------------------------------------------------------
+
+def test_a_switch_and_a_menu_speak_both_languages_and_start_where_told():
+    assert live.switch("归一化", "normalise", True).value is True
+    assert live.switch("归一化", "normalise").description == "归一化 · normalise"
+    menu = live.menu("层", "layers", {1: ("一层", "one"), 2: ("两层", "two")}, value=2)
+    assert menu.value == 2
+    assert menu.options == (("一层 · one", 1), ("两层 · two", 2))
+    assert live.menu("层", "layers", {1: ("一层", "one"), 2: ("两层", "two")}).value == 1
+
+
+def test_a_switch_and_a_menu_that_cannot_work_are_refused():
+    with pytest.raises(TypeError, match="value must be True or False, got 1"):
+        live.switch("开", "on", 1)
+    with pytest.raises(ValueError, match=r"value 需要是 .* 之一，收到 3 / value must be one of"):
+        live.menu("层", "layers", {1: ("一层", "one")}, value=3)
+    for options in ({}, {None: ("无", "none")}):
+        with pytest.raises(ValueError, match="at least one entry"):
+            live.menu("层", "layers", options)
+
+
+def test_a_training_takes_switches_menus_and_weights_and_says_what_a_step_used():
+    seen = []
+
+    def step(norm, how, w):
+        seen.append((norm, how, w))
+        return {"loss": 1.0}
+
+    sliders = {"norm": live.switch("归一化", "normalise", True), "how": live.menu("法", "way", {"<a>": ("甲", "a")}),
+               "w": live.weights({"image": ("图像", "image"), "text": ("文字", "text")}, {"image": 0.7, "text": 0.3})}
+    run = live.Training(step, 2, [LOSS], sliders=sliders)
+    run.start()
+    assert seen == [(True, "<a>", {"image": 0.7, "text": 0.3})] * 2
+    assert "norm=True how=&lt;a&gt; w=(image=0.7 text=0.3)</b>" in run._used_shown.value
+
+
+# -- the view of a training --------------------------------------------------------------------------------------------
+
+def viewed(view, **more):
+    model = Model()
+    return training(model, view=lambda: view(model), **more)
+
+
+@pytest.mark.parametrize("evaluated", [True, False])
+def test_a_view_is_drawn_at_the_start_at_every_evaluation_and_at_the_end(evaluated, monkeypatch):
+    def run_it():
+        at = []
+        run = viewed(lambda model: at.append(len(model.seen)) or live.note("看", f"seen {at}"),
+                     **({} if evaluated else {"evaluate": lambda: {"distance": 0.0}}))
+        run.start()
+        return run, at
+
+    run, at = run_it()
+    assert at == [0, 15, 30, 40]
+    assert run.panel.children[-1].value.count("seen [0, 15, 30, 40]") == 1
+    monkeypatch.setenv("MM_LIVE", "1")
+
+    async def watch():
+        run, at = run_it()
+        await run.wait()
+        return at
+
+    assert asyncio.run(watch()) == at
+
+
+def test_a_view_needs_no_evaluation_and_with_nobody_watching_nothing_in_between(monkeypatch):
+    monkeypatch.setattr("mmcore.live.panel.VIEW_PAUSE", 0)
+    at, model = [], Model()
+    live.Training(model.step, 7, [LOSS], every=5, reset=model.reset, view_every=1,
+                  view=lambda: at.append(len(model.seen)) or live.note("看", "look")).start()
+    assert at == [0, 5, 7]
+
+
+def test_between_evaluations_a_view_is_drawn_now_and_then_and_not_at_every_step(watched, monkeypatch):
+    monkeypatch.setattr("mmcore.live.panel.VIEW_PAUSE", 0.1)
+
+    async def watch():
+        at = []
+
+        def view(model):
+            at.append(time.perf_counter())
+            return live.note("看", "look")
+
+        model = Model()
+        run = live.Training(lambda: time.sleep(0.002) or model.step(), 300, [LOSS], every=300, reset=model.reset,
+                            view=lambda: view(model), view_every=2)
+        run.start()
+        await run.wait()
+        return at
+
+    at = asyncio.run(watch())
+    assert 4 <= len(at) <= 60
+    assert min(np.diff(at[:-1])) > 0.1  # the last one belongs to the end
+
+
+def test_an_error_in_a_view_stops_the_training_and_says_so():
+    def view(model):
+        if len(model.seen) == 15:
+            raise RuntimeError("no such layer")
+        return live.note("看", "look")
+
+    run = viewed(view)
+    with pytest.raises(RuntimeError, match="no such layer"):
+        run.start()
+    assert run.i == 15
+    assert "停在第 15 步" in run._message.value
+    with pytest.raises(TypeError, match=r"需要 table、note.*，收到 int"):
+        viewed(lambda model: 3).start()
+
+
+# -- pictures ----------------------------------------------------------------------------------------------------------
+
+def pixels(drawn):
+    return np.asarray(Image.open(io.BytesIO(drawn.png)).convert("RGB")).astype(int)
+
+
+def near(image, colour, distance=60):  # marks let a little of the paper through
+    """Where a picture has this colour: the mean column and row, as parts of its width and height."""
+    wanted = [int(colour[k:k + 2], 16) for k in (1, 3, 5)]
+    rows, columns = np.nonzero(np.abs(image - wanted).sum(-1) < distance)
+    return columns.mean() / image.shape[1], rows.mean() / image.shape[0]
+
+
+def test_points_stand_where_they_belong_in_the_colour_of_their_class():
+    names = [MODALITIES["image"], MODALITIES["text"]]
+    drawn = live.scatter([[0.1, 0.9], [0.9, 0.2]], [0, 1], names, colours=["image", "text"], limits=((0, 1), (0, 1)))
+    assert near(pixels(drawn), COLOURS["image"]) == pytest.approx((0.13, 0.13), abs=0.03)
+    assert near(pixels(drawn), COLOURS["text"]) == pytest.approx((0.87, 0.77), abs=0.03)
+
+
+def test_links_are_drawn_and_marks_differ_in_shape_and_not_in_colour_alone():
+    points, names = [[0, 0], [1, 1]], [("甲", "a"), ("乙", "b")]
+    bare = live.scatter(points, [0, 1], names)
+    assert live.scatter(points, [0, 1], names, links=[(0, 1)]).png != bare.png
+    grey = [live.scatter([[0, 0]], [k], names, colours=["#333", "#333"]).png for k in (0, 1)]
+    assert grey[0] != grey[1]
+
+
+def test_single_characters_are_the_marks_and_need_no_legend():
+    digits, words = ([live.scatter([[0, 0], [1, 2]], [0, 1], names) for names in (["7", "八"], ["seven", "eight"])])
+    assert "mm-key" not in digits.html
+    assert "mm-key" in words.html
+    assert digits.png != words.png
+
+
+def test_a_picture_says_in_both_languages_what_it_shows_and_its_text_is_its_title():
+    drawn = live.scatter([[0, 0]] * 3, [0, 1, 0], [("猫", "cat <b>"), ("狗", "dog")], title=("嵌入", "embeddings"))
+    alt = re.search(r'<img class="mm-figure" alt="([^"]*)"', drawn.html)[1]
+    assert alt == "嵌入：3 个点，2 类（猫, 狗） / embeddings: 3 points of 2 classes (cat &lt;b&gt;, dog)"
+    assert repr(drawn) == "嵌入 / embeddings"
+    assert repr(live.scatter([[0, 0]], [0], ["a"])) == "散点图 / scatter plot"
+
+
+def test_a_picture_is_a_widget_to_a_cell_so_that_no_pixel_is_compared_as_text():
+    for drawn in (live.scatter([[0, 0]], [0], ["a"]), live.picture([[0.0, 1.0]], ("矩阵", "matrix")),
+                  live.beside(live.picture([[0.0]]), live.note("看", "look"))):
+        shown = drawn._repr_mimebundle_()
+        assert set(shown) == {"application/vnd.jupyter.widget-view+json", "text/plain", "image/png"}
+        assert shown["text/plain"] == drawn.text
+        assert base64.b64encode(shown["image/png"]).decode() in drawn.html
+
+
+@pytest.mark.parametrize(("arguments", "said"), [
+    ({"points": [[0, 0, 0]]}, r"points 需要形状 \(N, 2\)，收到 \(1, 3\)"),
+    ({"labels": [0, 1]}, "1 points need 1 labels"),
+    ({"labels": [2]}, "labels must lie between 0 and 1, got 2"), ({"points": [[0, np.nan]]}, "holds NaN or infinity"),
+    ({"colours": ["red"]}, "2 classes need 2 colours"), ({"links": [(0, 1)]}, "links must number points from 0 to 0"),
+    ({"limits": ((1, 0), (0, 1))}, "x0 < x1"),
+])
+def test_what_cannot_be_scattered_is_refused(arguments, said):
+    with pytest.raises(ValueError, match=said):
+        live.scatter(**{"points": [[0, 0]], "labels": [0], "names": ["a", "b"], **arguments})
+
+
+def test_a_tensor_that_needs_gradients_can_be_drawn():
+    assert live.scatter(torch.zeros(2, 2, requires_grad=True), torch.tensor([0, 1]), ["a", "b"]).png
+    assert live.picture(torch.eye(3, requires_grad=True)).png
+
+
+def test_four_hundred_points_are_drawn_fast_enough_to_follow_a_slider():
+    rng = np.random.default_rng(0)
+    points, labels = rng.normal(size=(400, 2)), rng.integers(0, 10, 400)
+    took = []
+    for _ in range(8):
+        began = time.perf_counter()
+        live.scatter(points, labels, list("0123456789"))
+        took.append(time.perf_counter() - began)
+    assert min(took) < 0.1  # 16 ms where it was measured; a busy machine may take longer
+
+
+def test_a_matrix_is_darker_where_it_is_larger_and_cells_keep_their_edges():
+    image = pixels(live.picture([[0.0, 0.25], [0.5, 1.0]], size=40)).sum(-1)
+    assert [len(np.unique(image[rows, columns])) for rows in (slice(20), slice(20, 40))
+            for columns in (slice(20), slice(20, 40))] == [1] * 4
+    assert image[0, 0] > image[0, -1] > image[-1, 0] > image[-1, -1]
+
+
+def test_fixed_ends_make_two_matrices_comparable():
+    one, other = (pixels(live.picture([[value, 0.5]], low=0, high=1))[0, -1] for value in (0.0, 1.0))
+    assert (one == other).all()
+    assert len(np.unique(pixels(live.picture([[3.0, 3.0]])))) > 0  # one value alone has no range
+
+
+def test_rows_and_columns_are_named_in_both_languages_and_counted():
+    names = [("猫", "cat"), ("狗", "dog")]
+    drawn = live.picture(np.eye(2), rows=names, columns=names)
+    assert drawn.html.count('<span lang="en">dog</span>') == 2
+    for wrong, said in (({"rows": names[:1]}, "rows 需要 2 个名字"), ({"low": 1, "high": 0}, "low ≤ high wanted")):
+        with pytest.raises(ValueError, match=said):
+            live.picture(np.eye(2), **wrong)
+    with pytest.raises(ValueError, match=r"two dimensions, got shape \(3,\)"):
+        live.picture([1.0, 2.0, 3.0])
+
+
+# -- charts ------------------------------------------------------------------------------------------------------------
+
+def chart(**more):
+    return live.chart(**{"title": ("准确率", "accuracy"), "x": ("噪声", "noise"), "at": [0, 1, 2],
+                         "lines": {("图像", "image"): [1, 0.5, 0.2], ("文字", "text"): [0.9, 0.9, 0.9]}, **more})
+
+
+def test_a_chart_names_everything_in_both_languages_and_has_all_its_glyphs():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        drawn = chart(levels={("随机", "chance"): 0.1})
+    assert 'alt="准确率：噪声; 图像, 文字, 随机 / accuracy: noise; image, text, chance"' in drawn.html
+    assert repr(drawn) == "准确率 / accuracy"
+
+
+def test_each_part_of_a_chart_can_be_seen():
+    plain = chart().png
+    line = {("图像", "image"): ([0.8, 0.4, 0.1], [1, 0.6, 0.3])}
+    for more in ({"bands": line}, {"levels": {("随机", "chance"): 0.3}}, {"reverse": True}, {"ylim": (0, 2)},
+                 {"colours": {("图像", "image"): "sound"}}):
+        assert chart(**more).png != plain
+    assert chart().png == plain
+
+
+def test_a_legend_of_eight_lines_makes_the_chart_higher_and_covers_none():
+    lines = {(f"第 {k} 种融合的准确率", f"accuracy of fusion {k}"): [0, 0.5, 1] for k in range(8)}
+    tall, low = pixels(chart(lines=lines)), pixels(chart())
+    assert tall.shape[0] > low.shape[0] + 60
+    assert legend_columns(list(lines), 1600) == 3
+    assert legend_columns(list(lines), 300) == 1
+
+
+@pytest.mark.parametrize(("arguments", "said"), [
+    ({"lines": {}}, "需要 1 到 8 条线，收到 0 / 1 to 8 lines"), ({"at": [0, 1]}, "image needs 2 values, got 3"),
+    ({"bands": {("声", "sound"): ([], [])}}, "needs 3 values, got 0"), ({"title": "accuracy"}, "a name must be"),
+    ({"bands": {("声", "sound"): ([0] * 3, [1] * 3)}}, "bands has .*, which is no line"),
+    ({"colours": {("声", "sound"): "red"}}, "colours 里的 .* 不是任何一条线"), ({"at": [0, 1, np.inf]}, "at holds NaN"),
+])
+def test_a_chart_that_cannot_be_drawn_is_refused(arguments, said):
+    with pytest.raises((ValueError, TypeError), match=said):
+        chart(**arguments)
+
+
+def test_fewer_colours_keep_the_picture():
+    image = np.zeros((9, 9, 3), np.uint8)
+    image[3:, 4:] = 200
+    assert (np.asarray(Image.open(io.BytesIO(encode(image, palette=8))).convert("RGB")) == image).all()
+
+
+# -- shares, rows of results, sounds -----------------------------------------------------------------------------------
+
+PARTS = [(name, which) for which, name in MODALITIES.items()]
+
+
+def test_shares_fill_their_part_of_the_width_and_say_their_numbers():
+    shown = live.shares([(("干净", "clean"), [0.5, 0.25, 0])], PARTS, title=("权重", "weights"), total=2)
+    assert re.findall(r"width:([\d.]+)%", shown.html) == ["25.00", "12.50"]  # nothing is drawn for nothing
+    assert repr(shown) == "权重 / weights\n干净 / clean: 图像 / image 0.50, 文字 / text 0.25, 声音 / sound 0.00"
+    assert f"background:{COLOURS['text'].lower()}" in shown.html
+
+
+def test_neighbours_too_narrow_for_their_numbers_do_not_write_over_each_other():
+    html = live.shares([("a", [0.01, 0.02, 0.03])], PARTS).html
+    assert re.findall(r'class="mm-share( [^"]*|)"', html) == ["", " mm-below", " mm-crowded"]
+
+
+@pytest.mark.parametrize(("values", "said"), [
+    ([0.5, 0.5], "needs 3 numbers, got 2"), ([0.5, 0.5, 0.5], "和不超过 1"), ([-0.1, 0.5, 0.5], "not negative"),
+])
+def test_shares_that_do_not_fit_are_refused(values, said):
+    with pytest.raises(ValueError, match=said):
+        live.shares([("a", values)], PARTS)
+
+
+def test_results_stand_side_by_side_and_keep_their_texts():
+    both = live.beside(live.note("左", "left"), live.gallery([live.Card(RED)]), live.note("右", "right"))
+    assert repr(both) == "左 / left\n右 / right"
+    assert both.html.count("<div class=\"mm") >= 4
+    for wrong in ((), (3,)):
+        with pytest.raises((ValueError, TypeError), match="wanted"):
+            live.beside(*wrong)
+
+
+def tone():
+    out = io.BytesIO()
+    with wave.open(out, "wb") as file:
+        file.setparams((1, 2, 8000, 0, "NONE", ""))
+        file.writeframes(bytes(200))
+    return out.getvalue()
+
+
+def test_a_sound_can_be_played_and_is_named_for_those_who_do_not_see():
+    shown = live.audio(tone(), ("七", "seven"))
+    assert f'src="data:audio/wav;base64,{base64.b64encode(tone()).decode()}"' in shown.html
+    assert '<audio controls preload="metadata" aria-label="七 / seven"' in shown.html
+    assert repr(shown) == "七 / seven"
+    assert "<audio controls" in live.gallery([live.Card(RED, ("七", "seven"), sound=tone())]).value
+    assert "<audio controls" in live.gallery([live.Card(sound=tone())]).value
+
+
+@pytest.mark.parametrize("wav", [b"RIFF", b"\xff\xfb mp3", "seven.wav", None])
+def test_what_is_no_sound_is_refused(wav):
+    with pytest.raises(TypeError, match=r"声音需要是 WAV 文件的字节.* / a sound must be the bytes of a WAV file"):
+        live.audio(wav, ("七", "seven"))
+    if wav is not None:
+        with pytest.raises(TypeError, match="bytes of a WAV file"):
+            live.Card(RED, sound=wav)
+
+
 # -- cards, search, tables ---------------------------------------------------------------------------------------------
 
 RED = np.full((3, 8, 8), 200, np.uint8)
@@ -522,6 +1001,7 @@ def test_a_gallery_shows_captions_marks_and_alternative_texts_in_both_languages(
 def test_the_text_form_of_every_widget_is_the_same_from_run_to_run():
     assert repr(live.gallery([live.Card(RED)])) == repr(live.gallery([live.Card(255 - RED)]))
     assert repr(training(Model()).panel) == repr(training(Model(), steps=7).panel)
+    assert repr(live.weights(MODALITIES)) == repr(live.weights(MODALITIES, {"image": 1, "text": 0, "sound": 0}))
 
 
 @pytest.mark.parametrize(("picture", "said"), [

@@ -6,13 +6,21 @@ This layer knows nothing of models or data and is imported by notebooks alone. `
 code cell of every notebook.
 """
 
+from .axes import COLOURS
+from .bars import bars, shares
 from .cards import Card, gallery, note, rows, search_box, table
-from .controls import slider
-from .curve import COLOURS, Curves, Plot
-from .explore import bars, explore
+from .chart import chart
+from .controls import menu, slider, switch
+from .curve import Curves, Plot
+from .explore import beside, explore
+from .figure import picture, scatter
 from .kernel import is_live
 from .language import page
+from .output import Output
 from .panel import Training
+from .sound import audio
+from .weights import Weights, weights
 
-__all__ = ["COLOURS", "Card", "Curves", "Plot", "Training", "bars", "explore", "gallery", "is_live", "note", "page",
-           "rows", "search_box", "slider", "table"]
+__all__ = ["COLOURS", "Card", "Curves", "Output", "Plot", "Training", "Weights", "audio", "bars", "beside", "chart",
+           "explore", "gallery", "is_live", "menu", "note", "page", "picture", "rows", "scatter", "search_box",
+           "shares", "slider", "switch", "table", "weights"]

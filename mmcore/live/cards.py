@@ -8,9 +8,7 @@ are widgets (their results may differ from machine to machine, nbval does not co
 ordinary output and ought to be the same everywhere.
 """
 
-import base64
 import io
-import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -22,55 +20,39 @@ from PIL import Image
 
 from ..checks import require, shape_of, whole
 from .kernel import hand_over, is_live, running_loop, say_idle
+from .output import Output, Shown, Text, bilingual, data_uri, plain, reason, title_html, width
+from .sound import player
 
-Text = str | tuple[str, str]
 PAUSE = 0.25  # seconds without a letter before a search answers
-
-
-def bilingual(text: Text, tag: str = "span") -> str:
-    """（中文, English）写成 HTML；一个字符串两种语言共用 / A pair as HTML; one string serves both languages."""
-    if isinstance(text, str):
-        return escape(text)
-    require(isinstance(text, tuple) and len(text) == 2 and all(isinstance(part, str) for part in text),
-            f"需要 (中文, English) 或一个字符串，收到 {text!r}",
-            f"(Chinese, English) or one string wanted, got {text!r}", TypeError)
-    zh, en = map(escape, text)
-    return f'<{tag} lang="zh">{zh}</{tag}><{tag} lang="en">{en}</{tag}>'
-
-
-def reason(error: Exception) -> str:
-    """错误里的“中文 / English”分成两种语言 / The "Chinese / English" of an error, one for each language."""
-    zh, slash, en = str(error).partition(" / ")
-    return bilingual((zh, en), "div") if slash else escape(zh)
-
-
-def plain(text: Text) -> str:
-    return text if isinstance(text, str) else f"{text[0]} / {text[1]}"
 
 
 # -- cards ------------------------------------------------------------------------------------------------------------
 
 @dataclass(frozen=True)
 class Card:
-    """一张卡片 / A card: a picture, what is written under it, and whether it is right.
+    """一张卡片 / A card: a picture, what is written under it, whether it is right, and how it sounds.
 
     `picture`：uint8 的张量或数组，(3, h, w)、(h, w, 3) 或 (h, w)；None 表示只有文字。`mark`：True 画 ✓，False 画 ✗。
-    `alt` 是给看不见图的人的话，默认用 caption。
+    `alt` 是给看不见图的人的话，默认用 caption。`sound`：WAV 文件的字节，卡片上会有播放器。
 
     `picture`: a tensor or array of uint8, (3, h, w), (h, w, 3) or (h, w); None for text alone. `mark`: True shows ✓,
-    False shows ✗. `alt` is for those who do not see the picture, the caption by default.
+    False shows ✗. `alt` is for those who do not see the picture, the caption by default. `sound`: the bytes of a WAV
+    file, for which the card gets a player.
     """
 
     picture: Any = None
     caption: Text | None = None
     mark: bool | None = None
     alt: Text | None = None
+    sound: bytes | None = None
 
     def __post_init__(self) -> None:
-        require(self.picture is not None or self.caption is not None,
-                "卡片需要图片或文字", "a card needs a picture or a caption")
+        require(any(part is not None for part in (self.picture, self.caption, self.sound)),
+                "卡片需要图片、文字或声音", "a card needs a picture or a caption or a sound")
         if self.picture is not None:
             _pixels(self.picture)
+        if self.sound is not None:
+            player(self.sound, "")
 
     def html(self) -> str:
         parts, kind = [], ""
@@ -82,9 +64,11 @@ class Card:
             out = io.BytesIO()
             Image.fromarray(_pixels(self.picture)).save(out, "PNG")
             alt = escape(plain(self.alt or self.caption or ("图片", "picture")))
-            parts.append(f'<img alt="{alt}" src="data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}">')
+            parts.append(f'<img alt="{alt}" src="{data_uri(out.getvalue(), "image/png")}">')
         if self.caption is not None:
             parts.append(f'<div class="mm-caption">{bilingual(self.caption)}</div>')
+        if self.sound is not None:
+            parts.append(player(self.sound, self.caption or self.alt or ("声音", "sound")))
         return f'<div class="mm-card{kind}" role="listitem">{"".join(parts)}</div>'
 
 
@@ -99,13 +83,6 @@ def _pixels(picture: Any) -> np.ndarray:
     return np.ascontiguousarray(x.transpose(1, 2, 0) if colour and x.shape[0] == 3 else x)
 
 
-class Shown(ipywidgets.HTML):
-    """一个控件，文字形式永远相同：nbval 比较的是文字 / A widget whose text form never changes: nbval compares text."""
-
-    def __repr__(self) -> str:
-        return "<mmcore.live>"
-
-
 def _cards_html(cards: Sequence[Card], size: int, columns: int | None) -> str:
     for card in cards:
         require(isinstance(card, Card),
@@ -118,20 +95,16 @@ def _cards_html(cards: Sequence[Card], size: int, columns: int | None) -> str:
     return f'<div class="mm-cards" role="list" style="{style}">{"".join(card.html() for card in cards)}</div>'
 
 
-def _title_html(title: Text | None) -> str:
-    return "" if title is None else f'<div class="mm-title">{bilingual(title)}</div>'
-
-
 def gallery(cards: Sequence[Card], columns: int | None = None, title: Text | None = None, size: int = 72) -> Shown:
     """一组卡片，放不下就换行 / Cards in a row that wraps, or in so many columns."""
-    return Shown(f'<div class="mm">{_title_html(title)}{_cards_html(cards, size, columns)}</div>')
+    return Shown(f'<div class="mm">{title_html(title)}{_cards_html(cards, size, columns)}</div>')
 
 
 def rows(labelled: Sequence[tuple[Text, Sequence[Card]]], title: Text | None = None, size: int = 72) -> Shown:
     """几组卡片，一组一行，行首是名字 / Several groups of cards, one a row, each with its name before it."""
     inside = "".join(f'<div class="mm-title">{bilingual(name)}</div>{_cards_html(cards, size, None)}'
                      for name, cards in labelled)
-    return Shown(f'<div class="mm">{_title_html(title)}<div class="mm-rows">{inside}</div></div>')
+    return Shown(f'<div class="mm">{title_html(title)}<div class="mm-rows">{inside}</div></div>')
 
 
 # -- search -----------------------------------------------------------------------------------------------------------
@@ -206,20 +179,6 @@ class search_box(ipywidgets.VBox):
 
 # -- tables and sentences ---------------------------------------------------------------------------------------------
 
-@dataclass(frozen=True)
-class Output:
-    """普通输出：HTML 和同样内容的文字 / Ordinary output: HTML, and text that says the same."""
-
-    html: str
-    text: str
-
-    def _repr_html_(self) -> str:
-        return self.html
-
-    def __repr__(self) -> str:
-        return self.text
-
-
 def table(header: Sequence[Text], rows: Sequence[Sequence[Text | float]], title: Text | None = None,
           digits: int = 2) -> Output:
     """双语的小表格 / A small bilingual table.
@@ -244,7 +203,7 @@ def table(header: Sequence[Text], rows: Sequence[Sequence[Text | float]], title:
     html = (f'<div class="mm mm-scroll"><table class="mm-table">{caption}<thead>{line(header, "th")}</thead>'
             f'<tbody>{"".join(line(row, "td") for row in body)}</tbody></table></div>')
     lines = [[plain(x) for x in row] for row in [list(header), *body]]
-    widths = [max(_width(row[k]) for row in lines) for k in range(len(header))]
+    widths = [max(width(row[k]) for row in lines) for k in range(len(header))]
     text = "\n".join("  ".join(_pad(x, w, right) for x, w, right in zip(row, widths, number, strict=True)).rstrip()
                      for row in lines)
     return Output(html, text if title is None else f"{plain(title)}\n{text}")
@@ -265,10 +224,6 @@ def _cell(x: Text | float, digits: int) -> Text:
     return str(x) if isinstance(x, (int, np.integer)) else f"{x:.{digits}f}"
 
 
-def _width(text: str) -> int:
-    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
-
-
-def _pad(text: str, width: int, right: bool) -> str:
-    space = " " * (width - _width(text))
+def _pad(text: str, cells: int, right: bool) -> str:
+    space = " " * (cells - width(text))
     return space + text if right else text + space

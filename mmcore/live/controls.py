@@ -1,10 +1,12 @@
-"""滑块 / Sliders."""
+"""滑块、开关和菜单 / Sliders, switches and menus."""
 
 import math
+from collections.abc import Hashable, Mapping
 
 import ipywidgets
 
 from ..checks import positive, require
+from .output import Name, both
 
 
 def slider(zh: str, en: str, value: float, min: float, max: float, step: float | None = None, log: bool = False,
@@ -25,7 +27,7 @@ def slider(zh: str, en: str, value: float, min: float, max: float, step: float |
             f"value must lie between {min} and {max}, got {value}")
     if step is not None:
         positive(step, "step")
-    name = f"{zh} · {en}" if zh != en else zh
+    name = both(zh, en)
     look = {"description": name, "tooltip": name, "continuous_update": True, "style": {"description_width": "initial"}}
     if log:
         positive(min, "min")
@@ -34,6 +36,37 @@ def slider(zh: str, en: str, value: float, min: float, max: float, step: float |
         kinds = {type(x) for x in (value, min, max, 1 if step is None else step)}
         control = _linear_slider(value, min, max, step, kinds == {int}, readout_format, look)
     control.add_class("mm-slider")
+    return control
+
+
+def switch(zh: str, en: str, value: bool = False) -> ipywidgets.Checkbox:
+    """一个双语开关，value 为 True 或 False / A bilingual switch whose value is True or False."""
+    require(isinstance(value, bool), f"value 需要是 True 或 False，收到 {value!r}",
+            f"value must be True or False, got {value!r}", TypeError)
+    control = ipywidgets.Checkbox(value=value, description=both(zh, en), indent=False)
+    return _in_style(control, "mm-check")
+
+
+def menu(zh: str, en: str, options: Mapping[Hashable, Name], value: Hashable = None) -> ipywidgets.Dropdown:
+    """一个双语菜单 / A bilingual menu.
+
+    `options`：值 →（中文, English），`.value` 是选中的值；`value` 默认是第一个。
+
+    `options`: value → (Chinese, English); `.value` is the value chosen, the first unless `value` says otherwise.
+    """
+    require(len(options) > 0 and None not in options, "options 至少需要一项，且不能有 None",
+            "options needs at least one entry, and none that is None")
+    value = next(iter(options)) if value is None else value
+    require(value in options, f"value 需要是 {list(options)} 之一，收到 {value!r}",
+            f"value must be one of {list(options)}, got {value!r}")
+    control = ipywidgets.Dropdown(options=[(both(*name), key) for key, name in options.items()], value=value,
+                                  description=both(zh, en), style={"description_width": "initial"})
+    return _in_style(control, "mm-menu")
+
+
+def _in_style(control: ipywidgets.Widget, style: str) -> ipywidgets.Widget:
+    for name in ("mm", style):
+        control.add_class(name)
     return control
 
 

@@ -6,25 +6,19 @@ An update draws the lines alone (blitting), and everything only when the limits 
 the quick way. An update of two plots takes about 10 ms.
 """
 
-import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image
 
 from ..checks import require, whole
+from .axes import Levels, check_name, dress, legend, legend_columns, png, room, style
 from .fonts import use_chinese
+from .output import Name, both
 
-COLOURS = {"image": "#0072B2", "text": "#D55E00", "sound": "#009E73"}  # Okabe-Ito: colour-blind safe
-# a line is told by its dashes as well as by its colour
-STYLES = [("#0072B2", "-"), ("#D55E00", (0, (5, 1.5))), ("#009E73", (0, (1.2, 1.2))),
-          ("#B0508A", (0, (6, 1.5, 1.2, 1.5))), ("#5B4FA2", (0, (3, 1, 1, 1, 1, 1))), ("#6B6B6B", (0, (9, 2)))]
 MOST_POINTS = 600  # more than the pixels can show
-Name = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -49,9 +43,7 @@ class Plot:
     def __post_init__(self) -> None:
         require(len(self.lines) > 0, "Plot 至少需要一条线", "a Plot needs at least one line")
         for name in [*self.lines.values(), *self.levels]:
-            require(isinstance(name, tuple) and len(name) == 2,
-                    f"名字需要是 (中文, English)，收到 {name!r}",
-                    f"a name must be (Chinese, English), got {name!r}", TypeError)
+            check_name(name)
         stray = sorted(set(self.colours) - set(self.lines))
         require(not stray, f"colours 里的 {stray} 不是任何一条线", f"colours has {stray}, which is no line")
         if self.log:
@@ -76,9 +68,11 @@ class Curves:
         self._background = None
         axes = self._figure.subplots(1, len(plots), squeeze=False)[0]
         # a lone line that the title names already needs no legend; titles side by side stand at one height
-        legends = [[both(*name) for name in plot.lines.values()] != [both(plot.zh, plot.en)] for plot in self.plots]
-        self._drawn = [_Axes(ax, plot, steps, legend, 32 if any(legends) else 8)
-                       for ax, plot, legend in zip(axes, self.plots, legends, strict=True)]
+        columns = [0 if [both(*name) for name in plot.lines.values()] == [both(plot.zh, plot.en)]
+                   else legend_columns(list(plot.lines.values()), self.size[0] / len(plots) - 120)
+                   for plot in self.plots]
+        rows = max(-(-len(plot.lines) // n) if n else 0 for plot, n in zip(self.plots, columns, strict=True))
+        self._drawn = [_Axes(ax, plot, steps, n, rows) for ax, plot, n in zip(axes, self.plots, columns, strict=True)]
 
     @property
     def alt(self) -> str:
@@ -112,56 +106,28 @@ class Curves:
         self._canvas.restore_region(self._background)
         for axes in self._drawn:
             axes.draw_lines(self.history)
-        out = io.BytesIO()
-        Image.fromarray(np.asarray(self._canvas.buffer_rgba())).convert("RGB").save(out, "PNG", compress_level=1)
-        return out.getvalue()
-
-
-def both(zh: str, en: str) -> str:
-    return zh if zh == en else f"{zh} · {en}"
+        return png(self._canvas)
 
 
 class _Axes:
     """一个图在画布上的样子 / One plot as drawn."""
 
-    def __init__(self, ax, plot: Plot, steps: int, legend: bool, pad: float) -> None:
+    def __init__(self, ax, plot: Plot, steps: int, columns: int, rows: int) -> None:
         self.ax, self.plot, self.ghosts = ax, plot, []
         self.fitted = False  # the first limits are a guess
-        ax.set_title(both(plot.zh, plot.en), fontsize=15, loc="left", pad=pad)
-        ax.set_xlabel("步 · step", fontsize=13)
-        ax.tick_params(labelsize=12)
-        ax.grid(alpha=0.25)
-        ax.spines[["top", "right"]].set_visible(False)
+        dress(ax, (plot.zh, plot.en), ("步", "step"), rows)
         ax.set_xlim(0, steps)
         if plot.log:
             ax.set_yscale("log")
         ax.set_ylim(plot.ylim or self._room([]))
-        self.lines = {}
-        for k, (name, (zh, en)) in enumerate(plot.lines.items()):
-            colour, dashes = STYLES[k % len(STYLES)]
-            colour = plot.colours.get(name, colour)
-            (self.lines[name],) = ax.plot([], [], color=COLOURS.get(colour, colour), linestyle=dashes, linewidth=2.2,
-                                          markersize=5, label=both(zh, en), animated=True)
-        if legend:
-            ax.legend(loc="lower left", bbox_to_anchor=(-0.02, 0.99), ncols=min(3, len(self.lines)), frameon=False,
-                      fontsize=12, borderaxespad=0.2, handlelength=2.4, columnspacing=1.4)
-        for level in plot.levels.values():
-            ax.axhline(level, color="#555555", linestyle=(0, (4, 3)), linewidth=1.3, zorder=1)
-        self.labels = [ax.text(1.015, 0.5, f"{zh}\n{en} {level:.3g}", fontsize=12, color="#444444", va="center",
-                               linespacing=1.1, transform=ax.transAxes) for (zh, en), level in self._levels()]
-        self._place_labels()
+        self.lines = {name: ax.plot([], [], label=both(*label), animated=True, **style(k, plot.colours.get(name)))[0]
+                      for k, (name, label) in enumerate(plot.lines.items())}
+        if columns:
+            legend(ax, list(self.lines.values()), columns)
+        self.levels = Levels(ax, plot.levels)
 
-    def _levels(self) -> list[tuple[Name, float]]:
-        return sorted(self.plot.levels.items(), key=lambda item: item[1])
-
-    def _room(self, values: Iterable[float]) -> tuple[float, float]:
-        """容得下这些数的范围，留有余地 / Limits that hold these values, with room to grow."""
-        seen = [v for v in [*values, *self.plot.levels.values()] if math.isfinite(v) and (v > 0 or not self.plot.log)]
-        if self.plot.log:
-            return (min(seen, default=0.1) / 2.5, max(seen, default=1.0) * 1.6)
-        low, high = min(0.0, *seen, 0.0), max(seen, default=1.0)
-        spread = (high - low) or 1.0
-        return (low - 0.1 * spread if low < 0 else 0.0, high + 0.1 * spread)
+    def _room(self, values: Sequence[float]) -> tuple[float, float]:
+        return room([*values, *self.plot.levels.values()], self.plot.log)
 
     def fit(self, history) -> bool:
         """需要时放宽纵轴；变了就说 / Widen the vertical axis if needed, and tell whether it changed."""
@@ -174,17 +140,8 @@ class _Axes:
             return False
         self.ax.set_ylim(self._room(seen))
         self.fitted = True
-        self._place_labels()
+        self.levels.place()
         return True
-
-    def _place_labels(self) -> None:
-        """线的名字写在右边，彼此不重叠 / The names of the levels stand at the right and do not overlap."""
-        floor = 0.05
-        for text, (_, level) in zip(self.labels, self._levels(), strict=True):
-            y = self.ax.transAxes.inverted().transform(self.ax.transData.transform((0, level)))[1]
-            y = max(y, floor)
-            text.set_y(y)
-            floor = y + 0.17  # two lines of text
 
     def draw_lines(self, history) -> None:
         for name, line in self.lines.items():

@@ -5,29 +5,31 @@
 Nothing is trained, only computed again: for examples small enough to check by hand, and for a model already trained.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import ipywidgets
 
 from ..checks import require
-from .cards import Output, Shown, Text, bilingual, plain, reason
+from .kernel import say_idle
+from .output import Drawn, Output, Shown, html_of, reason
 
 
 def explore(sliders: Mapping[str, ipywidgets.Widget], view: Callable[..., Output | Shown]) -> ipywidgets.VBox:
     """滑块一动，就显示 view(滑块的值) / Whenever a slider moves, show view(its values).
 
-    `view(**values)` 返回 `table`、`note`、`bars` 或 `gallery`。它抛出的 ValueError 显示在原处，滑块仍可继续拖动。
+    `view(**values)` 返回 `table`、`note`、`bars`、`scatter`、`beside` 之类的结果，或 `gallery`。它抛出的 ValueError
+    显示在原处，滑块仍可继续拖动。
 
-    `view(**values)` returns a `table`, a `note`, `bars` or a `gallery`. A ValueError it raises is shown in its place,
-    and the sliders go on working.
+    `view(**values)` returns what `table`, `note`, `bars`, `scatter`, `beside` and the like return, or a `gallery`. A
+    ValueError it raises is shown in its place, and the sliders go on working.
     """
     require(len(sliders) > 0, "至少需要一个滑块", "at least one slider wanted")
     shown = Shown()
 
     def show(*_: object) -> None:
+        say_idle()
         try:
-            result = view(**{name: control.value for name, control in sliders.items()})
-            shown.value = result.value if isinstance(result, Shown) else result.html
+            shown.value = html_of(view(**{name: control.value for name, control in sliders.items()}))
         except ValueError as error:
             shown.value = f'<div class="mm mm-say mm-error">{reason(error)}</div>'
 
@@ -45,16 +47,11 @@ class _Explore(ipywidgets.VBox):
         return "<mmcore.live.explore>"
 
 
-def bars(rows: Sequence[tuple[Text, float]], title: Text | None = None, colour: str = "#0072B2",
-         digits: int = 2) -> Output:
-    """横条，每条写着自己的数，长度以 1 为满 / Horizontal bars, each with its number; 1 fills the width."""
-    for name, value in rows:
-        require(0 <= value <= 1, f"{plain(name)} 需要在 0 与 1 之间，收到 {value}",
-                f"{plain(name)} must lie between 0 and 1, got {value}")
-    body = "".join(
-        f'<tr><th scope="row">{bilingual(name)}</th><td><div class="mm-bar" style="width:{100 * value:.1f}%;'
-        f'background:{colour}"></div></td><td class="mm-number">{value:.{digits}f}</td></tr>' for name, value in rows)
-    caption = "" if title is None else f"<caption>{bilingual(title)}</caption>"
-    text = "\n".join(f"{plain(name)}  {value:.{digits}f}" for name, value in rows)
-    html = f'<div class="mm mm-scroll"><table class="mm-table mm-bars">{caption}<tbody>{body}</tbody></table></div>'
-    return Output(html, text if title is None else f"{plain(title)}\n{text}")
+def beside(*results: Output | Shown) -> Output:
+    """几个结果并排，放不下就换行 / Several results side by side, in a row that wraps."""
+    require(len(results) > 0, "至少需要一个结果", "at least one result wanted")
+    inside = "".join(f"<div>{html_of(result)}</div>" for result in results)
+    text = "\n".join(result.text for result in results if isinstance(result, Output))
+    html = f'<div class="mm mm-beside">{inside}</div>'
+    drawn = [result for result in results if isinstance(result, Drawn)]
+    return Drawn(html, text, drawn[0].png) if drawn else Output(html, text)

@@ -18,9 +18,10 @@ import ipywidgets
 from IPython.display import Image, display
 
 from ..checks import positive, require, whole
-from .cards import Output, bilingual, note
+from .cards import note
 from .curve import Curves, Plot
 from .kernel import awaiting_cell, hand_over, is_live, on_stop, running_cell, running_loop, say_idle
+from .output import Output, Shown, bilingual, html_of
 
 Record = Mapping[str, float]
 
@@ -36,6 +37,7 @@ NO_LOOP = ("这里没有人在看，训练已经一口气做完；要边看边�
            "Nobody was watching, so the training ran to its end at once; run this cell in JupyterLab to watch it.")
 
 
+VIEW_PAUSE = 0.5  # seconds between two views that no evaluation asks for
 YIELDS = 5  # a message takes several turns of the loop from the socket to the slider
 
 
@@ -44,12 +46,15 @@ class Training:
 
     `step(**values)` 做一步，返回名字到数的字典；values 是各滑块此刻的值。`evaluate()` 返回同样的字典，在第 0 步、每
     `every` 步和最后各调用一次。`reset()` 重建模型，在开始和按下“重置”时调用。同一个格子（或同一个 `key`）的新训练
-    代替旧的。
+    代替旧的。`view()` 返回一幅图或一张表，显示在滑块下面：第 0 步、每次评估和最后都重画；给了 `view_every` 时，中间每
+    `view_every` 步也画，每秒至多两次。它只看，不改模型，也不取随机数。
 
     `step(**values)` makes one step and returns a dict from names to numbers; values are what the sliders say now.
     `evaluate()` returns such a dict and is called at step 0, every `every` steps and at the end. `reset()` builds the
     model anew; it is called at the start and by the Reset button. A new training takes the place of an older one from
-    the same cell (or with the same `key`).
+    the same cell (or with the same `key`). `view()` returns a picture or a table to be shown under the sliders: at
+    step 0, at every evaluation and at the end, and with `view_every` also every so many steps in between, twice a
+    second at most. It only looks: it neither changes the model nor draws random numbers.
     """
 
     _latest: dict[str, "Training"] = {}  # noqa: RUF012  (a cell run again must find the run it replaces)
@@ -57,11 +62,14 @@ class Training:
     def __init__(self, step: Callable[..., Record], steps: int, plots: Sequence[Plot],
                  sliders: Mapping[str, ipywidgets.Widget] | None = None, evaluate: Callable[[], Record] | None = None,
                  every: int = 50, reset: Callable[[], None] | None = None, key: str | None = None,
-                 tick: float = 0.02) -> None:
+                 tick: float = 0.02, view: Callable[[], Output | Shown] | None = None,
+                 view_every: int | None = None) -> None:
         whole(steps, "steps")
         whole(every, "every")
+        if view_every is not None:
+            whole(view_every, "view_every")
         positive(tick, "tick")
-        for name, function in {"step": step, "evaluate": evaluate, "reset": reset}.items():
+        for name, function in {"step": step, "evaluate": evaluate, "reset": reset, "view": view}.items():
             require(callable(function) or (function is None and name != "step"),
                     f"{name} 需要是函数，收到 {function!r}", f"{name} must be a function, got {function!r}", TypeError)
         for name, control in (sliders or {}).items():
@@ -72,7 +80,9 @@ class Training:
         self.i, self.error = 0, None
         self._step, self._evaluate, self._every, self._rebuild = step, evaluate, every, reset
         self._key, self._tick = key or running_cell() or getattr(step, "__qualname__", "train"), tick
-        self._evaluated_at = -1
+        self._view, self._view_every = view, view_every
+        self._evaluated_at = self._viewed_at = -1
+        self._viewed_time = 0.0
         self._state, self._wish = "ready", "run"
         self._started = self._reset_asked = False
         self._loop = self._task = self._picture = None
@@ -85,7 +95,7 @@ class Training:
     # -- what a lesson uses -------------------------------------------------------------------------------------------
 
     @property
-    def values(self) -> dict[str, float]:
+    def values(self) -> dict[str, object]:
         """各滑块此刻的值 / What the sliders say now."""
         return {name: control.value for name, control in self.sliders.items()}
 
@@ -96,7 +106,7 @@ class Training:
 
     @property
     def done(self) -> bool:
-        return self.i >= self.steps and not self._evaluation_due()
+        return self.i >= self.steps and not self._evaluation_due() and not self._view_due()
 
     def start(self) -> None:
         """显示面板并从头训练 / Show the panel and train from the beginning."""
@@ -179,7 +189,8 @@ class Training:
     # -- one step -----------------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        self._evaluated_at, self.i, self.error = -1, 0, None
+        self._evaluated_at = self._viewed_at = -1
+        self.i, self.error = 0, None
         self.curves.clear()
         self._settled.clear()
         self._reset_asked, self._wish, self._told = False, "run", ""
@@ -189,14 +200,25 @@ class Training:
         self._refresh()
 
     def _evaluation_due(self) -> bool:
-        due = self.i % self._every == 0 or self.i == self.steps
-        return self._evaluate is not None and due and self._evaluated_at != self.i
+        return self._evaluate is not None and self._stands_out() and self._evaluated_at != self.i
+
+    def _view_due(self) -> bool:
+        if self._view is None or self._viewed_at == self.i:
+            return False
+        between = self._loop is not None and self._view_every is not None and self.i % self._view_every == 0
+        return self._stands_out() or (between and time.perf_counter() - self._viewed_time > VIEW_PAUSE)
+
+    def _stands_out(self) -> bool:
+        return self.i % self._every == 0 or self.i == self.steps
 
     def _advance(self) -> None:
-        """做一步，或做一次评估 / Make one step, or one evaluation."""
+        """做一步，或评估一次，或看一次 / Make one step, or one evaluation, or take one look."""
         if self._evaluation_due():
             self.curves.add(self.i, _record(self._evaluate(), "evaluate"))
             self._evaluated_at = self.i
+        elif self._view_due():
+            self._view_shown.value = html_of(self._view())
+            self._viewed_at, self._viewed_time = self.i, time.perf_counter()
         else:
             values = self.values
             if values != self._used:
@@ -301,7 +323,9 @@ class Training:
         self._progress.add_class("mm-status")  # where a browser test reads the step
         row = ipywidgets.HBox([self._start_button, self._reset_button, self._progress])
         row.add_class("mm-row")
-        self.panel = _Panel([row, *self.sliders.values(), self._used_shown, self._message])
+        self._view_shown = Shown()
+        views = [self._view_shown] if self._view is not None else []
+        self.panel = _Panel([row, *self.sliders.values(), self._used_shown, self._message, *views])
         self.panel.add_class("mm")
         self.panel.add_class("mm-panel")
         self._refresh()
@@ -328,7 +352,7 @@ class Training:
     def _show_used(self, values: Record) -> None:
         """这一步真正用的值，一变就写出来 / What the step being made really uses, written as soon as it changes."""
         self._used = values
-        listed = " ".join(f"{name}={value:.3g}" for name, value in values.items())
+        listed = escape(" ".join(f"{name}={_written(value)}" for name, value in values.items()))
         said = bilingual(("这一步用的值", "used by this step"))
         self._used_shown.value = f'<div class="mm-used">{said} <b class="mm-values">{listed}</b></div>'
 
@@ -365,6 +389,12 @@ def _pause_all() -> None:
 class _Panel(ipywidgets.VBox):
     def __repr__(self) -> str:  # the same whatever the state: nbval compares this text
         return "<mmcore.live.Training>"
+
+
+def _written(value: object) -> str:
+    if isinstance(value, Mapping):
+        return "(" + " ".join(f"{name}={_written(part)}" for name, part in value.items()) + ")"
+    return f"{value:.3g}" if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)
 
 
 def _record(record: object, source: str) -> Record:

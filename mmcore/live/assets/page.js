@@ -17,7 +17,11 @@
       const picture = alt.closest(".jp-OutputArea")?.querySelector(".jp-RenderedImage img");
       if (picture && picture.alt !== alt.textContent) picture.alt = alt.textContent;
     }
-    for (const part of document.querySelectorAll(":is(.mm, .mm-slider) :is(button, input, .noUi-handle)"))
+    for (const button of document.querySelectorAll(".mm .jupyter-widget-toggle-button, .mm .widget-toggle-button")) {
+      const pressed = String(button.classList.contains("mod-active"));
+      if (button.getAttribute("aria-pressed") !== pressed) button.setAttribute("aria-pressed", pressed);
+    }
+    for (const part of document.querySelectorAll(":is(.mm, .mm-slider) :is(button, input, select, audio, .noUi-handle)"))
       if (!part.dataset.lmSuppressShortcuts) part.dataset.lmSuppressShortcuts = "true";
   };
   tidy();
