@@ -15,6 +15,13 @@ _HOME = {  # name: the module it lives in
     "VisualEncoder": "encoders",
     "TextEncoder": "encoders",
     "contrastive_loss": "alignment",
+    "feature_alignment_loss": "alignment",
+    "semantic_similarity": "alignment",
+    "semantic_alignment_loss": "alignment",
+    "sigmoid_loss": "alignment",
+    "modality_gap": "alignment",
+    "CrossModalAlignment": "alignment",
+    "AlignmentLoss": "alignment",
     "cosine_similarity": "alignment",
     "ranks": "ranking",
     "retrieval_scores": "ranking",
@@ -28,6 +35,7 @@ _HOME = {  # name: the module it lives in
     "GatedFusion": "fusion",
     "adaptive_fusion_weights": "fusion",
     "MultimodalFusion": "fusion",
+    "CrossModalAligner": "training",
     "MultimodalFusionTrainer": "training",
 }
 

@@ -284,11 +284,14 @@ class MultimodalFusion(nn.Module):
     """四种融合与它们的混合 (3.5) / All four fusions and their mixture (3.5).
 
     宽度不同、含义也不同的特征不能直接相加，所以每个模态先由自己的线性层投影到共同的宽度；这些层在构造时登记，随模型
-    一起训练、一起保存。早期融合直接看投影之前的特征。
+    一起训练、一起保存。投影之后每个 fᵢ 都缩放到同样的长度 √D（不带参数的层归一化）：否则一个模态的权重小，可能只是因为
+    它的特征长，权重就说明不了什么。早期融合直接看投影之前的特征。
 
     Features that differ in width and in meaning cannot be added, so a linear layer of its own first projects each
     modality to the common width; these layers are registered when the model is made, are trained with it and saved with
-    it. Early fusion sees the features before projection.
+    it. After the projection every fᵢ is brought to the same length √D (layer normalisation without parameters):
+    otherwise a small weight might only mean that the feature is long, and weights would say little. Early fusion sees
+    the features before projection.
 
     选择器读的是断开梯度的四个结果：它评判它们，而不为了让自己好选去改变它们。它从 W_s = 0，即 π = 1/4 开始。
 
@@ -323,7 +326,8 @@ class MultimodalFusion(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> dict[str, Tensor]:
         check_features(features, len(self.feature_dims), self.feature_dims)
-        projected = [project(f_i) for project, f_i in zip(self.projections, features, strict=True)]  # M × (B, D)
+        projected = [F.layer_norm(project(f_i), (self.output_dim,))
+                     for project, f_i in zip(self.projections, features, strict=True)]  # M × (B, D)
         out = {f"f_{i}": f_i for i, f_i in enumerate(projected, start=1)}
         out["w"] = self.late_fusion.weights(projected)
         out["alpha"] = self.attention_fusion.weights(projected)

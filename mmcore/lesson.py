@@ -260,7 +260,7 @@ def _differs(got: object, expected: float | Tensor) -> _Difference | None:
     if isinstance(got, (str, bytes, bytearray)):
         return kind
     try:
-        value = float(got)
+        value = float(got.detach() if isinstance(got, Tensor) else got)
     except Exception:
         return kind
     if abs(value - expected) < 1e-5:

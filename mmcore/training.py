@@ -13,7 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmcore import checks
+from mmcore.alignment import AlignmentLoss, CrossModalAlignment, check_weight, cosine_similarity
 from mmcore.fusion import CANDIDATES, MultimodalFusion, check_features
+from mmcore.ranking import retrieval_scores
 
 
 def choose_device(device: str | torch.device | None = None) -> torch.device:
@@ -100,12 +102,18 @@ class MultimodalFusionTrainer:
     on the batch mean alone lets every sample collapse onto any one of them while the mean looks even. `pull` may be
     changed between steps.
 
+    给了 `encoders`（每个模态一个），特征就由它们从原始输入算出，并与融合一起训练；这时 `features` 是原始输入的列表。
+
+    With `encoders`, one for each modality, they compute the features from raw inputs and are trained together with the
+    fusion; `features` is then the list of raw inputs.
+
     Raises: TypeError / ValueError 模型、个数或步长不对 / for a wrong model, number or step size.
     Paper: Pereyra et al. 2017, Regularizing Neural Networks by Penalizing Confident Output Distributions.
     """
 
     def __init__(self, model: MultimodalFusion, device: str | torch.device | None = None,
-                 num_classes: int | None = None, lr: float = 1e-3, weight_decay: float = 0.01, pull: float = 0.02):
+                 num_classes: int | None = None, lr: float = 1e-3, weight_decay: float = 0.01, pull: float = 0.02,
+                 encoders: Sequence[nn.Module] | None = None):
         checks.require(isinstance(model, MultimodalFusion),
                        f"model 需要是 MultimodalFusion，收到 {type(model).__name__}",
                        f"model must be a MultimodalFusion, got {type(model).__name__}", TypeError)
@@ -113,13 +121,17 @@ class MultimodalFusionTrainer:
         checks.require(pull >= 0, f"pull 不能小于 0，收到 {pull}", f"pull may not be below 0, got {pull}")
         if num_classes is not None:
             checks.whole(num_classes, "num_classes", least=2)
+        checks.require(encoders is None or len(encoders) == len(model.feature_dims),
+                       f"encoders 需要每个模态一个，共 {len(model.feature_dims)} 个",
+                       f"encoders must be one for each modality, {len(model.feature_dims)} in all")
         self.num_classes, self.pull = num_classes, pull
         self.device = choose_device(device)
         self.model = model
         self.head = nn.Identity() if num_classes is None else nn.Linear(model.output_dim, num_classes)
         for parameter in self.head.parameters():
             nn.init.zeros_(parameter)
-        self.learned = nn.ModuleList([self.model, self.head]).to(self.device)
+        self.encoders = nn.ModuleList(encoders or [])
+        self.learned = nn.ModuleList([self.model, self.head, self.encoders]).to(self.device)
         self.optimizer = make_optimizer(self.learned, lr, weight_decay)
 
     def train_step(self, features: Sequence[Tensor], targets: Tensor) -> dict[str, float]:
@@ -152,15 +164,28 @@ class MultimodalFusionTrainer:
         Raises: TypeError / ValueError 特征或目标不符 / if features or targets do not fit.
         """
         features, targets = self._prepare(features, targets)
+        outputs = self.fuse(features)
         with evaluating(self.learned):
-            outputs = self.model(features)
             answers = {name: self.head(outputs[name]) for name in (*CANDIDATES, "f")}
         if self.num_classes is None:
             return {name: F.mse_loss(answer, targets).item() for name, answer in answers.items()}
         return {name: (answer.argmax(1) == targets).cpu().double().mean().item() for name, answer in answers.items()}
 
+    def fuse(self, features: Sequence[Tensor]) -> dict[str, Tensor]:
+        """不训练，只融合：`model` 的有名字的张量 / Fuse without training: the named tensors of `model`."""
+        with evaluating(self.learned):
+            return self.model(self._encode([f_i.to(self.device) for f_i in features]))
+
+    def _encode(self, features: Sequence[Tensor]) -> list[Tensor]:
+        if not self.encoders:
+            return list(features)
+        checks.require(len(features) == len(self.encoders),
+                       f"需要 {len(self.encoders)} 个模态，收到 {len(features)} 个",
+                       f"expected {len(self.encoders)} modalities, got {len(features)}")
+        return [encode(f_i) for encode, f_i in zip(self.encoders, features, strict=True)]
+
     def _losses(self, features: list[Tensor], targets: Tensor) -> dict[str, Tensor]:
-        outputs = self.model(features)
+        outputs = self.model(self._encode(features))
         loss = F.mse_loss if self.num_classes is None else F.cross_entropy
         own = {f"{name.removeprefix('f_')}_loss": loss(self.head(outputs[name]), targets) for name in CANDIDATES}
         final = loss(self.head(outputs["f"]), targets)
@@ -170,7 +195,8 @@ class MultimodalFusionTrainer:
         return {"total_loss": total, **own, "final_loss": final, "pull_loss": pull}
 
     def _prepare(self, features: Sequence[Tensor], targets: Tensor) -> tuple[list[Tensor], Tensor]:
-        check_features(features, len(self.model.feature_dims), self.model.feature_dims)
+        if not self.encoders:  # raw inputs are the encoders' own business
+            check_features(features, len(self.model.feature_dims), self.model.feature_dims)
         b = len(features[0])
         if self.num_classes is None:
             checks.matrix(targets, "targets", b, self.model.output_dim)
@@ -182,3 +208,105 @@ class MultimodalFusionTrainer:
                            f"类别需要在 0 到 {self.num_classes - 1} 之间",
                            f"classes must lie between 0 and {self.num_classes - 1}")
         return [f_i.to(self.device) for f_i in features], targets.to(self.device)
+
+
+class CrossModalAligner:
+    """对齐两种模态的特征：(2.2) 的投影，用 (2.1)、(2.2)、(2.3) 训练 / Aligns the features of two modalities.
+
+    编码器已经训练好，不再改变；这里只学两个投影。`temperature`、`alpha`、`beta`、`gamma` 用 `tune` 在两步之间改变，从
+    下一步起生效。`feature_dim` 是一个宽度，或两个：(D_A, D_B)。`normalize` 同 `AlignmentLoss`。
+
+    The encoders are trained and stay as they are; only the two projections of (2.2) are learned, by (2.1), (2.2) and
+    (2.3). `temperature`, `alpha`, `beta` and `gamma` are changed between steps with `tune` and act from the next step
+    on. `feature_dim` is one width, or two: (D_A, D_B). `normalize` is that of `AlignmentLoss`.
+
+    Raises: TypeError / ValueError 宽度、温度、权重或步长不对 / for a wrong width, temperature, weight or step size.
+    """
+
+    def __init__(self, feature_dim: int | Sequence[int] = 512, device: str | torch.device | None = None,
+                 projection_dim: int = 256, temperature: float = 0.1, alpha: float = 0.5, beta: float = 0.3,
+                 gamma: float = 0.2, lr: float = 3e-3, weight_decay: float = 0.01, normalize: bool = True):
+        checks.positive(lr, "lr")
+        check_weight(weight_decay, "weight_decay")
+        self.device = choose_device(device)
+        self.alignment = CrossModalAlignment(feature_dim, projection_dim, temperature).to(self.device)
+        self.loss = AlignmentLoss(temperature, alpha, beta, gamma, normalize)
+        self.optimizer = make_optimizer(self.alignment, lr, weight_decay)
+
+    def tune(self, temperature: float | None = None, alpha: float | None = None, beta: float | None = None,
+             gamma: float | None = None) -> None:
+        """改变温度与权重，没给的不变 / Change the temperature and the weights; what is not given stays.
+
+        Raises: TypeError / ValueError 有一个不对，这时一个也不改变 / if one is wrong; then none is changed.
+        """
+        weights = {name: x for name, x in (("alpha", alpha), ("beta", beta), ("gamma", gamma)) if x is not None}
+        if temperature is not None:
+            checks.positive(temperature, "temperature")
+        for name, x in weights.items():
+            check_weight(x, name)
+        if temperature is not None:
+            self.alignment.temperature = self.loss.temperature = temperature
+        for name, x in weights.items():
+            setattr(self.loss, name, x)
+
+    def train_step(self, features_A: Tensor, features_B: Tensor, y: Tensor | None = None,
+                   positives: Tensor | None = None) -> dict[str, float]:
+        """走一步，返回各项损失 / Take one step, return the losses: the keys of `AlignmentLoss`.
+
+        Raises: TypeError / ValueError 特征、y 或 positives 不符 / if features, y or positives do not fit;
+        FloatingPointError 损失或梯度不是有限数 / if the loss or a gradient is not finite. In all cases the projections
+        stay as they were.
+        """
+        features_A, features_B, y, positives = self._moved(features_A, features_B, y, positives)
+        losses: dict[str, Tensor] = {}
+
+        def forward() -> Tensor:
+            losses.update(self.loss(*self.alignment.project(features_A, features_B), y, positives))
+            return losses["total_loss"]
+
+        self.alignment.train()
+        optimize(self.alignment, self.optimizer, forward)
+        return {name: value.item() for name, value in losses.items()}
+
+    def align_features(self, features_A: Tensor, features_B: Tensor, y: Tensor | None = None,
+                       positives: Tensor | None = None) -> dict[str, Tensor]:
+        """投影、相似度与各项损失，不训练 / Projections, similarities and losses, without training.
+
+        键是 `CrossModalAlignment` 与 `AlignmentLoss` 的 / The keys are those of `CrossModalAlignment` and
+        `AlignmentLoss`.
+
+        Raises: TypeError / ValueError 特征、y 或 positives 不符 / if features, y or positives do not fit.
+        """
+        features_A, features_B, y, positives = self._moved(features_A, features_B, y, positives)
+        with evaluating(self.alignment):
+            outputs = self.alignment(features_A, features_B)
+            return {**outputs, **self.loss(outputs["projected_A"], outputs["projected_B"], y, positives)}
+
+    def compute_alignment_score(self, features_A: Tensor, features_B: Tensor,
+                                positives: Tensor | None = None) -> dict[str, float]:
+        """对齐得好不好 / How good an alignment is: {"r@1", "r@5", "mean_cosine", "chance"}.
+
+        r@k 是两个方向的平均：每个 A 在全部 B 里找，每个 B 在全部 A 里找，并列算错，所以常数特征得 0。mean_cosine 是配对
+        的平均余弦，单独看不说明什么：常数特征得 1。
+
+        r@k is the mean of both directions: each A searches all B, each B all A, and ties are misses, so that constant
+        features get 0. mean_cosine is the mean cosine of the matching pairs and says nothing by itself: constant
+        features get 1.
+
+        Raises: TypeError / ValueError 特征或 positives 不符，或少于两对：没有负例 / if features or positives do not
+        fit, or for fewer than two pairs, where there is no negative.
+        """
+        features_A, features_B, _, positives = self._moved(features_A, features_B, None, positives)
+        with evaluating(self.alignment):
+            a, b = self.alignment.project(features_A, features_B)
+        checks.require(len(b) > 1, f"需要至少 2 对才有负例，收到 {len(b)} 对",
+                       f"at least 2 pairs are needed for a negative, got {len(b)}")
+        S = cosine_similarity(a, b)
+        right = torch.eye(len(a), dtype=torch.bool, device=S.device) if positives is None else positives
+        there, back = retrieval_scores(S, right), retrieval_scores(S.T, right.T)
+        found = {key: (there[key] + back[key]) / 2 for key in ("r@1", "r@5", "chance")}
+        return {"r@1": found["r@1"], "r@5": found["r@5"], "mean_cosine": S[right].cpu().double().mean().item(),
+                "chance": found["chance"]}
+
+    def _moved(self, *tensors: Tensor | None) -> list[Tensor | None]:
+        return [x.to(self.device) if isinstance(x, Tensor) else x for x in tensors]

@@ -141,7 +141,11 @@ def test_the_mixture_is_3_5_of_the_four_fusions_of_the_projected_features(m: int
     model = randomise(MultimodalFusion(widths, D).double())
     features = [tensor(B, d, seed=d) for d in widths]
     out = model(features)
-    projected = [f_i @ p.weight.T + p.bias for f_i, p in zip(features, model.projections, strict=True)]
+    projected = []
+    for f_i, p in zip(features, model.projections, strict=True):
+        x = f_i @ p.weight.T + p.bias
+        x = x - x.mean(1, keepdim=True)
+        projected.append(x / (x.pow(2).mean(1, keepdim=True) + 1e-5).sqrt())
     for i, f_i in enumerate(projected, start=1):
         assert same(out[f"f_{i}"], f_i)
     for weights, fused, part in (("w", "f_late", model.late_fusion), ("alpha", "f_attention", model.attention_fusion),
@@ -297,6 +301,15 @@ def test_two_evaluations_agree_and_a_state_dict_carries_a_module_over(name: str)
     assert not torch.equal(result(first, features), result(second, features))
     second.load_state_dict(first.state_dict())
     assert torch.equal(result(first, features), result(second, features))
+
+
+def test_what_late_attention_and_gated_fusion_weigh_has_one_length_whatever_came_in() -> None:
+    """否则权重小可能只是因为特征长 / Otherwise a small weight might only mean a long feature."""
+    model = MultimodalFusion(WIDTHS, D)
+    features = [scale * tensor(B, d).float() for scale, d in zip((0.5, 1.0, 100.0), WIDTHS, strict=True)]
+    out = model(features)
+    for i in (1, 2, 3):
+        assert torch.allclose(out[f"f_{i}"].norm(dim=1), torch.full((B,), D ** 0.5), rtol=1e-2)
 
 
 def test_projections_for_different_widths_are_registered_once() -> None:
@@ -469,6 +482,28 @@ def test_the_losses_are_what_they_say() -> None:
     assert got["pull_loss"] == pytest.approx(pull, rel=1e-4)
     total = got["final_loss"] + sum(got[name] for name in fusions) / 4 + 3.0 * got["pull_loss"]
     assert got["total_loss"] == pytest.approx(total, rel=1e-5)
+
+
+def test_encoders_turn_raw_inputs_into_features_and_learn_along() -> None:
+    torch.manual_seed(0)
+    encoders = [nn.Linear(3, d) for d in WIDTHS]
+    trainer = MultimodalFusionTrainer(MultimodalFusion(WIDTHS, D), "cpu", 4, encoders=encoders)
+    raw, y = [tensor(8, 3, seed=i).float() for i in range(3)], torch.arange(8) % 4
+    wanted = trainer.model([encode(x) for encode, x in zip(encoders, raw, strict=True)])["f"]
+    assert torch.equal(trainer.fuse(raw)["f"], wanted)
+    before = state(trainer)
+    for _ in range(2):  # the head starts at zero: the first step moves it alone
+        trainer.train_step(raw, y)
+    assert all(not torch.equal(value, before[name]) for name, value in state(trainer).items() if name.startswith("2."))
+    before = state(trainer)
+    with pytest.raises(FloatingPointError, match="has changed nothing"):
+        trainer.train_step([raw[0] * torch.nan, *raw[1:]], y)
+    for call in (lambda: trainer.train_step(raw[:2], y), lambda: trainer.fuse(raw[:2])):
+        with pytest.raises(ValueError, match="expected 3 modalities, got 2"):
+            call()
+    assert all(torch.equal(value, before[name]) for name, value in state(trainer).items())
+    with pytest.raises(ValueError, match="encoders must be one for each modality, 3 in all"):
+        MultimodalFusionTrainer(MultimodalFusion(WIDTHS, D), "cpu", 4, encoders=encoders[:2])
 
 
 def test_target_features_are_learned_too() -> None:

@@ -289,7 +289,9 @@ import asyncio
 status, used = W.HTML(), W.HTML("tau=0.07")
 status.add_class("mm-status"); used.add_class("mm-values")
 slider = W.FloatSlider(description="deaf", value=0.07, max=1, step=0.01)
-display(W.VBox([status, used, slider]))
+panel = W.VBox([status, used, slider])
+panel.add_class("mm-panel")
+display(panel)
 async def train():
     for step in range(140):
         status.value = f"step {step}"

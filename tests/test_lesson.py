@@ -17,6 +17,7 @@ import mmcore
 from mmcore import lesson
 from mmcore.applications.retrieval import RetrievalTrainer
 from mmcore.data import emoji
+from mmcore.fusion import MultimodalFusion
 
 HERE = Path(__file__).parent
 NOTEBOOKS = sorted((HERE.parent / "notebooks").glob("*.ipynb"))
@@ -81,8 +82,27 @@ def retrieval_diagrams() -> list[Run]:
     return [(model.forward, {"image": data.pictures["noto"][:4] / 255, **tokens, "tau": torch.tensor(0.1)})]
 
 
+def fusion_diagrams() -> list[Run]:
+    """两个模态：加权求和的三种；早期、选择器与混合 / Two modalities: the weighted sums; early, selector, mixture."""
+    torch.manual_seed(0)
+    model = MultimodalFusion([3, 4], 5)
+    x = {"x_1": torch.randn(2, 3), "x_2": torch.randn(2, 4)}
+
+    def naming(*names: str) -> Callable[..., dict[str, Tensor]]:
+        def forward(x_1: Tensor, x_2: Tensor) -> dict[str, Tensor]:
+            out = model([x_1, x_2])
+            return {name: out[name] for name in names}
+        return forward
+
+    return [(naming("f_1", "f_2", "w", "alpha", "g", "f_late", "f_attention", "f_gated"), x),
+            (naming("f_1", "f_2", "f_early", "f_late", "f_attention", "f_gated", "pi", "f"), x)]
+
+
 # 每一课的图依次是哪些计算 / Which computations the diagrams of each lesson show, in their order.
-DIAGRAMS: dict[str, Callable[[], list[Run]]] = {"06_cross_modal_retrieval": retrieval_diagrams}
+DIAGRAMS: dict[str, Callable[[], list[Run]]] = {
+    "03_multimodal_fusion": fusion_diagrams,
+    "06_cross_modal_retrieval": retrieval_diagrams,
+}
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
@@ -227,6 +247,12 @@ def test_an_exercise_says_what_is_wrong_and_never_raises(answer: object, ok: boo
     assert says in verdict.en
     assert verdict.zh
     assert "<script>" not in lesson.Verdict(False, "<script>", "<script>")._repr_html_()
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_answer_that_carries_a_gradient_is_compared_without_a_warning() -> None:
+    x = torch.tensor(2.0, requires_grad=True)
+    assert lesson.check(lambda: x * x, [lesson.Case((), 4.0, "四", "four")], START, HINT).ok
 
 
 def test_an_answer_that_changes_its_input_spoils_no_later_case_and_a_case_may_have_its_own_hint() -> None:

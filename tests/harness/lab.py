@@ -179,9 +179,8 @@ RUNNING_PANEL = """() => {
         const before = window.mmSteps.get(status);
         window.mmSteps.set(status, step(status));
         if (before === undefined || step(status) <= before) continue;
-        let panel = status;
-        while (panel && !panel.querySelector('[role=slider]')) panel = panel.parentElement;
-        return panel;
+        const panel = status.closest('.mm-panel');  // of a training without sliders there is nothing to drag
+        if (panel?.querySelector('[role=slider]')) return panel;
     }
     if (window.mmDone) return document;
 }"""

@@ -1,0 +1,354 @@
+r"""认数字：看、听、读，再融合 / Recognising digits: seen, heard and read, then fused.
+
+三个小编码器各看一种模态：先由 `AloneTrainer` 各学各的，再由 `DigitTrainer` 与五种融合一起学。
+
+Three small encoders look at one modality each: `AloneTrainer` first lets each learn by itself, then `DigitTrainer`
+trains them together with all five ways of fusion.
+"""
+
+import copy
+from collections.abc import Collection, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmcore import checks
+from mmcore.data import digits
+from mmcore.data.digits import MODALITIES
+from mmcore.fusion import CANDIDATES, LateFusion, MultimodalFusion, weighted_sum
+from mmcore.training import MultimodalFusionTrainer, choose_device, evaluating, make_optimizer, optimize
+
+WIDTHS = {"image": 48, "sound": 64, "text": 32}  # of the features; a common width comes with the projections
+FUSED = 64
+CLASSES = 10
+ALONE_STEPS, TOGETHER_STEPS = 400, 300  # chosen on the validation split: about five seconds of one thread each
+LEARNING_RATE = 4e-3
+METHODS = (*CANDIDATES, "f")
+DIALS = {"image_noise": digits.IMAGE_NOISE, "babble_snr_db": digits.BABBLE_SNR_DB, "typo_rate": digits.TYPO_RATE}
+
+
+def make_encoders() -> dict[str, nn.Module]:
+    """每个模态一个小编码器 / A small encoder for each modality: `observe`'s tensors → (B, WIDTHS[modality])."""
+    return {
+        "image": nn.Sequential(nn.Flatten(), nn.Linear(64, 128), nn.GELU(), nn.Linear(128, 48), nn.GELU()),
+        # the 24 mel bands are channels, and the convolution runs along time
+        "sound": nn.Sequential(nn.Flatten(1, 2), nn.Conv1d(24, 48, 5, stride=2, padding=2), nn.GELU(),
+                               nn.Conv1d(48, 48, 3, stride=2, padding=1), nn.GELU(), nn.Flatten(),
+                               nn.Linear(48 * 8, 64), nn.GELU()),
+        "text": nn.Sequential(nn.Embedding(256, 16), nn.Flatten(), nn.Linear(16 * 16, 128), nn.GELU(),
+                              nn.Linear(128, 32), nn.GELU()),
+    }
+
+
+def dials(level: float | Tensor, modality: str) -> dict[str, float | Tensor]:
+    """一个模态的旋钮：0 没有噪声，1 是平常的量 / The dial of one modality: 0 is no noise, 1 the usual amount.
+
+    图：标准差的倍数；声：嘈杂声振幅的倍数（平常是 5 dB，两倍就是 −1 dB）；字：错字率的倍数，至多 1。
+
+    Image: times the standard deviation; sound: times the amplitude of the babble (5 dB as a rule, −1 dB at twice);
+    text: times the rate of typos, at most 1.
+
+    Raises: ValueError 模态未知 / if the modality is unknown.
+    """
+    checks.one_of(modality, "modality", MODALITIES)
+    level = torch.as_tensor(level, dtype=torch.float32)
+    if modality == "image":
+        return {"image_noise": level * digits.IMAGE_NOISE}
+    if modality == "sound":
+        return {"babble_snr_db": digits.BABBLE_SNR_DB - 20 * level.clamp(min=1e-3).log10()}
+    return {"typo_rate": (level * digits.TYPO_RATE).clamp(max=1)}
+
+
+def training_noise(count: int, generator: torch.Generator, dropout: float) -> dict[str, object]:
+    """训练时每一行的噪声 / The noise of every row in training: arguments of `Digits.observe`.
+
+    每行每个模态的噪声是平常的 0 到 1.5 倍。**模态丢弃**：以概率 `dropout` 让三个模态之一失灵，一半是只剩噪声，一半是
+    缺失。
+
+    For every row and modality the noise is 0 to 1.5 times the usual. **Modality dropout**: with probability `dropout`
+    one of the three modalities fails, half of the time by being nothing but noise, half by being absent.
+    """
+    checks.require(0 <= dropout <= 1, f"dropout 需要在 0 到 1 之间，收到 {dropout}",
+                   f"dropout must be from 0 to 1, got {dropout}")
+    levels = 1.5 * torch.rand(len(MODALITIES), count, generator=generator)
+    failing = torch.rand(count, generator=generator) < dropout
+    which = torch.randint(len(MODALITIES), (count,), generator=generator)
+    absent = torch.rand(count, generator=generator) < 0.5
+    noise = {}
+    for modality, level in zip(MODALITIES, levels, strict=True):
+        noise |= dials(level, modality)
+    return {**noise, "noise_only": {m: failing & (which == i) & ~absent for i, m in enumerate(MODALITIES)},
+            "missing": {m: failing & (which == i) & absent for i, m in enumerate(MODALITIES)}}
+
+
+def inputs(seen: Mapping[str, Tensor]) -> list[Tensor]:
+    """`observe` 的三个模态，按 MODALITIES 的次序 / The three modalities of `observe`, in the order of MODALITIES."""
+    return [seen[modality] for modality in MODALITIES]
+
+
+class _Learner:
+    """两个训练器共有的：取一批，定下随机数 / What both trainers share: drawing a batch, settling the random numbers."""
+
+    def __init__(self, steps: int, seed: int, batch: int, device: str | torch.device | None):
+        for value, name, least in ((steps, "steps", 1), (seed, "seed", 0), (batch, "batch", 2)):
+            checks.whole(value, name, least)
+        self.data = digits.load("train")
+        self.steps, self.seed, self.batch, self.device = steps, seed, batch, choose_device(device)
+        self.reset()
+
+    def reset(self) -> None:
+        """从头再来，同样的随机数 / Start anew with the same random numbers."""
+        self.generator = torch.Generator().manual_seed(self.seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(self.seed)  # the model is built on the CPU
+            optimizer = self._build()
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, LEARNING_RATE, total_steps=self.steps + 1, pct_start=0.15, cycle_momentum=False)
+
+    def _draw(self, dropout: float) -> dict[str, Tensor]:
+        checks.require(self.schedule.last_epoch < self.steps,
+                       f"这次训练只有 {self.steps} 步，已经走完；reset() 可以从头再来",
+                       f"this training has {self.steps} steps and all are done; reset() starts anew")
+        noise = training_noise(self.batch, self.generator, dropout)
+        indices = torch.randint(len(self.data.labels), (self.batch,), generator=self.generator)
+        return self.data.observe(indices, self.generator, **noise)
+
+
+class AloneTrainer(_Learner):
+    """三个模态各学各的：编码器加一个线性分类头 / Each modality by itself: an encoder and a linear head."""
+
+    def __init__(self, steps: int = ALONE_STEPS, seed: int = 0, batch: int = 256,
+                 device: str | torch.device | None = None):
+        super().__init__(steps, seed, batch, device)
+
+    def _build(self) -> torch.optim.Optimizer:
+        encoders = make_encoders()
+        self.models = nn.ModuleDict({m: nn.Sequential(encoders[m], nn.Linear(WIDTHS[m], CLASSES)) for m in MODALITIES})
+        self.models.to(self.device)
+        self.optimizer = make_optimizer(self.models, LEARNING_RATE, weight_decay=0.01)
+        return self.optimizer
+
+    def train_step(self) -> dict[str, float]:
+        """走一步，返回每个模态的损失 / Take one step, return the loss of each modality.
+
+        三个模型没有共同的参数，所以把损失加起来与各训各的是一回事。
+
+        The three models share no parameter, so that adding their losses is the same as training each by itself.
+        """
+        seen = self._draw(dropout=0.0)
+        losses: dict[str, Tensor] = {}
+
+        def forward() -> Tensor:
+            scores = self._scores(seen)
+            losses.update({m: F.cross_entropy(scores[m], seen["label"].to(self.device)) for m in MODALITIES})
+            return sum(losses.values())
+
+        self.models.train()
+        optimize(self.models, self.optimizer, forward)
+        self.schedule.step()
+        return {modality: loss.item() for modality, loss in losses.items()}
+
+    def decisions(self, seen: Mapping[str, Tensor]) -> list[Tensor]:
+        """每个模态的决策 / The decision of each modality: M × (B, 10), probabilities."""
+        with evaluating(self.models):
+            return [scores.softmax(-1).cpu() for scores in self._scores(seen).values()]
+
+    def evaluate(self, seen: Mapping[str, Tensor]) -> dict[str, float]:
+        """每个模态的正确率 / The accuracy of each modality."""
+        return {m: accuracy(p, seen["label"]) for m, p in zip(MODALITIES, self.decisions(seen), strict=True)}
+
+    def _scores(self, seen: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {m: self.models[m](seen[m].to(self.device)) for m in MODALITIES}
+
+
+class DigitTrainer(_Learner):
+    """三个编码器与五种融合一起学 / Three encoders and five ways of fusion, learned together.
+
+    编码器从 `alone` 学到的开始；`alone` 自己不变。
+
+    The encoders start from what `alone` has learned; `alone` itself stays as it is.
+
+    `trainer` 是 (3.5) 的 `MultimodalFusionTrainer`；`trainer.fuse(inputs(seen))` 给出所有有名字的张量。
+
+    `trainer` is the `MultimodalFusionTrainer` of (3.5); `trainer.fuse(inputs(seen))` gives all named tensors.
+    """
+
+    def __init__(self, alone: AloneTrainer, steps: int = TOGETHER_STEPS, seed: int = 0, batch: int = 256,
+                 device: str | torch.device | None = None):
+        self.alone = alone
+        super().__init__(steps, seed, batch, device)
+
+    def _build(self) -> torch.optim.Optimizer:
+        encoders = {m: copy.deepcopy(self.alone.models[m][0]) for m in MODALITIES}
+        model = MultimodalFusion([WIDTHS[m] for m in MODALITIES], FUSED)
+        self.trainer = MultimodalFusionTrainer(model, self.device, CLASSES, LEARNING_RATE,
+                                               encoders=[encoders[m] for m in MODALITIES])
+        return self.trainer.optimizer
+
+    def train_step(self, dropout: float = 0.5, pull: float = 0.02) -> dict[str, float]:
+        """走一步，返回各项损失 / Take one step, return the losses of `MultimodalFusionTrainer.train_step`.
+
+        Raises: ValueError `dropout` 不在 0 到 1、`pull` 小于 0，或步数走完了 / if `dropout` is not from 0 to 1, `pull`
+        is below 0, or all steps are done.
+        """
+        checks.require(pull >= 0, f"pull 不能小于 0，收到 {pull}", f"pull may not be below 0, got {pull}")
+        seen = self._draw(dropout)
+        self.trainer.pull = pull
+        losses = self.trainer.train_step(inputs(seen), seen["label"])
+        self.schedule.step()
+        return losses
+
+    def evaluate(self, seen: Mapping[str, Tensor]) -> dict[str, float]:
+        """五种融合的正确率 / The accuracy of the five fusions: `METHODS`."""
+        return self.trainer.evaluate(inputs(seen), seen["label"])
+
+    def weights(self, seen: Mapping[str, Tensor]) -> dict[str, list[float]]:
+        """权重在这些样本上的平均 / The weights, averaged over these samples: "w", "alpha", "g", "pi"."""
+        out = self.trainer.fuse(inputs(seen))
+        return {name: out[name].mean(0).tolist() for name in ("w", "alpha", "g", "pi")}
+
+
+def accuracy(scores: Tensor, label: Tensor) -> float:
+    """最大的一项就是标签的比例 / The share of rows whose largest entry is the label."""
+    return (scores.argmax(1) == label).double().mean().item()
+
+
+def observe_all(data: digits.Digits, times: int = 1, seed: int = 0, **noise: object) -> dict[str, Tensor]:
+    """一个划分的每幅图各观察 `times` 次 / Every picture of a split, observed `times` times.
+
+    没给的旋钮停在平常的位置；`noise_only` 与 `missing` 在这里是一个模态的名字，对所有行有效。同一个 `seed` 给出同样的
+    录音、写法与噪声。
+
+    Dials that are not given stand where they usually do; `noise_only` and `missing` name a modality here and act on
+    every row. The same `seed` gives the same recordings, forms and noise.
+    """
+    checks.whole(times, "times")
+    indices = torch.arange(len(data.labels)).repeat(times)
+    for name in ("noise_only", "missing"):
+        if noise.get(name) is not None:
+            noise[name] = {noise[name]: torch.ones(len(indices), dtype=torch.bool)}
+    return data.observe(indices, torch.Generator().manual_seed(seed), **{**DIALS, **noise})
+
+
+def one_sample(data: digits.Digits, clip: digits.Clip, levels: Mapping[str, float],
+               missing: Collection[str] = ()) -> tuple[dict[str, Tensor], Tensor]:
+    """听得见的一个样本 / One sample that can be heard: what `observe` would give, and the waveform.
+
+    图和字按 `clip` 的数字取，噪声按 `levels`（见 `dials`）；声音就是听到的这一段。`missing` 里的模态全是 0。同一个
+    `clip` 总是配同一幅图、同一种写法。
+
+    Picture and word are of the clip's digit, with noise as `levels` say (see `dials`); the sound is the very one that
+    is heard. Modalities in `missing` are zeros. One `clip` always goes with the same picture and form.
+    """
+    generator = torch.Generator().manual_seed(1000 * clip.digit + clip.spoken)
+    same = (data.labels == clip.digit).nonzero().squeeze(1)
+    index = same[torch.randint(len(same), (1,), generator=generator)]
+    noise: dict[str, Tensor] = {}
+    for modality, level in levels.items():
+        noise |= dials(level, modality)
+    gone = {modality: torch.ones(1, dtype=torch.bool) for modality in missing}
+    seen = data.observe(index, generator, **{**DIALS, **noise}, missing=gone)
+    heard = data.mixed(clip, generator, float({**DIALS, **noise}["babble_snr_db"]))
+    if "sound" not in missing:
+        power = digits.mel_power(heard) / digits.mel_power(clip.samples).mean()  # loud as in `Digits.power`
+        seen["sound"] = digits.sound_feature(power.unsqueeze(0))
+    return seen, heard
+
+
+def product_rule(decisions: list[Tensor]) -> Tensor:
+    """乘法规则：各模态的概率相乘 / The product rule: multiply the probabilities of the modalities; (B, 10), log scale.
+
+    若给定标签后各模态互不相关、每类一样多，而且每个 pᵢ 都准，这就是最好的答案（贝叶斯定理），什么也不用学。
+
+    If the modalities are independent given the label, the classes equally frequent and every pᵢ exact, this is the best
+    answer there is (Bayes' theorem), and nothing needs to be learned.
+
+    Paper: Kittler et al. 1998, On Combining Classifiers.
+    """
+    return sum((p_i + 1e-9).log() for p_i in decisions)
+
+
+def weigh_decisions(decisions: list[Tensor], label: Tensor, steps: int = 150) -> Tensor:
+    """决策的晚期融合 (3.2)：学出 w / Late fusion of decisions (3.2): learn w, (M,).
+
+    可学的只有 M 个数；损失是融合后概率的 −ln。
+
+    There are only M numbers to learn; the loss is −ln of the fused probability.
+    """
+    late = LateFusion(CLASSES, len(decisions))
+    optimizer = torch.optim.Adam(late.parameters(), lr=0.1)
+    for _ in range(steps):
+        optimize(late, optimizer, lambda: F.nll_loss((late(decisions) + 1e-9).log(), label))
+    return late.weights(decisions)[0].detach()
+
+
+def good_and_bad_days(count: int, shared: bool, seed: int = 0) -> dict[str, Tensor]:
+    """一半的样本噪声大，一半小 / Half of the rows have much noise (2.2 times the usual), half little (0.3 times).
+
+    `shared` 时三个模态同好同坏；否则各管各的。每个模态自己的噪声分布都一样。
+
+    With `shared`, all three modalities have their bad days together; otherwise each has its own. For each modality by
+    itself the noise is distributed alike.
+    """
+    bad = torch.rand(1 if shared else len(MODALITIES), count, generator=torch.Generator().manual_seed(seed)) < 0.5
+    noise: dict[str, Tensor] = {}
+    for modality, rows in zip(MODALITIES, bad.expand(len(MODALITIES), -1), strict=True):
+        noise |= dials(torch.where(rows, 2.2, 0.3), modality)
+    return noise
+
+
+TESTS = {"clean": {}, **{f"{how} {m}": {how: m} for how in ("noise_only", "missing") for m in MODALITIES}}
+
+
+def examine(trainer: DigitTrainer, data: digits.Digits, times: int = 2) -> dict[str, dict]:
+    """每项 TESTS 的正确率与平均权重 / For each of TESTS the accuracies and the mean weights: {"f": …, "alpha": …}."""
+    results = {}
+    for name, noise in TESTS.items():
+        seen = observe_all(data, times, **noise)
+        results[name] = {**trainer.evaluate(seen), **trainer.weights(seen)}
+    return results
+
+
+def train_and_test(seed: int) -> dict[str, dict | float]:
+    """训练一遍，考一遍 / Train all of it once with one seed, and test it.
+
+    | 键 key | 内容 what |
+    |---|---|
+    | `alone` | 各模态单独的正确率 / accuracy of each modality by itself |
+    | `with`, `without` | 有、没有模态丢弃时的 `examine` / `examine` with and without modality dropout |
+    | `pulled`, `free` | 有、没有拉力时样本里最大的 πₖ，平均 / mean largest πₖ of a sample, with and without pull |
+    | `product` | `TESTS` 里乘法规则的正确率 / accuracy of the product rule in `TESTS` |
+    | `decisions` | 哪个模态是噪声 → 决策融合学到的 w / which modality was noise → the w learned by fusing decisions |
+    | `homework`, `held_out` | w 在训练集、验证集上学时的测试正确率 / test accuracy for w learned on train, validation |
+    | `apart`, `shared` | 坏日子各管各的、同好同坏时 f 的正确率 / accuracy of f with bad days apart, and shared |
+    | `apart_alone`, `shared_alone` | 同上，最好的单个模态 / the same for the best single modality |
+    """
+    train, validation, test = (digits.load(role) for role in digits.ROLES)
+    alone = AloneTrainer(seed=seed, device="cpu")
+    for _ in range(alone.steps):
+        alone.train_step()
+    trained = {}
+    for name, dropout, pull in (("with", 0.5, 0.02), ("without", 0.0, 0.02), ("free", 0.5, 0.0)):
+        trained[name] = DigitTrainer(alone, seed=seed, device="cpu")
+        for _ in range(trained[name].steps):
+            trained[name].train_step(dropout, pull)
+    clean = observe_all(test, 4)
+    result = {"alone": alone.evaluate(clean), **{name: examine(trained[name], test) for name in ("with", "without")}}
+    for name, key in (("with", "pulled"), ("free", "free")):
+        result[key] = trained[name].trainer.fuse(inputs(clean))["pi"].amax(1).mean().item()
+    result["product"] = {name: accuracy(product_rule(alone.decisions(seen)), seen["label"])
+                         for name, seen in ((name, observe_all(test, 2, **noise)) for name, noise in TESTS.items())}
+    result["decisions"] = {}
+    for modality in MODALITIES:
+        seen = observe_all(validation, 4, noise_only=modality)
+        result["decisions"][modality] = weigh_decisions(alone.decisions(seen), seen["label"]).tolist()
+    for name, data in (("homework", train), ("held_out", validation)):
+        seen = observe_all(data, 2)
+        w = weigh_decisions(alone.decisions(seen), seen["label"])
+        result[name] = accuracy(weighted_sum(w, alone.decisions(clean)), clean["label"])
+    for name in ("apart", "shared"):
+        seen = observe_all(test, 4, **good_and_bad_days(4 * len(test.labels), shared=name == "shared"))
+        result[name] = trained["with"].evaluate(seen)["f"]
+        result[f"{name}_alone"] = max(alone.evaluate(seen).values())
+    return result
