@@ -7,6 +7,7 @@ The tests check every lesson with these functions; readers may check with them f
 
 import re
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from html import escape
 
@@ -231,7 +232,7 @@ def check(answer: Callable[..., float | Tensor | None], cases: Sequence[Case], s
     """
     for case in cases:
         try:
-            got = answer(*(x.clone() if isinstance(x, Tensor) else x for x in case.args))
+            got = answer(*deepcopy(case.args))
         except Exception as error:
             what = f"{type(error).__name__}: {error}"
             return Verdict(False, f"{case.zh}：你的代码抛出了 {what}", f"{case.en}: your code raised {what}")

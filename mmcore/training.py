@@ -172,17 +172,30 @@ class MultimodalFusionTrainer:
         return {name: (answer.argmax(1) == targets).cpu().double().mean().item() for name, answer in answers.items()}
 
     def fuse(self, features: Sequence[Tensor]) -> dict[str, Tensor]:
-        """不训练，只融合：`model` 的有名字的张量 / Fuse without training: the named tensors of `model`."""
+        """不训练，只融合：`model` 的有名字的张量 / Fuse without training: the named tensors of `model`.
+
+        Raises: TypeError / ValueError 特征或输入不符 / if features or inputs do not fit.
+        """
+        if self.encoders:
+            self._check_raw(features)
         with evaluating(self.learned):
             return self.model(self._encode([f_i.to(self.device) for f_i in features]))
 
     def _encode(self, features: Sequence[Tensor]) -> list[Tensor]:
         if not self.encoders:
             return list(features)
+        return [encode(f_i) for encode, f_i in zip(self.encoders, features, strict=True)]
+
+    def _check_raw(self, features: Sequence[Tensor]) -> None:
+        checks.require(isinstance(features, (list, tuple)) and all(isinstance(f_i, Tensor) for f_i in features),
+                       "输入需要是张量的列表，每个模态一个", "inputs must be a list of tensors, one for each modality",
+                       TypeError)
         checks.require(len(features) == len(self.encoders),
                        f"需要 {len(self.encoders)} 个模态，收到 {len(features)} 个",
                        f"expected {len(self.encoders)} modalities, got {len(features)}")
-        return [encode(f_i) for encode, f_i in zip(self.encoders, features, strict=True)]
+        sizes = [len(f_i) for f_i in features]
+        checks.require(len(set(sizes)) == 1, f"每个模态需要同样多的样本，收到 {sizes}",
+                       f"each modality needs as many samples as the others, got {sizes}")
 
     def _losses(self, features: list[Tensor], targets: Tensor) -> dict[str, Tensor]:
         outputs = self.model(self._encode(features))
@@ -195,7 +208,9 @@ class MultimodalFusionTrainer:
         return {"total_loss": total, **own, "final_loss": final, "pull_loss": pull}
 
     def _prepare(self, features: Sequence[Tensor], targets: Tensor) -> tuple[list[Tensor], Tensor]:
-        if not self.encoders:  # raw inputs are the encoders' own business
+        if self.encoders:
+            self._check_raw(features)
+        else:
             check_features(features, len(self.model.feature_dims), self.model.feature_dims)
         b = len(features[0])
         if self.num_classes is None:

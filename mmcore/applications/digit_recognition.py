@@ -16,15 +16,16 @@ from torch import Tensor, nn
 from mmcore import checks
 from mmcore.data import digits
 from mmcore.data.digits import MODALITIES
-from mmcore.fusion import CANDIDATES, LateFusion, MultimodalFusion, weighted_sum
+from mmcore.fusion import LateFusion, MultimodalFusion, weighted_sum
 from mmcore.training import MultimodalFusionTrainer, choose_device, evaluating, make_optimizer, optimize
 
 WIDTHS = {"image": 48, "sound": 64, "text": 32}  # of the features; a common width comes with the projections
-FUSED = 64
+FUSED = 128
 CLASSES = 10
-ALONE_STEPS, TOGETHER_STEPS = 400, 300  # chosen on the validation split: about five seconds of one thread each
-LEARNING_RATE = 4e-3
-METHODS = (*CANDIDATES, "f")
+STREAMS = {"alone": 0, "together": 1}  # so that the two trainers of one seed draw different batches
+ALONE_STEPS, TOGETHER_STEPS = 450, 300  # chosen on the validation split: about five seconds of one thread each
+ALONE_RATE, TOGETHER_RATE = 4e-3, 3e-3
+DROPOUT = 0.4
 DIALS = {"image_noise": digits.IMAGE_NOISE, "babble_snr_db": digits.BABBLE_SNR_DB, "typo_rate": digits.TYPO_RATE}
 
 
@@ -90,6 +91,8 @@ def inputs(seen: Mapping[str, Tensor]) -> list[Tensor]:
 class _Learner:
     """两个训练器共有的：取一批，定下随机数 / What both trainers share: drawing a batch, settling the random numbers."""
 
+    stream: str
+
     def __init__(self, steps: int, seed: int, batch: int, device: str | torch.device | None):
         for value, name, least in ((steps, "steps", 1), (seed, "seed", 0), (batch, "batch", 2)):
             checks.whole(value, name, least)
@@ -99,12 +102,13 @@ class _Learner:
 
     def reset(self) -> None:
         """从头再来，同样的随机数 / Start anew with the same random numbers."""
-        self.generator = torch.Generator().manual_seed(self.seed)
+        self.generator = torch.Generator().manual_seed(len(STREAMS) * self.seed + STREAMS[self.stream])
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(self.seed)  # the model is built on the CPU
             optimizer = self._build()
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, LEARNING_RATE, total_steps=self.steps + 1, pct_start=0.15, cycle_momentum=False)
+            optimizer, optimizer.param_groups[0]["lr"], total_steps=self.steps + 1, pct_start=0.15,
+            cycle_momentum=False)
 
     def _draw(self, dropout: float) -> dict[str, Tensor]:
         checks.require(self.schedule.last_epoch < self.steps,
@@ -116,27 +120,43 @@ class _Learner:
 
 
 class AloneTrainer(_Learner):
-    """三个模态各学各的：编码器加一个线性分类头 / Each modality by itself: an encoder and a linear head."""
+    """三个模态各学各的：编码器加一个线性分类头 / Each modality by itself: an encoder and a linear head.
+
+    给了 `start`，就从它学到的继续，`start` 自己不变。
+
+    With `start` it goes on from what that one has learned, which itself stays as it is.
+    """
 
     def __init__(self, steps: int = ALONE_STEPS, seed: int = 0, batch: int = 256,
-                 device: str | torch.device | None = None):
+                 device: str | torch.device | None = None, start: "AloneTrainer | None" = None):
+        self.start = start
+        self.stream = "alone" if start is None else "together"
         super().__init__(steps, seed, batch, device)
 
     def _build(self) -> torch.optim.Optimizer:
-        encoders = make_encoders()
-        self.models = nn.ModuleDict({m: nn.Sequential(encoders[m], nn.Linear(WIDTHS[m], CLASSES)) for m in MODALITIES})
+        if self.start is None:
+            encoders = make_encoders()
+            self.models = nn.ModuleDict({m: nn.Sequential(encoders[m], nn.Linear(WIDTHS[m], CLASSES))
+                                         for m in MODALITIES})
+        else:
+            self.models = copy.deepcopy(self.start.models)
         self.models.to(self.device)
-        self.optimizer = make_optimizer(self.models, LEARNING_RATE, weight_decay=0.01)
+        self.optimizer = make_optimizer(self.models, ALONE_RATE, weight_decay=0.01)
         return self.optimizer
 
-    def train_step(self) -> dict[str, float]:
+    def train_step(self, dropout: float = 0.0) -> dict[str, float]:
         """走一步，返回每个模态的损失 / Take one step, return the loss of each modality.
+
+        `dropout` 是模态失灵的概率，见 `training_noise`；失灵的样本照样要答，答不出，就学会不把话说满。
+
+        `dropout` is the probability that a modality fails, see `training_noise`; a failed sample has to be answered all
+        the same, and as it cannot be, the model learns not to be sure.
 
         三个模型没有共同的参数，所以把损失加起来与各训各的是一回事。
 
         The three models share no parameter, so that adding their losses is the same as training each by itself.
         """
-        seen = self._draw(dropout=0.0)
+        seen = self._draw(dropout)
         losses: dict[str, Tensor] = {}
 
         def forward() -> Tensor:
@@ -174,6 +194,8 @@ class DigitTrainer(_Learner):
     `trainer` is the `MultimodalFusionTrainer` of (3.5); `trainer.fuse(inputs(seen))` gives all named tensors.
     """
 
+    stream = "together"
+
     def __init__(self, alone: AloneTrainer, steps: int = TOGETHER_STEPS, seed: int = 0, batch: int = 256,
                  device: str | torch.device | None = None):
         self.alone = alone
@@ -182,11 +204,11 @@ class DigitTrainer(_Learner):
     def _build(self) -> torch.optim.Optimizer:
         encoders = {m: copy.deepcopy(self.alone.models[m][0]) for m in MODALITIES}
         model = MultimodalFusion([WIDTHS[m] for m in MODALITIES], FUSED)
-        self.trainer = MultimodalFusionTrainer(model, self.device, CLASSES, LEARNING_RATE,
+        self.trainer = MultimodalFusionTrainer(model, self.device, CLASSES, TOGETHER_RATE,
                                                encoders=[encoders[m] for m in MODALITIES])
         return self.trainer.optimizer
 
-    def train_step(self, dropout: float = 0.5, pull: float = 0.02) -> dict[str, float]:
+    def train_step(self, dropout: float = DROPOUT, pull: float = 0.02) -> dict[str, float]:
         """走一步，返回各项损失 / Take one step, return the losses of `MultimodalFusionTrainer.train_step`.
 
         Raises: ValueError `dropout` 不在 0 到 1、`pull` 小于 0，或步数走完了 / if `dropout` is not from 0 to 1, `pull`
@@ -200,7 +222,7 @@ class DigitTrainer(_Learner):
         return losses
 
     def evaluate(self, seen: Mapping[str, Tensor]) -> dict[str, float]:
-        """五种融合的正确率 / The accuracy of the five fusions: `METHODS`."""
+        """五种融合的正确率 / The accuracy of the five fusions: `CANDIDATES` and the mixture "f"."""
         return self.trainer.evaluate(inputs(seen), seen["label"])
 
     def weights(self, seen: Mapping[str, Tensor]) -> dict[str, list[float]]:
@@ -211,7 +233,7 @@ class DigitTrainer(_Learner):
 
 def accuracy(scores: Tensor, label: Tensor) -> float:
     """最大的一项就是标签的比例 / The share of rows whose largest entry is the label."""
-    return (scores.argmax(1) == label).double().mean().item()
+    return (scores.argmax(1).cpu() == label.cpu()).double().mean().item()
 
 
 def observe_all(data: digits.Digits, times: int = 1, seed: int = 0, **noise: object) -> dict[str, Tensor]:
@@ -231,15 +253,16 @@ def observe_all(data: digits.Digits, times: int = 1, seed: int = 0, **noise: obj
     return data.observe(indices, torch.Generator().manual_seed(seed), **{**DIALS, **noise})
 
 
-def one_sample(data: digits.Digits, clip: digits.Clip, levels: Mapping[str, float],
+def one_sample(data: digits.Digits, clip: digits.Clip, levels: Mapping[str, float], noise_only: Collection[str] = (),
                missing: Collection[str] = ()) -> tuple[dict[str, Tensor], Tensor]:
     """听得见的一个样本 / One sample that can be heard: what `observe` would give, and the waveform.
 
-    图和字按 `clip` 的数字取，噪声按 `levels`（见 `dials`）；声音就是听到的这一段。`missing` 里的模态全是 0。同一个
-    `clip` 总是配同一幅图、同一种写法。
+    图和字按 `clip` 的数字取，噪声按 `levels`（见 `dials`）；声音就是听到的这一段。`noise_only` 里的模态只剩噪声，
+    `missing` 里的全是 0。同一个 `clip` 总是配同一幅图、同一种写法。
 
     Picture and word are of the clip's digit, with noise as `levels` say (see `dials`); the sound is the very one that
-    is heard. Modalities in `missing` are zeros. One `clip` always goes with the same picture and form.
+    is heard. Modalities in `noise_only` are nothing but noise, those in `missing` are zeros. One `clip` always goes
+    with the same picture and form.
     """
     generator = torch.Generator().manual_seed(1000 * clip.digit + clip.spoken)
     same = (data.labels == clip.digit).nonzero().squeeze(1)
@@ -247,12 +270,16 @@ def one_sample(data: digits.Digits, clip: digits.Clip, levels: Mapping[str, floa
     noise: dict[str, Tensor] = {}
     for modality, level in levels.items():
         noise |= dials(level, modality)
-    gone = {modality: torch.ones(1, dtype=torch.bool) for modality in missing}
-    seen = data.observe(index, generator, **{**DIALS, **noise}, missing=gone)
-    heard = data.mixed(clip, generator, float({**DIALS, **noise}["babble_snr_db"]))
+    here = torch.ones(1, dtype=torch.bool)
+    seen = data.observe(index, generator, **{**DIALS, **noise}, noise_only=dict.fromkeys(noise_only, here),
+                        missing=dict.fromkeys(missing, here))
+    snr = -60.0 if "sound" in noise_only else float({**DIALS, **noise}["babble_snr_db"])  # at −60 dB no word is left
+    heard = data.mixed(clip, generator, snr)
     if "sound" not in missing:
-        power = digits.mel_power(heard) / digits.mel_power(clip.samples).mean()  # loud as in `Digits.power`
-        seen["sound"] = digits.sound_feature(power.unsqueeze(0))
+        power = digits.mel_power(heard)
+        loud = power.mean() if "sound" in noise_only else digits.mel_power(clip.samples).mean()
+        seen["sound"] = digits.sound_feature((power / loud).unsqueeze(0))  # loud as in `observe`
+    seen["spoken"] = torch.tensor([clip.spoken])
     return seen, heard
 
 
@@ -298,57 +325,89 @@ def good_and_bad_days(count: int, shared: bool, seed: int = 0) -> dict[str, Tens
     return noise
 
 
-TESTS = {"clean": {}, **{f"{how} {m}": {how: m} for how in ("noise_only", "missing") for m in MODALITIES}}
+NOISY = {"clean": {}, **{f"noise_only {m}": {"noise_only": m} for m in MODALITIES}}
+CONDITIONS = {**NOISY, **{f"missing {m}": {"missing": m} for m in MODALITIES}}
 
 
-def examine(trainer: DigitTrainer, data: digits.Digits, times: int = 2) -> dict[str, dict]:
-    """每项 TESTS 的正确率与平均权重 / For each of TESTS the accuracies and the mean weights: {"f": …, "alpha": …}."""
-    results = {}
-    for name, noise in TESTS.items():
+def examine(trainer: DigitTrainer, data: digits.Digits, times: int = 4,
+            conditions: Mapping[str, dict] = NOISY) -> dict[str, dict]:
+    """每种情形的正确率与平均权重 / For each condition the accuracies and the mean weights.
+
+    键是 `evaluate` 和 `weights` 的；另有 "alpha frozen"、"g frozen"：同一个模型，权重却换成照平常时的平均，正确率。
+
+    The keys are those of `evaluate` and `weights`; also "alpha frozen" and "g frozen", the accuracy of the same model
+    with its weights replaced by what they are on average as usual.
+    """
+    results: dict[str, dict] = {}
+    for name, noise in conditions.items():
         seen = observe_all(data, times, **noise)
         results[name] = {**trainer.evaluate(seen), **trainer.weights(seen)}
+        out = trainer.trainer.fuse(inputs(seen))
+        features = [out[f"f_{i}"] for i in range(1, len(MODALITIES) + 1)]
+        for key in ("alpha", "g"):
+            fused = weighted_sum(torch.tensor(results["clean"][key]).to(features[0]), features)
+            results[name][f"{key} frozen"] = accuracy(trainer.trainer.head(fused), seen["label"])
     return results
 
 
-def train_and_test(seed: int) -> dict[str, dict | float]:
+def train_and_test(seed: int, alone_steps: int = ALONE_STEPS, together_steps: int = TOGETHER_STEPS) -> dict[str, dict]:
     """训练一遍，考一遍 / Train all of it once with one seed, and test it.
 
     | 键 key | 内容 what |
     |---|---|
     | `alone` | 各模态单独的正确率 / accuracy of each modality by itself |
+    | `homework` | 同上，在训练集上 / the same on the training split |
     | `with`, `without` | 有、没有模态丢弃时的 `examine` / `examine` with and without modality dropout |
-    | `pulled`, `free` | 有、没有拉力时样本里最大的 πₖ，平均 / mean largest πₖ of a sample, with and without pull |
-    | `product` | `TESTS` 里乘法规则的正确率 / accuracy of the product rule in `TESTS` |
-    | `decisions` | 哪个模态是噪声 → 决策融合学到的 w / which modality was noise → the w learned by fusing decisions |
-    | `homework`, `held_out` | w 在训练集、验证集上学时的测试正确率 / test accuracy for w learned on train, validation |
-    | `apart`, `shared` | 坏日子各管各的、同好同坏时 f 的正确率 / accuracy of f with bad days apart, and shared |
-    | `apart_alone`, `shared_alone` | 同上，最好的单个模态 / the same for the best single modality |
+    | `pulled`, `free` | 有、没有拉力：平均的 π 与正确率 / the mean π and the accuracy f, with and without the pull |
+    | `product`, `warned` | 乘法规则的正确率，单独的模型没见过、见过失灵 / accuracy of the product rule, the single
+      models never having seen a failure, and having seen some |
+    | `sure` | 只剩嘈杂声时，声音模型最大的概率，平均 / the mean largest probability of the sound model hearing babble |
+    | `noisy w` | 哪个模态是噪声 → 决策融合学到的 w / which modality was noise → w learned by fusing decisions |
+    | `w`, `fused` | w 学自 train、validation，或均分：w 与测试正确率 / w from train, validation or equal: the w and
+      its test accuracy |
+    | `apart`, `shared` | 坏日子各管各的、同好同坏时：f 与最好的单个模态 / accuracy of f and of the best single modality
+      with bad days apart, and shared |
     """
     train, validation, test = (digits.load(role) for role in digits.ROLES)
-    alone = AloneTrainer(seed=seed, device="cpu")
-    for _ in range(alone.steps):
-        alone.train_step()
+    alone = AloneTrainer(alone_steps, seed, device="cpu")
+    warned = AloneTrainer(together_steps, seed, device="cpu", start=alone)
+    _finish(alone)
+    warned.reset()  # it starts from what has been learned by now
+    _finish(warned, dropout=DROPOUT)
     trained = {}
-    for name, dropout, pull in (("with", 0.5, 0.02), ("without", 0.0, 0.02), ("free", 0.5, 0.0)):
-        trained[name] = DigitTrainer(alone, seed=seed, device="cpu")
-        for _ in range(trained[name].steps):
-            trained[name].train_step(dropout, pull)
-    clean = observe_all(test, 4)
-    result = {"alone": alone.evaluate(clean), **{name: examine(trained[name], test) for name in ("with", "without")}}
+    for name, steps, values in (("with", together_steps, {}), ("without", together_steps, {"dropout": 0.0}),
+                                ("free", together_steps // 2, {"pull": 0.0})):
+        trained[name] = _finish(DigitTrainer(alone, steps, seed, device="cpu"), **values)
+    clean, homework = observe_all(test, 2), observe_all(train)
+    result = {"alone": alone.evaluate(clean), "homework": alone.evaluate(homework),
+              **{name: examine(trained[name], test) for name in ("with", "without")}}
     for name, key in (("with", "pulled"), ("free", "free")):
-        result[key] = trained[name].trainer.fuse(inputs(clean))["pi"].amax(1).mean().item()
-    result["product"] = {name: accuracy(product_rule(alone.decisions(seen)), seen["label"])
-                         for name, seen in ((name, observe_all(test, 2, **noise)) for name, noise in TESTS.items())}
-    result["decisions"] = {}
+        result[key] = {"pi": trained[name].weights(clean)["pi"], "f": trained[name].evaluate(clean)["f"]}
+    for name, models in (("product", alone), ("warned", warned)):
+        result[name] = {}
+        for condition, noise in NOISY.items():
+            seen = observe_all(test, 2, **noise)
+            result[name][condition] = accuracy(product_rule(models.decisions(seen)), seen["label"])
+    babble = observe_all(test, 2, noise_only="sound")
+    result["sure"] = {name: models.decisions(babble)[1].amax(1).mean().item()
+                      for name, models in (("product", alone), ("warned", warned))}
+    result["noisy w"] = {}
     for modality in MODALITIES:
         seen = observe_all(validation, 4, noise_only=modality)
-        result["decisions"][modality] = weigh_decisions(alone.decisions(seen), seen["label"]).tolist()
-    for name, data in (("homework", train), ("held_out", validation)):
-        seen = observe_all(data, 2)
-        w = weigh_decisions(alone.decisions(seen), seen["label"])
-        result[name] = accuracy(weighted_sum(w, alone.decisions(clean)), clean["label"])
+        result["noisy w"][modality] = weigh_decisions(alone.decisions(seen), seen["label"]).tolist()
+    result["w"] = {"equal": [1 / len(MODALITIES)] * len(MODALITIES)}
+    for name, seen in (("train", homework), ("validation", observe_all(validation, 4))):
+        result["w"][name] = weigh_decisions(alone.decisions(seen), seen["label"]).tolist()
+    decisions = alone.decisions(clean)
+    result["fused"] = {name: accuracy(weighted_sum(torch.tensor(w), decisions), clean["label"])
+                       for name, w in result["w"].items()}
     for name in ("apart", "shared"):
         seen = observe_all(test, 4, **good_and_bad_days(4 * len(test.labels), shared=name == "shared"))
-        result[name] = trained["with"].evaluate(seen)["f"]
-        result[f"{name}_alone"] = max(alone.evaluate(seen).values())
+        result[name] = {"f": trained["with"].evaluate(seen)["f"], "alone": max(alone.evaluate(seen).values())}
     return result
+
+
+def _finish(trainer: AloneTrainer | DigitTrainer, **values: float) -> AloneTrainer | DigitTrainer:
+    for _ in range(trainer.steps):
+        trainer.train_step(**values)
+    return trainer
