@@ -14,6 +14,13 @@ __version__ = "0.1.0"
 _HOME = {  # name: the module it lives in
     "VisualEncoder": "encoders",
     "TextEncoder": "encoders",
+    "CausalDecoder": "generation",
+    "generation_loss": "generation",
+    "cross_modal_fusion": "vision_language",
+    "multitask_loss": "vision_language",
+    "CrossModalFusion": "vision_language",
+    "VisualLanguageModel": "vision_language",
+    "VLMTrainer": "vision_language_training",
     "contrastive_loss": "alignment",
     "feature_alignment_loss": "alignment",
     "semantic_similarity": "alignment",

@@ -2,13 +2,17 @@ r"""视觉编码器与文本编码器 / The visual encoder and the text encoder:
 
 字母 / Letters: B 批 batch · L 词元 tokens · d_v、d_t 特征宽度 feature widths (`feature_dim`).
 
-两者同一结构：骨干网络 → 线性投影 → 批归一化。骨干来自 torchvision 和 transformers，这里只决定它们的大小。
+两者同一结构：骨干网络 → 线性投影 → 批归一化。骨干来自 torchvision 和 transformers：小的从零训练，这里只决定它们的大小；
+别的按名字载入，宽度都问骨干自己。
 
 Both are built alike: backbone → linear projection → batch normalisation. The backbones are torchvision's and
-transformers' own; only their size is decided here.
+transformers' own: the tiny ones are trained from nothing, and only their size is decided here; any other is loaded by
+its name, and its width is asked of the backbone itself.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,30 +30,47 @@ MAX_TOKENS = 64
 class VisualEncoder(nn.Module):
     r"""视觉编码器 / Visual encoder.
 
-    把一幅图像变成一个向量。每幅图像先减去自己的均值、除以自己的标准差，所以整体变亮变暗不影响结果。
+    把一幅图像变成一个向量。从零训练时，每幅图像先减去自己的均值、除以自己的标准差，所以整体变亮变暗不影响结果。
 
-    Turns a picture into a vector. Each picture first loses its own mean and is divided by its own standard deviation,
-    so that making it brighter or darker as a whole changes nothing.
+    Turns a picture into a vector. Where it is trained from nothing, each picture first loses its own mean and is
+    divided by its own standard deviation, so that making it brighter or darker as a whole changes nothing.
 
     $$f_v = E_v(I) \in \mathbb{R}^{d_v} \tag{1.1}$$
 
     | 符号 symbol | 名字 name | 形状 shape | 含义 meaning |
     |---|---|---|---|
-    | $I$ | `image` | (B, 3, 32…64, 32…64) | 图像，值在 0 到 1 / pictures, values from 0 to 1 |
+    | $I$ | `image` | (B, 3, ≥32, ≥32) | 图像，值在 0 到 1 / pictures, values from 0 to 1 |
     | $E_v$ | `VisualEncoder` | | ResNet 或 ViT / a ResNet or a ViT |
     | $f_v$ | `f_v` | (B, d_v) | 视觉特征 / visual feature |
 
-    Raises: ValueError 骨干未知、形状不符，或训练时只有一幅 / for an unknown backbone, a wrong shape, or a single
-    picture in training; TypeError 不是浮点图像 / if the pictures are no floats.
+    `backbone`："resnet-tiny" 和 "vit-tiny" 为 32 到 64 像素的图画从零训练；或 torchvision 任何一个分类模型的名字，去掉
+    它的分类层，图像缩放到它习惯的大小。`weights`（只用于后者）：None 从零开始；"DEFAULT" 或权重的名字，由 torchvision
+    下载一次并核对校验和；或本地文件的路径（state dict，.safetensors 或 .pth）。有权重时，图像按这套权重的均值和标准差
+    归一化。文件一律只当作张量来读，其中的代码不会运行。
+
+    `backbone`: "resnet-tiny" and "vit-tiny", trained from nothing, for pictures of 32 to 64 pixels; or the name of any
+    classification model of torchvision, which loses its classifier and gets pictures resized to what it is used to.
+    `weights` (for the latter alone): None to start from nothing; "DEFAULT" or the name of a set of weights, which
+    torchvision downloads once and checks by its hash; or the path of a local file (a state dict, .safetensors or .pth).
+    With weights, pictures are normalised by the mean and deviation that belong to them. A file is read as tensors
+    alone; no code in it is run.
+
+    Raises: ValueError 骨干或权重未知、形状不符，或训练时只有一幅 / for unknown backbones or weights, a wrong shape, or
+    a single picture in training; TypeError 不是浮点图像 / if the pictures are no floats; OSError 没有权重，也没有网络 /
+    if the weights are not at hand and there is no network.
     Paper: He et al. 2016, Deep Residual Learning; Dosovitskiy et al. 2021, An Image Is Worth 16×16 Words.
     """
 
-    def __init__(self, feature_dim: int = 512, backbone: str = "resnet-tiny"):
+    def __init__(self, feature_dim: int = 512, backbone: str = "resnet-tiny", weights: str | Path | None = None):
         super().__init__()
         checks.whole(feature_dim, "feature_dim")
-        checks.one_of(backbone, "backbone", BACKBONES)
-        self.standardise = nn.GroupNorm(1, 3, affine=False)  # one group: the whole picture
-        self.backbone, width = _resnet_tiny() if backbone == "resnet-tiny" else _vit_tiny()
+        self.standardise: nn.Module = nn.GroupNorm(1, 3, affine=False)  # one group: the whole picture
+        if backbone in BACKBONES:
+            checks.require(weights is None, f"{backbone} 从零训练，没有 weights 可载入，收到 {str(weights)!r}",
+                           f"{backbone} is trained from nothing and has no weights to load, got {str(weights)!r}")
+            self.backbone, width = _resnet_tiny() if backbone == "resnet-tiny" else _vit_tiny()
+        else:
+            self.standardise, self.backbone, width = _from_torchvision(backbone, weights)
         self.project = nn.Linear(width, feature_dim, bias=False)  # the normalisation would take a bias away again
         self.normalise = nn.BatchNorm1d(feature_dim)
         self.to(memory_format=torch.channels_last)
@@ -83,31 +104,45 @@ class TextEncoder(nn.Module):
     | $E_t$ | `TextEncoder` | | BERT 或 GPT-2 / a BERT or a GPT-2 |
     | $f_t$ | `f_t` | (B, d_t) | 文本特征 / text feature |
 
-    Raises: ValueError 模型未知、文本为空或太长、形状不符、某行全是补齐，或训练时只有一句 / for an unknown model, an
-    empty or too long text, a wrong shape, a row of padding alone, or a single text in training; TypeError 编号不是整数
-    / if the ids are no integers.
+    `model_name`："bert-tiny" 和 "gpt-tiny" 从零训练，用双语分词；或 Hugging Face 文本模型的名字，或它的本地文件夹，连同
+    它自己的分词器一起载入。只读 safetensors 格式的权重，不运行仓库里的代码：pickle 格式的文件可以藏着程序。
+
+    `model_name`: "bert-tiny" and "gpt-tiny", trained from nothing, with the bilingual tokenizer; or the name of a text
+    model of Hugging Face, or its local folder, loaded together with its own tokenizer. Only weights in the safetensors
+    format are read and no code of a repository is run: a pickled file can hide a program.
+
+    Raises: ValueError 文本为空或太长、形状不符、某行全是补齐，或训练时只有一句 / for an empty or too long text, a wrong
+    shape, a row of padding alone, or a single text in training; TypeError 编号不是整数 / if the ids are no integers;
+    OSError 模型载入不了，例如没有网络 / if the model cannot be loaded, as without a network.
     Paper: Devlin et al. 2019, BERT; Radford et al. 2019, Language Models are Unsupervised Multitask Learners.
     """
 
     def __init__(self, model_name: str = "bert-tiny", feature_dim: int = 512, tokenizer: Tokenizer | None = None):
         super().__init__()
-        checks.one_of(model_name, "model_name", TEXT_MODELS)
         checks.whole(feature_dim, "feature_dim")
-        self.tokenizer = tokenizer or text.build_tokenizer(emoji.load("all").texts())
-        size = self.tokenizer.get_vocab_size()
-        self.backbone, width = _bert_tiny(size) if model_name == "bert-tiny" else _gpt_tiny(size)
+        self.max_tokens = MAX_TOKENS
+        if model_name in TEXT_MODELS:
+            self.tokenizer = tokenizer or text.build_tokenizer(emoji.load("all").texts())
+            size = self.tokenizer.get_vocab_size()
+            self.backbone, width = _bert_tiny(size) if model_name == "bert-tiny" else _gpt_tiny(size)
+        else:
+            checks.require(tokenizer is None, f"{model_name} 用它自己的分词器，不能另给 tokenizer",
+                           f"{model_name} comes with its own tokenizer and takes no other")
+            self.tokenizer, self.backbone, width, self.max_tokens = _from_hugging_face(str(model_name))
         self.project = nn.Linear(width, feature_dim, bias=False)
         self.normalise = nn.BatchNorm1d(feature_dim)
 
     def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """文本 → 词元编号与掩码 / Texts → token ids and mask: {"input_ids", "attention_mask"}, both (B, L)."""
         text.check_texts(texts)
-        rows = self.tokenizer.encode_batch(list(texts))
-        longest = max(len(row.ids) for row in rows)
-        checks.require(longest <= MAX_TOKENS, f"文本最多 {MAX_TOKENS} 个词元，收到 {longest} 个",
-                       f"a text may have at most {MAX_TOKENS} tokens, got {longest}")
-        return {"input_ids": torch.tensor([row.ids for row in rows]),
-                "attention_mask": torch.tensor([row.attention_mask for row in rows])}
+        if isinstance(self.tokenizer, Tokenizer):
+            rows = self.tokenizer.encode_batch(list(texts))
+            ids, mask = [row.ids for row in rows], [row.attention_mask for row in rows]
+        else:
+            rows = self.tokenizer(list(texts), padding=True)
+            ids, mask = rows["input_ids"], rows["attention_mask"]
+        self._check_length(len(ids[0]))
+        return {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         checks.require(input_ids.dtype in (torch.int32, torch.int64),
@@ -118,8 +153,7 @@ class TextEncoder(nn.Module):
                        f"收到 {checks.shape_of(input_ids)} 和 {checks.shape_of(attention_mask)}",
                        "input_ids and attention_mask must both be (B, L), "
                        f"got {checks.shape_of(input_ids)} and {checks.shape_of(attention_mask)}")
-        checks.require(input_ids.shape[1] <= MAX_TOKENS, f"文本最多 {MAX_TOKENS} 个词元，收到 {input_ids.shape[1]} 个",
-                       f"a text may have at most {MAX_TOKENS} tokens, got {input_ids.shape[1]}")
+        self._check_length(input_ids.shape[1])
         checks.require(bool(attention_mask.any(1).all()),
                        "attention_mask 每行需要至少一个 1：有一行没有真词元",
                        "each row of attention_mask needs at least one 1: a row has no real token")
@@ -127,6 +161,10 @@ class TextEncoder(nn.Module):
         states = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state  # (B, L, width)
         real = attention_mask.unsqueeze(-1).to(states.dtype)
         return self.normalise(self.project((states * real).sum(1) / real.sum(1)))  # (B, d_t)
+
+    def _check_length(self, tokens: int) -> None:
+        checks.require(tokens <= self.max_tokens, f"文本最多 {self.max_tokens} 个词元，收到 {tokens} 个",
+                       f"a text may have at most {self.max_tokens} tokens, got {tokens}")
 
 
 def _check_batch(normalise: nn.BatchNorm1d, b: int) -> None:
@@ -165,7 +203,8 @@ class _MeanOfPatches(nn.Module):
         self.vit = vit
 
     def forward(self, image: Tensor) -> Tensor:
-        image = F.adaptive_avg_pool2d(image, self.vit.image_size)  # changes nothing at 32 pixels
+        if image.shape[2:] != (self.vit.image_size, self.vit.image_size):
+            image = F.adaptive_avg_pool2d(image, self.vit.image_size)
         patches = self.vit._process_input(image)  # (B, patches, width)
         start = self.vit.class_token.expand(len(image), -1, -1)
         return self.vit.encoder(torch.cat([start, patches], 1))[:, 1:].mean(1)
@@ -174,8 +213,8 @@ class _MeanOfPatches(nn.Module):
 def _vit_tiny() -> tuple[nn.Module, int]:
     from torchvision.models import VisionTransformer
 
-    width = 96
-    vit = VisionTransformer(image_size=32, patch_size=8, num_layers=3, num_heads=3, hidden_dim=width, mlp_dim=2 * width)
+    width = 64  # two narrow layers make twice the steps in the same time as three of 96, and get further
+    vit = VisionTransformer(image_size=32, patch_size=8, num_layers=2, num_heads=2, hidden_dim=width, mlp_dim=2 * width)
     vit.heads = nn.Identity()
     return _MeanOfPatches(vit), width
 
@@ -196,3 +235,140 @@ def _gpt_tiny(vocabulary: int) -> tuple[nn.Module, int]:
                         embd_pdrop=0.0, attn_pdrop=0.0, resid_pdrop=0.0, bos_token_id=2, eos_token_id=3)
     config.use_cache = False
     return GPT2Model(config), config.n_embd
+
+
+def _from_torchvision(name: str, weights: str | Path | None) -> tuple[nn.Module, nn.Module, int]:
+    """torchvision 的分类模型，去掉分类层 / A classification model of torchvision without its classifier.
+
+    返回：怎样准备图像，骨干，它的宽度 / Returns how pictures are prepared, the backbone, and its width.
+    """
+    from torchvision import models
+
+    known = models.list_models(module=models)
+    tiny = "、".join(BACKBONES), ", ".join(BACKBONES)
+    checks.require(name in known,
+                   f"backbone 需要是 {tiny[0]}，或 torchvision 分类模型的名字（如 resnet50、vit_b_16），收到 {name!r}",
+                   f"backbone must be {tiny[1]} or the name of a classification model of torchvision "
+                   f"(resnet50, vit_b_16, …), got {name!r}")
+    choices = models.get_model_weights(name)
+    chosen = None
+    if weights is not None and not Path(weights).is_file():
+        listed = ", ".join(choices.__members__)
+        checks.require(str(weights) in choices.__members__,
+                       f"{name} 的 weights 需要是 {listed} 之一，或一个文件的路径，收到 {str(weights)!r}",
+                       f"weights of {name} must be one of {listed} or the path of a file, got {str(weights)!r}")
+        chosen = choices[str(weights)]
+        _fetch(name, chosen)
+    quiet = {"init_weights": False} if name in ("googlenet", "inception_v3") and chosen is None else {}
+    net = models.get_model(name, weights=chosen, **quiet)
+    _without_helpers(net)
+    head = [path for path, module in net.named_modules() if getattr(module, "out_features", None) == 1000
+            or getattr(module, "out_channels", None) == 1000][-1]  # SqueezeNet classifies by a convolution
+    last = net.get_submodule(head)
+    net.set_submodule(head, nn.Identity())
+    if weights is not None and chosen is None:
+        _read_weights(net, Path(weights), head)
+    usual = (chosen or choices.DEFAULT).transforms()
+    size = usual.crop_size[0] if chosen else getattr(net, "image_size", usual.crop_size[0])
+    prepare = _Prepare(size, *((usual.mean, usual.std) if weights is not None else (None, None)))
+    return prepare, net, last.in_features if isinstance(last, nn.Linear) else last.in_channels
+
+
+class _Prepare(nn.Module):
+    """缩放到骨干习惯的大小，再归一化；不裁剪：图标的边也要紧 / Resize, then normalise; no crop, edges of icons count.
+
+    有权重时减去它们的均值，除以它们的标准差；没有时每幅图像用自己的。
+
+    With weights, subtract their mean and divide by their deviation; without, each picture uses its own.
+    """
+
+    def __init__(self, size: int, mean: list[float] | None, std: list[float] | None):
+        super().__init__()
+        self.size, self.own = size, mean is None
+        for name, value in (("mean", mean or [0.0] * 3), ("std", std or [1.0] * 3)):
+            self.register_buffer(name, torch.tensor(value).view(3, 1, 1), persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        if image.shape[2:] != (self.size, self.size):
+            image = F.interpolate(image, size=(self.size, self.size), mode="bilinear", antialias=True)
+        return F.group_norm(image, 1) if self.own else (image - self.mean) / self.std
+
+
+def _fetch(name: str, chosen: Any) -> None:
+    """先把权重拿到手，只当作张量读一遍 / Get hold of the weights first and read them once, as tensors alone."""
+    try:
+        chosen.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    except Exception as error:  # URLError, HTTPError, a socket's own, a wrong hash, a file that is more than tensors
+        folder = Path(torch.hub.get_dir()) / "checkpoints"
+        raise OSError(
+            f"拿不到 {name} 的权重（{_brief(error)}）。请在有网络的机器上下载 {chosen.url}，放进 {folder}；"
+            f"或把 weights 设为那个文件的路径；或用不需要下载的 backbone='resnet-tiny' / "
+            f"the weights of {name} cannot be had ({_brief(error)}). Download {chosen.url} on a machine with a network "
+            f"and put it into {folder}; or give the path of that file as weights; or use backbone='resnet-tiny', which "
+            "needs no download") from error
+
+
+def _read_weights(net: nn.Module, path: Path, head: str) -> None:
+    """一个 state dict 文件；分类层用不上 / A file with a state dict; its classifier is not needed."""
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        # auxiliary classifiers, which help in training alone, go with the head
+        unused = [key for key in state if key.startswith((f"{head}.", "aux1.", "aux2.", "AuxLogits."))]
+        net.load_state_dict({key: value for key, value in state.items() if key not in unused})
+    except Exception as error:
+        raise ValueError(
+            f"{path.name} 不是这个骨干的 state dict：{_brief(error)}；请用 torch.save(model.state_dict(), …) 存的文件"
+            f" / {path.name} is no state dict of this backbone: {_brief(error)}; use a file written by "
+            "torch.save(model.state_dict(), …)") from error
+
+
+def _without_helpers(net: nn.Module) -> None:
+    """GoogLeNet 和 Inception 训练时的附加分类器 / The extra classifiers of GoogLeNet and Inception in training."""
+    if hasattr(net, "aux_logits"):
+        net.aux_logits = False
+        for name in ("aux1", "aux2", "AuxLogits"):
+            if hasattr(net, name):
+                setattr(net, name, None)
+
+
+def _from_hugging_face(name: str) -> tuple[Any, nn.Module, int, int]:
+    """分词器，骨干，它的宽度，最多几个词元 / The tokenizer, the backbone, its width, and how many tokens it takes."""
+    from transformers import AutoModel, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        backbone = AutoModel.from_pretrained(name, trust_remote_code=False, use_safetensors=True, dtype=torch.float32)
+    except Exception as error:  # the hub has a dozen ways to say that it was not reached
+        raise OSError(
+            f"载入不了文本模型 {name!r}（{_brief(error)}）。请用不需要下载的 {'、'.join(TEXT_MODELS)}，"
+            f"或一个本地文件夹的路径：在有网络的机器上运行 hf download {name} --local-dir 文件夹，再拷过来。"
+            f"权重须是 model.safetensors / the text model {name!r} cannot be loaded ({_brief(error)}). Use "
+            f"{' or '.join(TEXT_MODELS)}, which need no download, or the path of a local folder; to get one, run "
+            f"hf download {name} --local-dir FOLDER on a machine with a network and copy it here. The weights must be "
+            "model.safetensors") from error
+    if backbone.config.is_encoder_decoder:
+        backbone = backbone.get_encoder()
+    if hasattr(backbone, "pooler"):
+        backbone.pooler = None  # the mean by the mask takes its place, and it would get no gradient
+    backbone.config.use_cache = False
+    tokenizer.padding_side = "right"  # GPT counts positions from the left, padding or not
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token  # which one is no matter under the mask
+    most = min(tokenizer.model_max_length, getattr(backbone.config, "max_position_embeddings", None) or 512)
+    probe = torch.tensor([[tokenizer.pad_token_id]])
+    try:
+        with torch.no_grad():
+            width = backbone(input_ids=probe, attention_mask=torch.ones_like(probe)).last_hidden_state.shape[-1]
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{name!r} 不是文本模型 / {name!r} is no text model: {_brief(error)}") from error
+    return tokenizer, backbone, width, most
+
+
+def _brief(error: Exception) -> str:
+    """错误的开头，一行 / The beginning of an error, in one line."""
+    line = " ".join(str(error).split())
+    return line if len(line) <= 200 else f"{line[:200]}…"

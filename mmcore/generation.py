@@ -1,0 +1,175 @@
+r"""小小的因果解码器：一个词一个词地写 / A small causal decoder: it writes one token at a time.
+
+字母 / Letters: B 批 batch · L 词元 tokens · V 词表大小 vocabulary size · D 特征宽度 feature width · W 解码器宽度 width.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmcore import checks
+
+
+def generation_loss(logits: Tensor, tokens: Tensor, pad: int = 0) -> Tensor:
+    r"""生成损失，(1.4) 的第三项 / The loss of generation, the third term of (1.4).
+
+    每个位置都问：给定 h 和前面的词元，真正的下一个词元有多大概率？取 −ln，对全部真词元求平均；补齐不算。全凭猜测是
+    ln V。
+
+    Each place asks: given h and the tokens before, how probable is the true next token? It is the mean of −ln over all
+    real tokens; padding does not count. Guessing blindly gives ln V.
+
+    $$L_{\mathrm{generation}} = -\frac{1}{\sum_n L_n} \sum_{n=1}^{B} \sum_{l=1}^{L_n}
+    \log p(y_{n,l} \mid h_n, y_{n,0}, \dots, y_{n,l-1})$$
+
+    | 符号 symbol | 名字 name | 形状 shape | 含义 meaning |
+    |---|---|---|---|
+    | $y$ | `tokens` | (B, L + 1) | 起始词元、名字、结束、补齐 / start, name, end, padding |
+    | $p$ | `logits.softmax(-1)` | (B, L, V) | 下一个词元的概率 / probability of the next token |
+    | $L_n$ | | | 第 n 行要写的真词元数 / how many real tokens row n has to write |
+
+    Raises: TypeError / ValueError 形状或类型不符，或没有一个真词元 / for a wrong shape or type, or no real token.
+    """
+    checks.require(isinstance(logits, Tensor) and logits.ndim == 3 and logits.is_floating_point(),
+                   "logits 需要是 (B, L, V) 的浮点张量", "logits must be a floating tensor (B, L, V)", TypeError)
+    _check_tokens(tokens, len(logits), logits.shape[1] + 1)
+    wanted = tokens[:, 1:]
+    checks.require(bool((wanted != pad).any()), "没有一个要写的词元，全是补齐",
+                   "there is no token to write, all is padding")
+    return F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=pad)
+
+
+class CausalDecoder(nn.Module):
+    """因果解码器 / Causal decoder: p(next token | h, tokens before).
+
+    h 经一个线性层变成开头的 `prefix` 个位置，词元跟在后面；每个位置只看得见自己和前面的。输入和输出共用一张词元表。
+    `starts` 个起始词元（例如每种语言一个）排在词表之后：它们只用来开头，永远写不出来。
+
+    A linear layer turns h into the first `prefix` places, and the tokens follow; each place sees itself and those
+    before it. One table of tokens serves input and output. The `starts` start tokens (one for each language, say) come
+    after the vocabulary: they begin a text and can never be written.
+
+    `forward(h, tokens)`：(B, D)，(B, L) → logits (B, L, V)，第 l 个位置预测第 l + 1 个词元。
+
+    `forward(h, tokens)`: (B, D), (B, L) → logits (B, L, V), where place l predicts token l + 1.
+
+    Raises: TypeError / ValueError 大小、h 或词元不符 / for a wrong size, h or token.
+    Paper: Vaswani et al. 2017, Attention Is All You Need; Mokady et al. 2021, ClipCap; Press and Wolf 2017, Using the
+    Output Embedding to Improve Language Models.
+    """
+
+    def __init__(self, vocabulary: int, feature_dim: int, starts: int = 2, width: int = 64, layers: int = 1,
+                 heads: int = 2, prefix: int = 1, max_tokens: int = 16, pad: int = 0, end: int = 3):
+        super().__init__()
+        for value, name in ((vocabulary, "vocabulary"), (feature_dim, "feature_dim"), (starts, "starts"),
+                            (width, "width"), (layers, "layers"), (heads, "heads"), (prefix, "prefix"),
+                            (max_tokens, "max_tokens")):
+            checks.whole(value, name)
+        checks.require(width % heads == 0, f"width 需要是 heads 的倍数，收到 {width} 和 {heads}",
+                       f"width must be a multiple of heads, got {width} and {heads}")
+        checks.require(0 <= pad < vocabulary and 0 <= end < vocabulary,
+                       f"pad 和 end 需要在词表里（0 到 {vocabulary - 1}），收到 {pad} 和 {end}",
+                       f"pad and end must be in the vocabulary (0 to {vocabulary - 1}), got {pad} and {end}")
+        self.vocabulary, self.starts, self.prefix, self.max_tokens = vocabulary, starts, prefix, max_tokens
+        self.pad, self.end = pad, end
+        self.open = nn.Linear(feature_dim, prefix * width)
+        self.embed = nn.Embedding(vocabulary + starts, width)
+        self.place = nn.Embedding(prefix + max_tokens, width)
+        self.blocks = nn.ModuleList(_Block(width, heads) for _ in range(layers))
+        self.normalise = nn.LayerNorm(width)
+        self.bias = nn.Parameter(torch.zeros(vocabulary))
+        for table in (self.embed, self.place):
+            nn.init.normal_(table.weight, std=width ** -0.5)  # so that a product with it starts near 1
+
+    def start(self, which: Tensor) -> Tensor:
+        """起始词元的编号 / The ids of start tokens: (B,), 0 ≤ which < starts → (B, 1)."""
+        checks.require(isinstance(which, Tensor) and which.dtype == torch.int64 and which.ndim == 1
+                       and bool(((which >= 0) & (which < self.starts)).all()),
+                       f"which 需要是 0 到 {self.starts - 1} 的 int64 张量 (B,)",
+                       f"which must be an int64 tensor (B,) of numbers from 0 to {self.starts - 1}")
+        return which.unsqueeze(1) + self.vocabulary
+
+    def forward(self, h: Tensor, tokens: Tensor) -> Tensor:
+        checks.matrix(h, "h", columns=self.open.in_features)
+        _check_tokens(tokens, len(h))
+        checks.require(1 <= tokens.shape[1] <= self.max_tokens,
+                       f"需要 1 到 {self.max_tokens} 个词元，收到 {tokens.shape[1]} 个",
+                       f"expected 1 to {self.max_tokens} tokens, got {tokens.shape[1]}")
+        b, width = len(h), self.embed.embedding_dim
+        checks.require(bool(((tokens >= 0) & (tokens < self.vocabulary + self.starts)).all()),
+                       f"词元编号需要在 0 到 {self.vocabulary + self.starts - 1} 之间",
+                       f"token ids must lie between 0 and {self.vocabulary + self.starts - 1}")
+        x = torch.cat([self.open(h).view(b, self.prefix, width), self.embed(tokens)], 1)  # (B, prefix + L, W)
+        x = x + self.place.weight[:x.shape[1]]
+        for block in self.blocks:
+            x = block(x)
+        x = self.normalise(x[:, self.prefix:])  # (B, L, W)
+        return F.linear(x, self.embed.weight[:self.vocabulary], self.bias)  # (B, L, V)
+
+    def generate(self, h: Tensor, which: Tensor, temperature: float = 0.0,
+                 generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """一个词元一个词元地写 / Write token by token: (B, D), (B,) → tokens (B, ≤ max_tokens), p of the same shape.
+
+        温度 0 每次取最可能的（贪心）；大于 0 时把 logits 除以它再抽签，用 `generator` 的随机数。写出 `end` 就停，后面
+        补齐。p 是每个词元被选中时的概率（除以温度之前），补齐处是 1。
+
+        A temperature of 0 takes the most probable token each time (greedy); above 0 the logits are divided by it and a
+        token is drawn with the random numbers of `generator`. A row stops once it has written `end` and is padded. p is
+        the probability of each token when it was chosen (before the temperature), 1 at padding.
+
+        Raises: TypeError / ValueError h、起始词元或温度不符，或要抽签而没有 `generator` / for a wrong h, start token or
+        temperature, or if tokens are to be drawn without a `generator`.
+        """
+        if temperature != 0:
+            checks.positive(temperature, "temperature")
+            checks.require(isinstance(generator, torch.Generator), "temperature 大于 0 时需要 generator",
+                           "a temperature above 0 needs a generator", TypeError)
+        checks.matrix(h, "h", columns=self.open.in_features)
+        tokens = self.start(which)
+        checks.require(len(tokens) == len(h), f"which 需要 {len(h)} 个，收到 {len(tokens)} 个",
+                       f"which must have {len(h)} entries, got {len(tokens)}")
+        written, chances = [], []
+        done = torch.zeros(len(h), dtype=torch.bool, device=h.device)
+        with torch.no_grad():
+            for _ in range(self.max_tokens):
+                logits = self(h, tokens)[:, -1]  # (B, V)
+                token = logits.argmax(1) if temperature == 0 else _draw(logits / temperature, generator)
+                p = logits.softmax(1).gather(1, token.unsqueeze(1)).squeeze(1)
+                written.append(token.masked_fill(done, self.pad))
+                chances.append(p.masked_fill(done, 1.0))
+                done = done | (token == self.end)
+                if bool(done.all()):
+                    break
+                tokens = torch.cat([tokens, token.unsqueeze(1)], 1)
+        return torch.stack(written, 1), torch.stack(chances, 1)
+
+
+class _Block(nn.Module):
+    """注意力，再加两层的网络 / Attention, then a network of two layers."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.before_attention, self.before_network = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.network = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, length, width = x.shape
+        q, k, v = self.qkv(self.before_attention(x)).view(b, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        seen = F.scaled_dot_product_attention(q, k, v, is_causal=True)  # (B, heads, length, W / heads)
+        x = x + self.out(seen.transpose(1, 2).reshape(b, length, width))
+        return x + self.network(self.before_network(x))
+
+
+def _draw(logits: Tensor, generator: torch.Generator) -> Tensor:
+    p = logits.softmax(1).to(generator.device)
+    return torch.multinomial(p, 1, generator=generator).squeeze(1).to(logits.device)
+
+
+def _check_tokens(tokens: Tensor, b: int, length: int | None = None) -> None:
+    checks.require(isinstance(tokens, Tensor) and tokens.dtype == torch.int64, "tokens 需要是 int64 张量",
+                   "tokens must be an int64 tensor", TypeError)
+    checks.require(tokens.ndim == 2 and len(tokens) == b and length in (None, tokens.shape[1]),
+                   f"tokens 需要形状 ({b}, {length or '*'})，收到 {checks.shape_of(tokens)}",
+                   f"tokens must have shape ({b}, {length or '*'}), got {checks.shape_of(tokens)}")
