@@ -192,14 +192,28 @@ def _check_named(tensors: dict[str, Tensor]) -> None:
 
 
 @dataclass(frozen=True)
+class Refusal:
+    """应当报错 / An error is wanted: of this kind, with each of `says` in its message."""
+
+    error: type[Exception] = ValueError
+    says: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Case:
-    """练习的一个检查 / One check of an exercise: the call, what it must give, what it is about in both languages."""
+    """练习的一个检查 / One check of an exercise: the call, what it must give, what it is about in both languages.
+
+    给了 `of`，就调用它而不是答案：它自己用到答案，量出一个数来。
+
+    With `of`, that is called and not the answer: it makes use of the answer itself and measures something of it.
+    """
 
     args: tuple
-    expected: float | Tensor
+    expected: float | Tensor | Refusal
     zh: str
     en: str
     hint: tuple[str, str] | None = None  # what this case alone gives away, in place of the hint of the exercise
+    of: Callable[..., float | Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -231,14 +245,20 @@ def check(answer: Callable[..., float | Tensor | None], cases: Sequence[Case], s
     change in place spoils no later case. It raises nothing and does not stop the notebook.
     """
     for case in cases:
+        wanted, error, got = case.expected, None, None
         try:
-            got = answer(*deepcopy(case.args))
-        except Exception as error:
+            got = (case.of or answer)(*deepcopy(case.args))
+        except Exception as raised:
+            error = raised
+        if error is None and (got is None or got is Ellipsis):
+            return Verdict(False, f"还没有答案。{start[0]}", f"No answer yet. {start[1]}")
+        if isinstance(wanted, Refusal):
+            wrong = _not_refused(error, wanted)
+        elif error is None:
+            wrong = _differs(got, wanted)
+        else:
             what = f"{type(error).__name__}: {error}"
             return Verdict(False, f"{case.zh}：你的代码抛出了 {what}", f"{case.en}: your code raised {what}")
-        if got is None or got is Ellipsis:
-            return Verdict(False, f"还没有答案。{start[0]}", f"No answer yet. {start[1]}")
-        wrong = _differs(got, case.expected)
         if wrong is not None:
             zh, en = ("", "") if wrong.is_kind else case.hint or hint
             return Verdict(False, f"{case.zh}：{wrong.zh}" + (f"。提示：{zh}" if zh else ""),
@@ -251,6 +271,21 @@ class _Difference:
     zh: str
     en: str
     is_kind: bool = False  # another kind of thing, where a hint about the values would mislead
+
+
+def _not_refused(error: Exception | None, wanted: Refusal) -> _Difference | None:
+    """错误差在哪里 / How an error differs from the one that is wanted, None if it does not."""
+    kind = wanted.error.__name__
+    if error is None:
+        return _Difference(f"应当抛出 {kind}，却没有报错", f"expected a {kind}, and there was no error")
+    if not isinstance(error, wanted.error):
+        came = f"{type(error).__name__}: {error}"
+        return _Difference(f"应当抛出 {kind}，得到 {came}", f"expected a {kind}, got {came}")
+    unsaid = ", ".join(word for word in wanted.says if word not in str(error))
+    if not unsaid:
+        return None
+    return _Difference(f"{kind} 里应当说出 {unsaid}，得到：{error}",
+                       f"the {kind} should tell {unsaid}, and says: {error}")
 
 
 def _differs(got: object, expected: float | Tensor) -> _Difference | None:

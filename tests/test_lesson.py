@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -262,6 +263,36 @@ def test_an_exercise_says_what_is_wrong_and_never_raises(answer: object, ok: boo
 
 
 @pytest.mark.filterwarnings("error")
+def root(x: float) -> float:
+    if x < 0:
+        raise ValueError(f"expected a number from 0 up, got {x}")
+    return x**0.5
+
+
+@pytest.mark.parametrize(("answer", "ok", "says"), [
+    (root, True, "all 1 checks passed"),
+    (lambda x: 0.0, False, "expected a ValueError, and there was no error"),
+    (lambda x: None, False, "No answer yet. Think of a square."),
+    (lambda x: [][0], False, "expected a ValueError, got IndexError: list index out of range"),
+    (lambda x: root(-1), False, "the ValueError should tell -4, and says: expected a number from 0 up, got -1. Hint"),
+])
+def test_an_exercise_that_wants_an_error_says_what_is_wrong_with_the_one_it_gets(answer, ok, says) -> None:
+    refused = lesson.Case((-4,), lesson.Refusal(says=("-4",)), "负数", "a negative number")
+    verdict = lesson.check(answer, [refused], START, HINT)
+    assert verdict.ok is ok
+    assert says in verdict.en
+    assert verdict.zh
+
+
+def test_a_case_may_measure_what_makes_use_of_the_answer() -> None:
+    def answer(x):
+        return x * x
+
+    twice = lesson.Case((2,), 8.0, "平方的两倍", "twice the square", of=lambda x: 2 * answer(x))
+    assert lesson.check(answer, [twice], START, HINT).ok
+    assert "expected 9, got 8" in lesson.check(answer, [replace(twice, expected=9.0)], START, HINT).en
+
+
 def test_an_answer_that_carries_a_gradient_is_compared_without_a_warning() -> None:
     x = torch.tensor(2.0, requires_grad=True)
     assert lesson.check(lambda: x * x, [lesson.Case((), 4.0, "四", "four")], START, HINT).ok
