@@ -10,7 +10,6 @@ each its share of the meaning (2.3). (2.4) is a sibling of (2.1): every pair ans
 """
 
 import math
-import numbers
 from collections.abc import Sequence
 
 import torch
@@ -72,7 +71,7 @@ def contrastive_loss(a: Tensor, b: Tensor, tau: float | Tensor, positives: Tenso
     if positives is not None:
         _check_positives(positives, n)
     tau = _one_number(tau, a)
-    S = (a / _lengths(a, "a")) @ (b / (_lengths(b, "b") * tau)).T  # (N, N)
+    S = _cosines_over(a, b, tau)
     if positives is not None:
         return (_several(S, positives) + _several(S.T, positives.T)) / 2
     positive = S.diagonal()
@@ -203,12 +202,12 @@ def sigmoid_loss(a: Tensor, b: Tensor, tau: float | Tensor, bias: float | Tensor
     """
     a, b = _comparable(a, b, paired=True)
     checks.positive(tau, "tau")
-    _check_number(bias, "bias")
+    checks.number(bias, "bias")
     if positives is None:
         positives = torch.eye(len(a), dtype=torch.bool, device=a.device)
     _check_positives(positives, len(a))
     tau, bias = _one_number(tau, a), _one_number(bias, a)
-    logits = (a / _lengths(a, "a")) @ (b / (_lengths(b, "b") * tau)).T + bias  # (N, N)
+    logits = _cosines_over(a, b, tau) + bias
     return F.softplus(torch.where(positives, -logits, logits)).sum() / len(a)
 
 
@@ -251,13 +250,7 @@ class CrossModalAlignment(nn.Module):
 
     def __init__(self, feature_dim: int | Sequence[int] = 512, projection_dim: int = 256, temperature: float = 0.1):
         super().__init__()
-        both = isinstance(feature_dim, (list, tuple))
-        checks.require(not both or len(feature_dim) == 2,
-                       f"feature_dim 需要一个宽度或两个，收到 {feature_dim!r}",
-                       f"feature_dim must be one width or two, got {feature_dim!r}")
-        self.feature_dim = tuple(feature_dim) if both else (feature_dim, feature_dim)
-        for width in self.feature_dim:
-            checks.whole(width, "feature_dim")
+        self.feature_dim = checks.two_widths(feature_dim, "feature_dim")
         checks.whole(projection_dim, "projection_dim")
         checks.positive(temperature, "temperature")
         self.projection_dim, self.temperature = projection_dim, temperature
@@ -331,24 +324,7 @@ class AlignmentLoss(nn.Module):
     def _check(self) -> None:
         checks.positive(self.temperature, "temperature")
         for name in ("alpha", "beta", "gamma"):
-            check_weight(getattr(self, name), name)
-
-
-def check_weight(x: float | Tensor, name: str) -> None:
-    """x 必须是不小于 0 的有限数 / x must be a finite number, 0 or above."""
-    value = _check_number(x, name)
-    checks.require(value >= 0, f"{name} 不能小于 0，收到 {value:g}", f"{name} may not be below 0, got {value:g}")
-
-
-def _check_number(x: float | Tensor, name: str) -> float:
-    tensor = isinstance(x, Tensor)
-    number = (x.numel() == 1 and x.is_floating_point()) if tensor else (
-        isinstance(x, numbers.Real) and not isinstance(x, bool))
-    came = f"tensor {checks.shape_of(x)}" if tensor else f"{type(x).__name__} {x!r}"[:80]
-    checks.require(number, f"{name} 需要是一个数，收到 {came}", f"{name} must be one number, got {came}", TypeError)
-    value = float(x.detach() if tensor else x)
-    checks.require(math.isfinite(value), f"{name} 需要有限，收到 {value:g}", f"{name} must be finite, got {value:g}")
-    return value
+            checks.not_negative(getattr(self, name), name)
 
 
 def _one_number(x: float | Tensor, like: Tensor) -> float | Tensor:
@@ -387,6 +363,11 @@ def _lengths(x: Tensor, name: str) -> Tensor:
     checks.require(not bool((length == 0).any()), f"{name} 有一行全是 0，没有方向，算不出余弦",
                    f"{name} has a row of zeros: it has no direction, and a cosine needs one")
     return length
+
+
+def _cosines_over(a: Tensor, b: Tensor, tau: float | Tensor) -> Tensor:
+    """sim(aᵢ, bⱼ) / τ: (N, D), (N, D) → (N, N)."""
+    return (a / _lengths(a, "a")) @ (b / (_lengths(b, "b") * tau)).T
 
 
 def _logsumexp_both(S: Tensor, bound: float | Tensor) -> tuple[Tensor, Tensor]:

@@ -38,15 +38,22 @@ def matrix(x: torch.Tensor, name: str, rows: int | None = None, columns: int | N
 
 def positive(x: float | torch.Tensor, name: str) -> None:
     """x 必须是有限正数，或只含一个有限正数的张量 / x must be one finite positive number, or a tensor that holds one."""
-    if isinstance(x, torch.Tensor):
-        scalar = x.numel() == 1 and not x.is_complex() and x.dtype != torch.bool
-    else:
-        scalar = isinstance(x, numbers.Real) and not isinstance(x, bool)
-    require(scalar,
-            f"{name} 需要是一个数，收到 {_short(x)}", f"{name} must be one number, got {_short(x)}", TypeError)
-    value = float(x.detach() if isinstance(x, torch.Tensor) else x)
+    value = _one_number(x, name, whole_tensors=True)
     require(math.isfinite(value) and value > 0,
             f"{name} 需要大于 0 且有限，收到 {value:g}", f"{name} must be positive and finite, got {value:g}")
+
+
+def number(x: float | torch.Tensor, name: str) -> float:
+    """x 必须是有限的数，或只含一个有限浮点数的张量 / x must be a finite number, or a floating tensor that holds one."""
+    value = _one_number(x, name)
+    require(math.isfinite(value), f"{name} 需要有限，收到 {value:g}", f"{name} must be finite, got {value:g}")
+    return value
+
+
+def not_negative(x: float | torch.Tensor, name: str) -> None:
+    """x 必须是不小于 0 的有限数 / x must be a finite number, 0 or above."""
+    value = number(x, name)
+    require(value >= 0, f"{name} 不能小于 0，收到 {value:g}", f"{name} may not be below 0, got {value:g}")
 
 
 def whole(x: int, name: str, least: int = 1) -> None:
@@ -54,6 +61,17 @@ def whole(x: int, name: str, least: int = 1) -> None:
     require(isinstance(x, int) and not isinstance(x, bool),
             f"{name} 需要是整数，收到 {_short(x)}", f"{name} must be a whole number, got {_short(x)}", TypeError)
     require(x >= least, f"{name} 需要至少为 {least}，收到 {x}", f"{name} must be at least {least}, got {x}")
+
+
+def two_widths(x: int | Sequence[int], name: str) -> tuple[int, int]:
+    """x 必须是一个宽度，两边共用，或两个 / x must be one width for both sides, or two; returns two."""
+    pair = isinstance(x, (list, tuple))
+    require(not pair or len(x) == 2,
+            f"{name} 需要一个宽度或两个，收到 {x!r}", f"{name} must be one width or two, got {x!r}")
+    first, second = x if pair else (x, x)
+    whole(first, name)
+    whole(second, name)
+    return first, second
 
 
 def one_of(x: str, name: str, choices: Sequence[str]) -> None:
@@ -69,6 +87,17 @@ def finite(x: torch.Tensor, name: str) -> None:
             f"{name} 出现了 NaN 或无穷，这一步没有改变任何东西；请降低学习率",
             f"{name} is NaN or infinite and this step has changed nothing; lower the learning rate",
             FloatingPointError)
+
+
+def _one_number(x: object, name: str, whole_tensors: bool = False) -> float:
+    if isinstance(x, torch.Tensor):
+        kind = x.is_floating_point() or (whole_tensors and not x.is_complex() and x.dtype != torch.bool)
+        scalar = x.numel() == 1 and kind
+    else:
+        scalar = isinstance(x, numbers.Real) and not isinstance(x, bool)
+    require(scalar,
+            f"{name} 需要是一个数，收到 {_short(x)}", f"{name} must be one number, got {_short(x)}", TypeError)
+    return float(x.detach() if isinstance(x, torch.Tensor) else x)
 
 
 def _size(n: int | None) -> str:

@@ -50,3 +50,10 @@ def retrieval_scores(S: Tensor, positives: Tensor | None = None) -> dict[str, fl
     right = 1.0 if positives is None else positives.cpu().double().sum(1).mean().item()
     return {"r@1": (place <= 1).double().mean().item(), "r@5": (place <= 5).double().mean().item(),
             "median_rank": place.median().item(), "chance": right / S.shape[1]}
+
+
+def mutual_scores(S: Tensor, positives: Tensor | None = None) -> dict[str, float]:
+    """两个方向的 `retrieval_scores`，逐项平均 / `retrieval_scores` of both directions, the mean of each."""
+    there = retrieval_scores(S, positives)
+    back = retrieval_scores(S.T, None if positives is None else positives.T)
+    return {key: (there[key] + back[key]) / 2 for key in there}

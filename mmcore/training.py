@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmcore import checks
-from mmcore.alignment import AlignmentLoss, CrossModalAlignment, check_weight, cosine_similarity
+from mmcore.alignment import AlignmentLoss, CrossModalAlignment, cosine_similarity
 from mmcore.fusion import CANDIDATES, MultimodalFusion, check_features
-from mmcore.ranking import retrieval_scores
+from mmcore.ranking import mutual_scores
 
 
 def choose_device(device: str | torch.device | None = None) -> torch.device:
@@ -33,6 +33,42 @@ def make_optimizer(model: nn.Module, lr: float, weight_decay: float) -> torch.op
     others = [p for p in model.parameters() if p.ndim <= 1]
     return torch.optim.AdamW([{"params": decayed, "weight_decay": weight_decay},
                               {"params": others, "weight_decay": 0.0}], lr=lr, fused=True)
+
+
+def one_cycle(optimizer: torch.optim.Optimizer, steps: int, rise: float = 10,
+              fall: float = 1000) -> torch.optim.lr_scheduler.OneCycleLR:
+    """步长先升后降 / The step size rises, then falls.
+
+    从 1/`rise` 升到优化器的步长，占前 15 %；再落到起点的 1/`fall`。
+
+    From 1/`rise` of the optimiser's step size up to all of it, in the first 15 %, then down to 1/`fall` of the start.
+
+    Paper: Smith and Topin 2018, Super-Convergence.
+    """
+    return torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, [group["lr"] for group in optimizer.param_groups], total_steps=steps + 1, pct_start=0.15,
+        div_factor=rise, final_div_factor=fall, cycle_momentum=False)
+
+
+def check_steps_left(schedule: torch.optim.lr_scheduler.OneCycleLR) -> None:
+    """`one_cycle` 的步数走完了就报错 / An error once all steps of `one_cycle` are done."""
+    steps = schedule.total_steps - 1
+    checks.require(schedule.last_epoch < steps,
+                   f"这次训练只有 {steps} 步，已经走完；reset() 可以从头再来",
+                   f"this training has {steps} steps and all are done; reset() starts anew")
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """期间的随机数由种子定，之后全局的照旧 / Random numbers inside are the seed's; the global ones stay as they were.
+
+    模型在 CPU 上建好再搬走，所以只管 CPU 的随机数。
+
+    Models are built on the CPU and then moved, so that its random numbers are the only ones.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
 
 
 def optimize(model: nn.Module, optimizer: torch.optim.Optimizer, forward: Callable[[], Tensor]) -> float:
@@ -118,7 +154,7 @@ class MultimodalFusionTrainer:
                        f"model 需要是 MultimodalFusion，收到 {type(model).__name__}",
                        f"model must be a MultimodalFusion, got {type(model).__name__}", TypeError)
         checks.positive(lr, "lr")
-        checks.require(pull >= 0, f"pull 不能小于 0，收到 {pull}", f"pull may not be below 0, got {pull}")
+        checks.not_negative(pull, "pull")
         if num_classes is not None:
             checks.whole(num_classes, "num_classes", least=2)
         checks.require(encoders is None or len(encoders) == len(model.feature_dims),
@@ -164,8 +200,8 @@ class MultimodalFusionTrainer:
         Raises: TypeError / ValueError 特征或目标不符 / if features or targets do not fit.
         """
         features, targets = self._prepare(features, targets)
-        outputs = self.fuse(features)
         with evaluating(self.learned):
+            outputs = self.model(self._encode(features))
             answers = {name: self.head(outputs[name]) for name in (*CANDIDATES, "f")}
         if self.num_classes is None:
             return {name: F.mse_loss(answer, targets).item() for name, answer in answers.items()}
@@ -242,7 +278,7 @@ class CrossModalAligner:
                  projection_dim: int = 256, temperature: float = 0.1, alpha: float = 0.5, beta: float = 0.3,
                  gamma: float = 0.2, lr: float = 3e-3, weight_decay: float = 0.01, normalize: bool = True):
         checks.positive(lr, "lr")
-        check_weight(weight_decay, "weight_decay")
+        checks.not_negative(weight_decay, "weight_decay")
         self.device = choose_device(device)
         self.alignment = CrossModalAlignment(feature_dim, projection_dim, temperature).to(self.device)
         self.loss = AlignmentLoss(temperature, alpha, beta, gamma, normalize)
@@ -258,7 +294,7 @@ class CrossModalAligner:
         if temperature is not None:
             checks.positive(temperature, "temperature")
         for name, x in weights.items():
-            check_weight(x, name)
+            checks.not_negative(x, name)
         if temperature is not None:
             self.alignment.temperature = self.loss.temperature = temperature
         for name, x in weights.items():
@@ -318,8 +354,7 @@ class CrossModalAligner:
                        f"at least 2 pairs are needed for a negative, got {len(b)}")
         S = cosine_similarity(a, b)
         right = torch.eye(len(a), dtype=torch.bool, device=S.device) if positives is None else positives
-        there, back = retrieval_scores(S, right), retrieval_scores(S.T, right.T)
-        found = {key: (there[key] + back[key]) / 2 for key in ("r@1", "r@5", "chance")}
+        found = mutual_scores(S, right)
         return {"r@1": found["r@1"], "r@5": found["r@5"], "mean_cosine": S[right].cpu().double().mean().item(),
                 "chance": found["chance"]}
 

@@ -15,7 +15,6 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from mmcore import checks, text
-from mmcore.alignment import check_weight
 from mmcore.data import emoji
 from mmcore.encoders import TextEncoder, VisualEncoder
 from mmcore.generation import CausalDecoder
@@ -94,7 +93,7 @@ def multitask_loss(L_cls: Tensor | float, L_retrieval: Tensor | float, L_generat
     Paper: Caruana 1997, Multitask Learning.
     """
     for name, weight in (("alpha", alpha), ("beta", beta), ("gamma", gamma)):
-        check_weight(weight, name)
+        checks.not_negative(weight, name)
     return alpha * L_cls + beta * L_retrieval + gamma * L_generation
 
 
@@ -114,13 +113,7 @@ class CrossModalFusion(nn.Module):
     def __init__(self, feature_dim: int | Sequence[int] = 512, hidden_dim: int = 256,
                  sigma: Callable[[Tensor], Tensor] | None = None):
         super().__init__()
-        both = isinstance(feature_dim, (list, tuple))
-        checks.require(not both or len(feature_dim) == 2,
-                       f"feature_dim 需要一个宽度或两个，收到 {feature_dim!r}",
-                       f"feature_dim must be one width or two, got {feature_dim!r}")
-        self.feature_dim = tuple(feature_dim) if both else (feature_dim, feature_dim)
-        for width in self.feature_dim:
-            checks.whole(width, "feature_dim")
+        self.feature_dim = checks.two_widths(feature_dim, "feature_dim")
         checks.whole(hidden_dim, "hidden_dim")
         self.sigma = sigma or nn.GELU()
         self.W_v, self.W_t = (nn.Parameter(torch.empty(hidden_dim, width)) for width in self.feature_dim)

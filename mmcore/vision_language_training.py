@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmcore import checks
-from mmcore.alignment import check_weight, contrastive_loss
+from mmcore.alignment import contrastive_loss
 from mmcore.generation import generation_loss
 from mmcore.training import choose_device, evaluating, make_optimizer, optimize
 from mmcore.vision_language import VisualLanguageModel, multitask_loss
@@ -31,7 +31,7 @@ class VLMTrainer:
                        f"model 需要是 VisualLanguageModel，收到 {type(model).__name__}",
                        f"model must be a VisualLanguageModel, got {type(model).__name__}", TypeError)
         checks.positive(lr, "lr")
-        check_weight(weight_decay, "weight_decay")
+        checks.not_negative(weight_decay, "weight_decay")
         self.tune(alpha, beta, gamma, tau)
         self.device = choose_device(device)
         self.model = model.to(self.device)
@@ -45,7 +45,7 @@ class VLMTrainer:
         """
         given = {name: x for name, x in (("alpha", alpha), ("beta", beta), ("gamma", gamma)) if x is not None}
         for name, x in given.items():
-            check_weight(x, name)
+            checks.not_negative(x, name)
         if tau is not None:
             checks.positive(tau, "tau")
             given["tau"] = tau

@@ -112,14 +112,14 @@ def test_modality_dropout_hits_one_modality_of_a_row_as_often_as_it_says() -> No
 
 def test_the_dials_mean_what_they_say() -> None:
     """1 是平常；声音按振幅：两倍轻 6 分贝 / 1 is the usual; sound goes by amplitude: twice is 6 dB less."""
-    assert recognition.dials(1.0, "image")["image_noise"] == pytest.approx(digits.IMAGE_NOISE)
-    assert float(recognition.dials(1.0, "sound")["babble_snr_db"]) == pytest.approx(digits.BABBLE_SNR_DB)
-    assert float(recognition.dials(1.0, "text")["typo_rate"]) == pytest.approx(digits.TYPO_RATE)
-    lower = float(recognition.dials(2.0, "sound")["babble_snr_db"])
+    assert recognition.dials({"image": 1.0})["image_noise"] == pytest.approx(digits.IMAGE_NOISE)
+    assert float(recognition.dials({"sound": 1.0})["babble_snr_db"]) == pytest.approx(digits.BABBLE_SNR_DB)
+    assert float(recognition.dials({"text": 1.0})["typo_rate"]) == pytest.approx(digits.TYPO_RATE)
+    lower = float(recognition.dials({"sound": 2.0})["babble_snr_db"])
     assert lower == pytest.approx(digits.BABBLE_SNR_DB - 20 * math.log10(2))
-    assert float(recognition.dials(4.0, "text")["typo_rate"]) == 1
+    assert float(recognition.dials({"text": 4.0})["typo_rate"]) == 1
     with pytest.raises(ValueError, match="modality must be one of image, sound, text, got 'smell'"):
-        recognition.dials(1.0, "smell")
+        recognition.dials({"smell": 1.0})
 
 
 def test_the_product_rule_is_bayes_theorem() -> None:

@@ -323,3 +323,15 @@ def test_an_unknown_role_or_shape_is_refused(train: digits.Digits) -> None:
         digits.decode(torch.full((1, 16), 300))
     with pytest.raises(ValueError, match="babble_snr_db must be from -60"):
         train.mixed(train.clips[0], seeded(), math.nan)
+
+
+def test_a_picture_for_people_is_black_on_white_and_keeps_its_place() -> None:
+    image = torch.zeros(1, 8, 8)
+    image[0, 0, 7], image[0, 3, 0] = 1.7, -0.4  # noise goes beyond ink and paper
+    pixels = digits.to_pixels(image, magnify=3)
+    assert pixels.shape == (24, 24)
+    assert pixels.dtype == torch.uint8
+    assert bool((pixels[:3, 21:] == 0).all())
+    assert int(pixels.sum()) == 255 * (24 * 24 - 9)
+    with pytest.raises(ValueError, match="magnify must be at least 1, got 0"):
+        digits.to_pixels(image, 0)

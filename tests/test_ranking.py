@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from harness.devices import OnMPS
 
-from mmcore.ranking import ranks, retrieval_scores
+from mmcore.ranking import mutual_scores, ranks, retrieval_scores
 
 
 def test_ranks_equal_a_count_by_loops() -> None:
@@ -42,19 +43,17 @@ def test_scores_that_cannot_be_ranked_are_refused(S: torch.Tensor, positives: to
         ranks(S, positives)
 
 
-class OnMPS(torch.Tensor):
-    """像在 MPS 上：没有 float64，先搬到 CPU 才行 / As if on MPS, which has no float64: only a move to the CPU helps."""
-
-    def double(self) -> torch.Tensor:
-        raise TypeError("MPS has no float64")
-
-    def cpu(self) -> torch.Tensor:
-        return self.as_subclass(torch.Tensor)
-
-
 def test_scores_on_a_device_without_float64_are_those_of_the_cpu() -> None:
     S = torch.tensor([[.9, .1, .2], [.8, .5, .3], [.4, .0, .4]])
     right = torch.eye(3, dtype=torch.bool)
     with pytest.raises(TypeError, match="MPS has no float64"):
         (S.as_subclass(OnMPS) <= 1).double()
     assert retrieval_scores(S.as_subclass(OnMPS), right.as_subclass(OnMPS)) == retrieval_scores(S)
+
+
+def test_both_directions_count_alike_and_several_right_answers_are_turned_with_the_scores() -> None:
+    S, right = torch.tensor([[.9, .1, .2], [.8, .5, .3]]), torch.tensor([[True, False, False], [False, True, True]])
+    there, back = retrieval_scores(S, right), retrieval_scores(S.T, right.T)
+    assert (there["r@1"], back["r@1"]) == (0.5, 1.0)
+    assert mutual_scores(S, right) == {key: (there[key] + back[key]) / 2 for key in there}
+    assert mutual_scores(torch.eye(3))["r@1"] == 1

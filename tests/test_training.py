@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from harness.devices import OnMPS
 from torch import nn
 
 from mmcore.fusion import MultimodalFusion
@@ -70,16 +71,6 @@ def test_evaluating_keeps_a_frozen_part_frozen_and_an_evaluated_net_evaluated(tr
     with evaluating(net):
         assert not any(module.training for module in net.modules())
     assert [module.training for module in net.modules()] == [training, training, not training, training]
-
-
-class OnMPS(torch.Tensor):
-    """像在 MPS 上：没有 float64，先搬到 CPU 才行 / As if on MPS, which has no float64: only a move to the CPU helps."""
-
-    def double(self) -> torch.Tensor:
-        raise TypeError("MPS has no float64")
-
-    def cpu(self) -> torch.Tensor:
-        return self.as_subclass(torch.Tensor)
 
 
 def test_a_fusion_is_evaluated_on_a_device_without_float64() -> None:

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from mmcore import checks
 from mmcore.alignment import AlignmentLoss, CrossModalAlignment, cosine_similarity, modality_gap, sigmoid_loss
 from mmcore.data import views
-from mmcore.ranking import retrieval_scores
-from mmcore.training import CrossModalAligner, choose_device, evaluating, make_optimizer, optimize
+from mmcore.ranking import mutual_scores
+from mmcore.training import CrossModalAligner, choose_device, evaluating, make_optimizer, optimize, seeded
 
 LANGUAGES = views.LANGUAGES
 WIDTH = 64  # of the projections
@@ -96,8 +96,7 @@ class AlignmentTrainer:
 
     def reset(self) -> None:
         """新的投影，新的优化器，同样的随机数 / New projections, a new optimiser, the same random numbers."""
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(self.seed)
+        with seeded(self.seed):
             self._begin((self.pictures.shape[2], self.names.shape[2]))
         self.generator = torch.Generator().manual_seed(self.seed)
 
@@ -109,9 +108,7 @@ class AlignmentTrainer:
     def draw(self) -> dict[str, Tensor]:
         """下一批 / The next batch: features_A, features_B (N, D), concept (N,), y (N, N)."""
         concept = torch.randperm(len(self.group), generator=self.generator)[:self.batch // self.repeats]
-        lot = torch.rand(len(self.drawn), len(concept), generator=self.generator).masked_fill(
-            ~self.drawn[:, concept], -1.0)
-        artist = lot.topk(self.repeats, dim=0).indices.flatten()
+        artist = views.draw_artists(self.drawn[:, concept], self.repeats, self.generator).flatten()
         concept = concept.repeat(self.repeats)
         language = torch.randint(len(LANGUAGES), concept.shape, generator=self.generator)
         if self.one_language:
@@ -171,11 +168,6 @@ class SigmoidTrainer(AlignmentTrainer):
         return {"sigmoid_loss": loss, "tau": (-self.scale["log"]).exp().item(), "bias": self.scale["bias"].item()}
 
 
-def recall(S: Tensor) -> float:
-    """两个方向 r@1 的平均 / The mean r@1 of both directions."""
-    return (retrieval_scores(S)["r@1"] + retrieval_scores(S.T)["r@1"]) / 2
-
-
 def features_of(trainer: AlignmentTrainer | None, data: views.Views, artist: str, language: str
                 ) -> tuple[Tensor, Tensor]:
     """一位作者的图画与一种语言的名字，投影之后；没有 trainer 就是原来的特征 / Projected, or raw without a trainer."""
@@ -192,7 +184,7 @@ def exam(trainer: AlignmentTrainer | None, data: views.Views, artists: Sequence[
 
     With `other` = 0 only the language that `one_language` gives to each artist is used, with 1 only the other one.
     """
-    found = [recall(cosine_similarity(*features_of(trainer, data, artist, language)))
+    found = [mutual_scores(cosine_similarity(*features_of(trainer, data, artist, language)))["r@1"]
              for k, artist in enumerate(artists) for i, language in enumerate(LANGUAGES)
              if other is None or (k + other) % len(LANGUAGES) == i]
     return sum(found) / len(found)

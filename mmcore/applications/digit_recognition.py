@@ -7,7 +7,7 @@ trains them together with all five ways of fusion.
 """
 
 import copy
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -16,13 +16,21 @@ from torch import Tensor, nn
 from mmcore import checks
 from mmcore.data import digits
 from mmcore.data.digits import MODALITIES
-from mmcore.fusion import LateFusion, MultimodalFusion, weighted_sum
-from mmcore.training import MultimodalFusionTrainer, choose_device, evaluating, make_optimizer, optimize
+from mmcore.fusion import CANDIDATES, LateFusion, MultimodalFusion, weighted_sum
+from mmcore.training import (
+    MultimodalFusionTrainer,
+    check_steps_left,
+    choose_device,
+    evaluating,
+    make_optimizer,
+    one_cycle,
+    optimize,
+    seeded,
+)
 
 WIDTHS = {"image": 48, "sound": 64, "text": 32}  # of the features; a common width comes with the projections
 FUSED = 128
 CLASSES = 10
-STREAMS = {"alone": 0, "together": 1}  # so that the two trainers of one seed draw different batches
 ALONE_STEPS, TOGETHER_STEPS = 450, 300  # chosen on the validation split: about five seconds of one thread each
 ALONE_RATE, TOGETHER_RATE = 4e-3, 3e-3
 DROPOUT = 0.4
@@ -42,8 +50,10 @@ def make_encoders() -> dict[str, nn.Module]:
     }
 
 
-def dials(level: float | Tensor, modality: str) -> dict[str, float | Tensor]:
-    """一个模态的旋钮：0 没有噪声，1 是平常的量 / The dial of one modality: 0 is no noise, 1 the usual amount.
+def dials(levels: Mapping[str, float | Tensor]) -> dict[str, Tensor]:
+    """模态 → 噪声的大小，变成 `observe` 的旋钮 / Modality → amount of noise, as dials of `observe`.
+
+    0 没有噪声，1 是平常的量 / 0 is no noise, 1 the usual amount.
 
     图：标准差的倍数；声：嘈杂声振幅的倍数（平常是 5 dB，两倍就是 −1 dB）；字：错字率的倍数，至多 1。
 
@@ -52,13 +62,17 @@ def dials(level: float | Tensor, modality: str) -> dict[str, float | Tensor]:
 
     Raises: ValueError 模态未知 / if the modality is unknown.
     """
-    checks.one_of(modality, "modality", MODALITIES)
-    level = torch.as_tensor(level, dtype=torch.float32)
-    if modality == "image":
-        return {"image_noise": level * digits.IMAGE_NOISE}
-    if modality == "sound":
-        return {"babble_snr_db": digits.BABBLE_SNR_DB - 20 * level.clamp(min=1e-3).log10()}
-    return {"typo_rate": (level * digits.TYPO_RATE).clamp(max=1)}
+    turned = {}
+    for modality, level in levels.items():
+        checks.one_of(modality, "modality", MODALITIES)
+        level = torch.as_tensor(level, dtype=torch.float32)
+        if modality == "image":
+            turned["image_noise"] = level * digits.IMAGE_NOISE
+        elif modality == "sound":
+            turned["babble_snr_db"] = digits.BABBLE_SNR_DB - 20 * level.clamp(min=1e-3).log10()
+        else:
+            turned["typo_rate"] = (level * digits.TYPO_RATE).clamp(max=1)
+    return turned
 
 
 def training_noise(count: int, generator: torch.Generator, dropout: float) -> dict[str, object]:
@@ -76,10 +90,8 @@ def training_noise(count: int, generator: torch.Generator, dropout: float) -> di
     failing = torch.rand(count, generator=generator) < dropout
     which = torch.randint(len(MODALITIES), (count,), generator=generator)
     absent = torch.rand(count, generator=generator) < 0.5
-    noise = {}
-    for modality, level in zip(MODALITIES, levels, strict=True):
-        noise |= dials(level, modality)
-    return {**noise, "noise_only": {m: failing & (which == i) & ~absent for i, m in enumerate(MODALITIES)},
+    return {**dials(dict(zip(MODALITIES, levels, strict=True))),
+            "noise_only": {m: failing & (which == i) & ~absent for i, m in enumerate(MODALITIES)},
             "missing": {m: failing & (which == i) & absent for i, m in enumerate(MODALITIES)}}
 
 
@@ -91,7 +103,7 @@ def inputs(seen: Mapping[str, Tensor]) -> list[Tensor]:
 class _Learner:
     """两个训练器共有的：取一批，定下随机数 / What both trainers share: drawing a batch, settling the random numbers."""
 
-    stream: str
+    stream = 0  # so that trainers of one seed which go on from one another draw different batches
 
     def __init__(self, steps: int, seed: int, batch: int, device: str | torch.device | None):
         for value, name, least in ((steps, "steps", 1), (seed, "seed", 0), (batch, "batch", 2)):
@@ -102,18 +114,13 @@ class _Learner:
 
     def reset(self) -> None:
         """从头再来，同样的随机数 / Start anew with the same random numbers."""
-        self.generator = torch.Generator().manual_seed(len(STREAMS) * self.seed + STREAMS[self.stream])
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(self.seed)  # the model is built on the CPU
+        self.generator = torch.Generator().manual_seed(2 * self.seed + self.stream)
+        with seeded(self.seed):
             optimizer = self._build()
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, optimizer.param_groups[0]["lr"], total_steps=self.steps + 1, pct_start=0.15,
-            cycle_momentum=False)
+        self.schedule = one_cycle(optimizer, self.steps, rise=25, fall=1e4)
 
     def _draw(self, dropout: float) -> dict[str, Tensor]:
-        checks.require(self.schedule.last_epoch < self.steps,
-                       f"这次训练只有 {self.steps} 步，已经走完；reset() 可以从头再来",
-                       f"this training has {self.steps} steps and all are done; reset() starts anew")
+        check_steps_left(self.schedule)
         noise = training_noise(self.batch, self.generator, dropout)
         indices = torch.randint(len(self.data.labels), (self.batch,), generator=self.generator)
         return self.data.observe(indices, self.generator, **noise)
@@ -130,7 +137,7 @@ class AloneTrainer(_Learner):
     def __init__(self, steps: int = ALONE_STEPS, seed: int = 0, batch: int = 256,
                  device: str | torch.device | None = None, start: "AloneTrainer | None" = None):
         self.start = start
-        self.stream = "alone" if start is None else "together"
+        self.stream = 0 if start is None else 1
         super().__init__(steps, seed, batch, device)
 
     def _build(self) -> torch.optim.Optimizer:
@@ -194,7 +201,7 @@ class DigitTrainer(_Learner):
     `trainer` is the `MultimodalFusionTrainer` of (3.5); `trainer.fuse(inputs(seen))` gives all named tensors.
     """
 
-    stream = "together"
+    stream = 1
 
     def __init__(self, alone: AloneTrainer, steps: int = TOGETHER_STEPS, seed: int = 0, batch: int = 256,
                  device: str | torch.device | None = None):
@@ -202,10 +209,9 @@ class DigitTrainer(_Learner):
         super().__init__(steps, seed, batch, device)
 
     def _build(self) -> torch.optim.Optimizer:
-        encoders = {m: copy.deepcopy(self.alone.models[m][0]) for m in MODALITIES}
+        encoders = [copy.deepcopy(self.alone.models[m][0]) for m in MODALITIES]
         model = MultimodalFusion([WIDTHS[m] for m in MODALITIES], FUSED)
-        self.trainer = MultimodalFusionTrainer(model, self.device, CLASSES, TOGETHER_RATE,
-                                               encoders=[encoders[m] for m in MODALITIES])
+        self.trainer = MultimodalFusionTrainer(model, self.device, CLASSES, TOGETHER_RATE, encoders=encoders)
         return self.trainer.optimizer
 
     def train_step(self, dropout: float = DROPOUT, pull: float = 0.02) -> dict[str, float]:
@@ -214,7 +220,7 @@ class DigitTrainer(_Learner):
         Raises: ValueError `dropout` 不在 0 到 1、`pull` 小于 0，或步数走完了 / if `dropout` is not from 0 to 1, `pull`
         is below 0, or all steps are done.
         """
-        checks.require(pull >= 0, f"pull 不能小于 0，收到 {pull}", f"pull may not be below 0, got {pull}")
+        checks.not_negative(pull, "pull")
         seen = self._draw(dropout)
         self.trainer.pull = pull
         losses = self.trainer.train_step(inputs(seen), seen["label"])
@@ -227,8 +233,17 @@ class DigitTrainer(_Learner):
 
     def weights(self, seen: Mapping[str, Tensor]) -> dict[str, list[float]]:
         """权重在这些样本上的平均 / The weights, averaged over these samples: "w", "alpha", "g", "pi"."""
-        out = self.trainer.fuse(inputs(seen))
-        return {name: out[name].mean(0).tolist() for name in ("w", "alpha", "g", "pi")}
+        return mean_weights(self.trainer.fuse(inputs(seen)))
+
+
+def mean_weights(out: Mapping[str, Tensor]) -> dict[str, list[float]]:
+    """`fuse` 给出的权重，对样本求平均 / The weights that `fuse` gives, averaged over the samples."""
+    return {name: out[name].mean(0).tolist() for name in ("w", "alpha", "g", "pi")}
+
+
+def projected(out: Mapping[str, Tensor]) -> list[Tensor]:
+    """`fuse` 给出的 f_1 … f_M / The f_1 … f_M that `fuse` gives."""
+    return [out[f"f_{i}"] for i in range(1, len(MODALITIES) + 1)]
 
 
 def accuracy(scores: Tensor, label: Tensor) -> float:
@@ -267,13 +282,11 @@ def one_sample(data: digits.Digits, clip: digits.Clip, levels: Mapping[str, floa
     generator = torch.Generator().manual_seed(1000 * clip.digit + clip.spoken)
     same = (data.labels == clip.digit).nonzero().squeeze(1)
     index = same[torch.randint(len(same), (1,), generator=generator)]
-    noise: dict[str, Tensor] = {}
-    for modality, level in levels.items():
-        noise |= dials(level, modality)
+    noise = {**DIALS, **dials(levels)}
     here = torch.ones(1, dtype=torch.bool)
-    seen = data.observe(index, generator, **{**DIALS, **noise}, noise_only=dict.fromkeys(noise_only, here),
+    seen = data.observe(index, generator, **noise, noise_only=dict.fromkeys(noise_only, here),
                         missing=dict.fromkeys(missing, here))
-    snr = -60.0 if "sound" in noise_only else float({**DIALS, **noise}["babble_snr_db"])  # at −60 dB no word is left
+    snr = -60.0 if "sound" in noise_only else float(noise["babble_snr_db"])  # at −60 dB no word is left
     heard = data.mixed(clip, generator, snr)
     if "sound" not in missing:
         power = digits.mel_power(heard)
@@ -319,10 +332,8 @@ def good_and_bad_days(count: int, shared: bool, seed: int = 0) -> dict[str, Tens
     itself the noise is distributed alike.
     """
     bad = torch.rand(1 if shared else len(MODALITIES), count, generator=torch.Generator().manual_seed(seed)) < 0.5
-    noise: dict[str, Tensor] = {}
-    for modality, rows in zip(MODALITIES, bad.expand(len(MODALITIES), -1), strict=True):
-        noise |= dials(torch.where(rows, 2.2, 0.3), modality)
-    return noise
+    levels = torch.where(bad, 2.2, 0.3).expand(len(MODALITIES), -1)
+    return dials(dict(zip(MODALITIES, levels, strict=True)))
 
 
 NOISY = {"clean": {}, **{f"noise_only {m}": {"noise_only": m} for m in MODALITIES}}
@@ -341,13 +352,19 @@ def examine(trainer: DigitTrainer, data: digits.Digits, times: int = 4,
     results: dict[str, dict] = {}
     for name, noise in conditions.items():
         seen = observe_all(data, times, **noise)
-        results[name] = {**trainer.evaluate(seen), **trainer.weights(seen)}
         out = trainer.trainer.fuse(inputs(seen))
-        features = [out[f"f_{i}"] for i in range(1, len(MODALITIES) + 1)]
+        results[name] = {method: accuracy(trainer.trainer.head(out[method]), seen["label"])
+                         for method in (*CANDIDATES, "f")} | mean_weights(out)
         for key in ("alpha", "g"):
-            fused = weighted_sum(torch.tensor(results["clean"][key]).to(features[0]), features)
-            results[name][f"{key} frozen"] = accuracy(trainer.trainer.head(fused), seen["label"])
+            results[name][f"{key} frozen"] = accuracy_of(trainer.trainer, out, seen["label"], results["clean"][key])
     return results
+
+
+def accuracy_of(trainer: MultimodalFusionTrainer, out: Mapping[str, Tensor], label: Tensor,
+                w: Sequence[float]) -> float:
+    """用给定的权重 w 相加的正确率 / The accuracy of adding with given weights w; `out` is what `fuse` gives."""
+    features = projected(out)
+    return accuracy(trainer.head(weighted_sum(torch.tensor(w).to(features[0]), features)), label)
 
 
 def train_and_test(seed: int, alone_steps: int = ALONE_STEPS, together_steps: int = TOGETHER_STEPS) -> dict[str, dict]:
@@ -369,28 +386,24 @@ def train_and_test(seed: int, alone_steps: int = ALONE_STEPS, together_steps: in
       with bad days apart, and shared |
     """
     train, validation, test = (digits.load(role) for role in digits.ROLES)
-    alone = AloneTrainer(alone_steps, seed, device="cpu")
-    warned = AloneTrainer(together_steps, seed, device="cpu", start=alone)
-    _finish(alone)
-    warned.reset()  # it starts from what has been learned by now
-    _finish(warned, dropout=DROPOUT)
+    alone = _finish(AloneTrainer(alone_steps, seed, device="cpu"))
+    warned = _finish(AloneTrainer(together_steps, seed, device="cpu", start=alone), dropout=DROPOUT)
     trained = {}
     for name, steps, values in (("with", together_steps, {}), ("without", together_steps, {"dropout": 0.0}),
                                 ("free", together_steps // 2, {"pull": 0.0})):
         trained[name] = _finish(DigitTrainer(alone, steps, seed, device="cpu"), **values)
-    clean, homework = observe_all(test, 2), observe_all(train)
+    noisy = {condition: observe_all(test, 2, **noise) for condition, noise in NOISY.items()}
+    clean, homework = noisy["clean"], observe_all(train)
     result = {"alone": alone.evaluate(clean), "homework": alone.evaluate(homework),
               **{name: examine(trained[name], test) for name in ("with", "without")}}
     for name, key in (("with", "pulled"), ("free", "free")):
         result[key] = {"pi": trained[name].weights(clean)["pi"], "f": trained[name].evaluate(clean)["f"]}
+    sure = result["sure"] = {}
     for name, models in (("product", alone), ("warned", warned)):
-        result[name] = {}
-        for condition, noise in NOISY.items():
-            seen = observe_all(test, 2, **noise)
-            result[name][condition] = accuracy(product_rule(models.decisions(seen)), seen["label"])
-    babble = observe_all(test, 2, noise_only="sound")
-    result["sure"] = {name: models.decisions(babble)[1].amax(1).mean().item()
-                      for name, models in (("product", alone), ("warned", warned))}
+        decisions = {condition: models.decisions(seen) for condition, seen in noisy.items()}
+        result[name] = {condition: accuracy(product_rule(p), noisy[condition]["label"])
+                        for condition, p in decisions.items()}
+        sure[name] = decisions["noise_only sound"][MODALITIES.index("sound")].amax(1).mean().item()
     result["noisy w"] = {}
     for modality in MODALITIES:
         seen = observe_all(validation, 4, noise_only=modality)

@@ -25,8 +25,8 @@ from mmcore.applications.retrieval import training_pictures
 from mmcore.data import emoji
 from mmcore.data.augment import augment
 from mmcore.encoders import TEXT_MODELS
-from mmcore.ranking import retrieval_scores
-from mmcore.training import choose_device, evaluating
+from mmcore.ranking import mutual_scores
+from mmcore.training import check_steps_left, choose_device, evaluating, one_cycle, seeded
 from mmcore.vision_language import LANGUAGES, VisualLanguageModel
 from mmcore.vision_language_training import VLMTrainer
 
@@ -221,16 +221,13 @@ class NamingTrainer:
         """新的模型，新的优化器，同样的随机数 / A new model, a new optimiser, the same random numbers."""
         names = self.task.names
         texts = [*self.task.hints, *names]
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(self.seed)  # the model is built on the CPU
+        with seeded(self.seed):
             tiny = text.build_tokenizer(texts) if self.model_name in TEXT_MODELS else None
             self.model = VisualLanguageModel(len(self.task.classes), FEATURE_DIM, self.backbone, self.model_name,
                                              self.weights, HIDDEN_DIM, tiny, text.build_tokenizer(names))
         self.generator = torch.Generator().manual_seed(self.seed)
         self.trainer = VLMTrainer(self.model, self.device, tau=TAU, lr=self.lr, weight_decay=0.3)
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.trainer.optimizer, self.lr, total_steps=self.steps + 1, pct_start=0.15, div_factor=10,
-            final_div_factor=1000, cycle_momentum=False)
+        self.schedule = one_cycle(self.trainer.optimizer, self.steps)
         self.tokens = self.model.text_encoder.tokenize(texts)  # row hint, then row H + language · C + concept
         self.name_ids = _name_ids(self.model, self.task)
 
@@ -262,9 +259,7 @@ class NamingTrainer:
         stays as it was.
         """
         self.trainer.tune(alpha, beta, gamma, tau)
-        checks.require(self.schedule.last_epoch < self.steps,
-                       f"这次训练只有 {self.steps} 步，已经走完；reset() 可以从头再来",
-                       f"this training has {self.steps} steps and all are done; reset() starts anew")
+        check_steps_left(self.schedule)
         losses = self.trainer.train_step(**self.draw())
         self.schedule.step()
         return losses
@@ -310,8 +305,7 @@ def retrieve(model: VisualLanguageModel, task: Task, artist: str) -> float:
         f_v, _ = _features(model, task, artist)
         tokens = {name: ids.to(model.device) for name, ids in model.text_encoder.tokenize(task.names).items()}
         v, t = model.retrieval_head_v(f_v), model.retrieval_head_t(model.text_encoder(**tokens))
-    found = [retrieval_scores(S)["r@1"] for names in t.chunk(len(LANGUAGES))
-             for S in (cosine_similarity(v, names), cosine_similarity(names, v))]
+    found = [mutual_scores(cosine_similarity(v, names))["r@1"] for names in t.chunk(len(LANGUAGES))]
     return sum(found) / len(found)
 
 

@@ -17,8 +17,16 @@ from mmcore.alignment import contrastive_loss, cosine_similarity
 from mmcore.data import emoji
 from mmcore.data.augment import augment
 from mmcore.encoders import TextEncoder, VisualEncoder
-from mmcore.ranking import retrieval_scores
-from mmcore.training import choose_device, evaluating, make_optimizer, optimize
+from mmcore.ranking import mutual_scores, retrieval_scores
+from mmcore.training import (
+    check_steps_left,
+    choose_device,
+    evaluating,
+    make_optimizer,
+    one_cycle,
+    optimize,
+    seeded,
+)
 
 LANGUAGES = ("zh", "en")
 WAYS = ("image→text", "text→image")
@@ -103,14 +111,11 @@ class RetrievalTrainer:
 
     def reset(self) -> None:
         """新的模型，新的优化器，同样的随机数 / A new model, a new optimiser, the same random numbers."""
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(self.seed)  # the model is built on the CPU
+        with seeded(self.seed):
             self.model = RetrievalModel(tokenizer=self.tokenizer).to(self.device)
         self.generator = torch.Generator().manual_seed(self.seed)
         self.optimizer = make_optimizer(self.model, lr=LEARNING_RATE, weight_decay=0.3)
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimizer, LEARNING_RATE, total_steps=self.steps + 1, pct_start=0.15, div_factor=10,
-            final_div_factor=1000, cycle_momentum=False)
+        self.schedule = one_cycle(self.optimizer, self.steps)
         self.tokens = self.model.text_encoder.tokenize(self.names)  # row language · C + concept
 
     def train_step(self, tau: float = TAU) -> dict[str, float]:
@@ -120,9 +125,7 @@ class RetrievalTrainer:
         finite. In both cases the model stays as it was.
         """
         checks.positive(tau, "tau")
-        done = self.schedule.last_epoch
-        checks.require(done < self.steps, f"这次训练只有 {self.steps} 步，已经走完；reset() 可以从头再来",
-                       f"this training has {self.steps} steps and all are done; reset() starts anew")
+        check_steps_left(self.schedule)
         artists, count = self.pictures.shape[:2]
         concept = torch.randperm(count, generator=self.generator)[:self.batch]
         artist = torch.randint(artists, concept.shape, generator=self.generator)
@@ -259,4 +262,4 @@ def take_exams(model: RetrievalModel, data: emoji.Emoji) -> dict[str, float]:
             "shift": mean_recall(evaluate(model, data, other_style)),
             **{tongue: sum(new_names[way, tongue]["r@1"] for way in WAYS) / len(WAYS) for tongue in LANGUAGES},
             "pictures": retrieval_scores(cosine_similarity(f_test, f_known))["r@1"],
-            "languages": (retrieval_scores(S)["r@1"] + retrieval_scores(S.T)["r@1"]) / 2}
+            "languages": mutual_scores(S)["r@1"]}

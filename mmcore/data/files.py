@@ -26,6 +26,24 @@ def read(folder: Path, version: int, builder: str) -> tuple[dict, dict[str, byte
     return manifest, {name: _bytes(folder / name, digest, builder) for name, digest in manifest["sha256"].items()}
 
 
+def write(folder: Path, manifest: dict, content: dict[str, bytes], others: dict[str, bytes] | None = None) -> None:
+    """写出数据文件和清单，并说出各有多大 / Write data files and their manifest, and say how large each is.
+
+    清单最后加上 `content` 里每个文件的 SHA-256；`others`（如许可证文本）也写出，但不列入。
+
+    The manifest ends with the SHA-256 of every file in `content`; `others` (texts of licences, say) are written too,
+    and not listed.
+    """
+    sums = {name: hashlib.sha256(data).hexdigest() for name, data in content.items()}
+    listing = json.dumps({**manifest, "sha256": sums}, ensure_ascii=False, indent=1) + "\n"
+    everything = {**content, "manifest.json": listing.encode(), **(others or {})}
+    for name, data in everything.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        print(f"{name:28} {len(data):8d}")
+
+
 def _manifest(path: Path, version: int, builder: str) -> dict:
     try:
         manifest = json.loads(_bytes(path, None, builder))

@@ -25,7 +25,7 @@ from ..checks import require, whole
 from .axes import STYLES, encode
 from .bars import shade
 from .fonts import FAMILY, use_chinese
-from .output import Drawn, Text, bilingual, data_uri, plain, title_html, width
+from .output import Drawn, Text, bilingual, data_uri, pair, plain, title_html, width
 
 SHARPNESS = 1.5  # pixels drawn for each pixel of the page
 PALETTE = [colour for colour, _ in STYLES] + ["#4BA3D9", "#8B4513"]
@@ -67,8 +67,8 @@ def scatter(points: Any, labels: Sequence[int], names: Sequence[Text], title: Te
     png = _draw_points(_on_page(xy, size, limits), labels, marks, shades, pairs, letters, size)
 
     title_text = title or ("散点图", "scatter plot")
-    listed = [", ".join(name if isinstance(name, str) else name[k] for name in names) for k in (0, 1)]
-    zh, en = (title_text, title_text) if isinstance(title_text, str) else title_text
+    listed = [", ".join(pair(name)[k] for name in names) for k in (0, 1)]
+    zh, en = pair(title_text)
     alt = f"{zh}：{n} 个点，{kinds} 类（{listed[0]}） / {en}: {n} points of {kinds} classes ({listed[1]})"
     key = "" if letters else _key_html(zip(marks, shades, names, strict=True))
     html = (f'<div class="mm mm-scatter" style="max-width:{size[0]}px">{title_html(title)}{key}'
@@ -103,7 +103,7 @@ def picture(matrix: Any, title: Text | None = None, size: int = 360, rows: Seque
     shown = (round(x.shape[1] * cell), round(x.shape[0] * cell))
 
     title_text = title or ("矩阵", "matrix")
-    zh, en = (title_text, title_text) if isinstance(title_text, str) else title_text
+    zh, en = pair(title_text)
     alt = (f"{zh}：{len(x)} 行 {x.shape[1]} 列，从 {x.min():.2g} 到 {x.max():.2g} / "
            f"{en}: {len(x)} rows and {x.shape[1]} columns, from {x.min():.2g} to {x.max():.2g}")
     upright = columns is not None and max(9 * width(plain(name)) for name in columns) > cell

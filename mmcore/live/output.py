@@ -37,6 +37,11 @@ def reason(error: Exception) -> str:
     return bilingual((zh, en), "div") if slash else escape(zh)
 
 
+def pair(text: Text) -> Name:
+    """（中文, English）；一个字符串两种语言共用 / (Chinese, English); one string serves both languages."""
+    return (text, text) if isinstance(text, str) else text
+
+
 def plain(text: Text) -> str:
     return text if isinstance(text, str) else f"{text[0]} / {text[1]}"
 

@@ -5,6 +5,7 @@ stored       what can be seen in a notebook as committed, without running it
 fresh        one run in a fresh kernel with the network cut, then every widget moved
 kernel_side  the two files that run inside that kernel
 lab          JupyterLab in a headless Chromium
+devices      what stands in for a device that this machine lacks
 """
 
 from pathlib import Path

@@ -25,7 +25,7 @@ from mmcore.data.digits.sound import BABBLE_WINDOW, FRAMES, MELS, babble_at, mel
 from mmcore.data.digits.writing import Alphabet, Form, decode, encode, scribble, with_typos
 
 __all__ = ["BABBLE_SNR_DB", "IMAGE_NOISE", "MODALITIES", "ROLES", "TYPO_RATE", "Clip", "Digits", "Form", "Voice",
-           "decode", "load", "mel_power", "sound_feature", "to_wav"]
+           "decode", "load", "mel_power", "sound_feature", "to_pixels", "to_wav"]
 
 ASSETS = Path(__file__).parent / "assets"
 VERSION = 1  # of the files in assets
@@ -199,6 +199,20 @@ def load(role: str = "train", folder: Path | str = ASSETS) -> Digits:
     """
     checks.one_of(role, "role", ROLES)
     return _read(Path(folder))[role]
+
+
+def to_pixels(image: Tensor, magnify: int = 12) -> Tensor:
+    """一幅图，供人看：黑墨白纸 / A picture for people, black ink on white paper.
+
+    (1, 8, 8) → uint8 (8 · magnify, 8 · magnify)
+
+    噪声会使墨迹超出 0 到 1，超出的部分截去。
+
+    Noise takes ink beyond 0 to 1; what is beyond is cut off.
+    """
+    checks.whole(magnify, "magnify")
+    paper = (255 * (1 - image.squeeze(0))).clamp(0, 255).byte()
+    return paper.repeat_interleave(magnify, 0).repeat_interleave(magnify, 1)
 
 
 @cache

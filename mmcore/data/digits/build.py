@@ -9,7 +9,6 @@ The handwriting is scikit-learn's, the sound is spoken by espeak-ng 1.51:
     python -m mmcore.data.digits.build
 """
 
-import hashlib
 import io
 import itertools
 import json
@@ -24,6 +23,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from mmcore.data import files
 from mmcore.data.digits import ASSETS, ROLES, VERSION
 from mmcore.data.digits.sound import BABBLE_WINDOW, FRAMES, MELS, RATE, mel_power
 from mmcore.data.digits.writing import BYTES
@@ -217,7 +217,7 @@ def main() -> None:
     spoken = recordings(people)
     at = list(itertools.product(range(10), people, WORDS, range(len(TAKES))))
     heard = [i for i, (_, voice, _, take) in enumerate(at) if voice["variant"] in CLIP_VOICES and take == 0]
-    files = {
+    content = {
         "pictures.png": drawn,
         "recordings.png": page(np.stack([mel_bytes(sound) for sound in spoken]), 2 * len(people)),
         "clips.wav": wav(spoken[heard]),
@@ -233,13 +233,8 @@ def main() -> None:
         "clips": [{"digit": digit, "language": language, "voice": voice["name"],
                    "recording": len(TAKES) * list(WORDS).index(language) + take}
                   for digit, voice, language, take in (at[i] for i in heard)],
-        "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
     }
-    files["manifest.json"] = (json.dumps(manifest, ensure_ascii=False, indent=1) + "\n").encode()
-    ASSETS.mkdir(exist_ok=True)
-    for name, data in files.items():
-        (ASSETS / name).write_bytes(data)
-        print(f"{name:24} {len(data):8d}")
+    files.write(ASSETS, manifest, content)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ Draws every atlas from public npm packages and writes the table of concepts, the
     python -m mmcore.data.emoji.build node_modules
 """
 
-import hashlib
 import io
 import itertools
 import json
@@ -26,6 +25,7 @@ import numpy as np
 import resvg_py
 from PIL import Image
 
+from mmcore.data import files
 from mmcore.data.emoji import ASSETS, VERSION
 
 SIZE, COLUMNS = 32, 32
@@ -160,29 +160,21 @@ def main(npm: Path) -> None:
             concepts.append(entry)
     choose_subsets(concepts)
 
-    ASSETS.mkdir(exist_ok=True)
-    files, artists = {}, {}
+    content, artists = {}, {}
     for artist, (package, title, role) in ARTISTS.items():
-        files[f"{artist}.png"] = atlas(concepts, artist, drawings[artist])
+        content[f"{artist}.png"] = atlas(concepts, artist, drawings[artist])
         d = drawings[artist]
         artists[artist] = {"title": title, "role": role, "author": d.info["author"]["name"],
                            "license": d.info["license"]["spdx"], "package": f"@iconify-json/{package} {d.version}"}
     keys = ("code", "char", "group", "subgroup", "subset", "names", "keywords", "drawn_by")
     lines = (json.dumps({k: c[k] for k in keys if k in c}, ensure_ascii=False) for c in concepts)
-    files["concepts.json"] = ("[\n" + ",\n".join(lines) + "\n]\n").encode()
-    sums = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-    files["manifest.json"] = json.dumps({"version": VERSION, "size": SIZE, "columns": COLUMNS, "artists": artists,
-                                         "sha256": sums}, indent=1, ensure_ascii=False).encode() + b"\n"
+    content["concepts.json"] = ("[\n" + ",\n".join(lines) + "\n]\n").encode()
+    licences = {"licenses/MIT-emojibase.txt": (npm / "emojibase-data" / "LICENSE").read_bytes()}
     texts = read(npm / "spdx-license-list" / "spdx-full.json")
     for spdx in sorted({a["license"] for a in artists.values()} | {"Unicode-3.0"}):
         text = texts[spdx]["licenseText"].replace("<year> <copyright holders>", "Microsoft Corporation")  # the MIT set
-        files[f"licenses/{spdx}.txt"] = text.strip().encode() + b"\n"
-    files["licenses/MIT-emojibase.txt"] = (npm / "emojibase-data" / "LICENSE").read_bytes()
-    (ASSETS / "licenses").mkdir(exist_ok=True)
-    for name, data in files.items():
-        (ASSETS / name).write_bytes(data)
-    for name in sorted(files):
-        print(f"{name:28} {len(files[name]):8d}")
+        licences[f"licenses/{spdx}.txt"] = text.strip().encode() + b"\n"
+    files.write(ASSETS, {"version": VERSION, "size": SIZE, "columns": COLUMNS, "artists": artists}, content, licences)
     print({s: sum(c.get("subset") == s for c in concepts) for s in ("classroom", "held-out", None)})
 
 

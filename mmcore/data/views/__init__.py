@@ -81,6 +81,15 @@ def load(subset: str = "classroom", folder: Path | str = ASSETS) -> Views:
                     for part in ("pictures", "names", "drawn")})
 
 
+def draw_artists(drawn: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """每个概念抽 `count` 位画过它的作者 / `count` artists for each concept, among those who drew it.
+
+    (A, N) bool → (`count`, N)，每列互不相同，只要画过的够多 / no two alike in a column where enough of them drew it.
+    """
+    lot = torch.rand(drawn.shape, generator=generator).masked_fill(~drawn, -1.0)
+    return lot.topk(count, dim=0).indices
+
+
 @cache
 def _read(folder: Path) -> tuple[Views, dict[str, list[int]]]:
     manifest, data = files.read(folder, VERSION, "mmcore.data.views.build")

@@ -8,9 +8,7 @@ thread, about seven minutes:
     python -m mmcore.data.views.build
 """
 
-import hashlib
 import io
-import json
 from collections.abc import Callable
 
 import torch
@@ -20,11 +18,11 @@ from torch import Tensor, nn
 
 from mmcore import text
 from mmcore.alignment import contrastive_loss
-from mmcore.data import emoji
+from mmcore.data import emoji, files
 from mmcore.data.augment import augment
-from mmcore.data.views import ARTISTS, ASSETS, LANGUAGES, VERSION
+from mmcore.data.views import ARTISTS, ASSETS, LANGUAGES, VERSION, draw_artists
 from mmcore.encoders import TextEncoder, VisualEncoder
-from mmcore.training import evaluating, make_optimizer, optimize
+from mmcore.training import evaluating, make_optimizer, one_cycle, optimize
 
 SEED = 0
 WIDTH = 128  # of the features
@@ -47,8 +45,7 @@ class Apart(nn.Module):
 
 def train(model: Apart, steps: int, lr: float, weight_decay: float, loss: Callable[[], Tensor]) -> None:
     optimizer = make_optimizer(model, lr, weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps + 1, pct_start=0.15, div_factor=10,
-                                                   final_div_factor=1000, cycle_momentum=False)
+    schedule = one_cycle(optimizer, steps)
     for step in range(steps):
         model.train()
         L = optimize(model, optimizer, loss)
@@ -68,8 +65,7 @@ def picture_features(data: emoji.Emoji) -> dict[str, Tensor]:
 
     def loss() -> Tensor:
         concept = torch.randperm(drawn.shape[1], generator=generator)[:192]
-        lot = torch.rand(len(artists), len(concept), generator=generator).masked_fill(~drawn[:, concept], -1.0)
-        two = lot.topk(2, dim=0).indices.flatten()
+        two = draw_artists(drawn[:, concept], 2, generator).flatten()
         z = model.head(model.features(augment(drawings[two, concept.repeat(2)] / 255, generator)))
         return contrastive_loss(*z.chunk(2), TAU)
 
@@ -136,14 +132,8 @@ def main() -> None:
     data = emoji.load("all")
     views = {"names": name_features(data), "pictures": picture_features(data)}
     scales = {kind: max(float(x.max()) for x in found.values()) / 255 for kind, found in views.items()}
-    files = {f"{name}.png": page(x, scales[kind]) for kind, found in views.items() for name, x in found.items()}
-    manifest = {"version": VERSION, "scales": scales, "validation": validation_concepts(data),
-                "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}}
-    files["manifest.json"] = (json.dumps(manifest, ensure_ascii=False, indent=1) + "\n").encode()
-    ASSETS.mkdir(exist_ok=True)
-    for name, content in files.items():
-        (ASSETS / name).write_bytes(content)
-        print(f"{name:16} {len(content):8d}")
+    content = {f"{name}.png": page(x, scales[kind]) for kind, found in views.items() for name, x in found.items()}
+    files.write(ASSETS, {"version": VERSION, "scales": scales, "validation": validation_concepts(data)}, content)
 
 
 if __name__ == "__main__":
