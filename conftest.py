@@ -4,8 +4,12 @@ This file lies at the root because pytest must read it for notebooks/ as well as
 """
 
 import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parent
 sys.path.insert(0, str(ROOT / "tests"))  # so that `harness` can be imported before any test is collected
@@ -17,6 +21,9 @@ os.environ.update(
     PYDEVD_DISABLE_FILE_VALIDATION="1", PYTHONUTF8="1",
 )  # fmt: skip
 os.environ.pop("JPY_SESSION_NAME", None)
+# Each lesson runs three times (nbval, a fresh kernel, a browser); what it trains in the background is trained once.
+RESULTS = None if "MM_RESULTS" in os.environ else tempfile.mkdtemp(prefix="mm-results-")
+os.environ.setdefault("MM_RESULTS", RESULTS or "")
 
 
 def pytest_configure(config):
@@ -28,6 +35,19 @@ def pytest_configure(config):
         from harness import front_end
 
         front_end.install()
+
+
+def pytest_unconfigure(config):
+    if RESULTS:
+        shutil.rmtree(RESULTS, ignore_errors=True)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """One lesson in one kernel or browser is one piece of work, and so is each other file of tests."""
+    for item in items:
+        lesson = getattr(item, "callspec", None) and item.callspec.params.get("notebook")
+        item.add_marker(pytest.mark.xdist_group(f"{item.path.name} {lesson.stem if lesson else ''}"))
 
 
 def pytest_collection_finish(session):

@@ -3,10 +3,12 @@
 import asyncio
 import gc
 import os
+import tempfile
 import time
 
 import pytest
 
+from mmcore import background
 from mmcore.background import Background
 
 
@@ -42,6 +44,51 @@ def test_a_cell_run_again_ends_the_first_processes() -> None:
 def test_two_run_at_a_time_and_give_way_to_the_foreground() -> None:
     assert len(set(asyncio.run(Background(os.getpid, [()] * 4).results()))) == 2
     assert asyncio.run(Background(os.nice, [(0,)]).results())[0] > os.nice(0)
+
+
+def test_the_first_results_do_not_wait_for_the_rest() -> None:
+    work = Background(_slowly, [(0, 1.0), (0, 2.0), (60, 3.0)])
+    assert asyncio.run(work.results(2)) == [1.0, 2.0]
+    for wrong, says in ((0, "first"), (4, "first may be at most 3, got 4")):
+        with pytest.raises(ValueError, match=says):
+            asyncio.run(work.results(wrong))
+
+
+def _slowly(seconds: float, result: object) -> object:
+    time.sleep(seconds)
+    return result
+
+
+def _note(folder: str, result: object) -> object:
+    """Leave a trace of having run."""
+    tempfile.mkstemp(dir=folder)
+    return {"as": result}
+
+
+def test_the_tests_run_the_same_thing_once(tmp_path, monkeypatch) -> None:
+    kept, traces = tmp_path / "kept", tmp_path / "traces"
+    kept.mkdir()
+    traces.mkdir()
+    monkeypatch.setenv("MM_RESULTS", str(kept))
+    runs = [(str(traces), 0.1), (str(traces), "猫")]
+    for _ in range(2):
+        assert asyncio.run(Background(_note, runs).results()) == [{"as": 0.1}, {"as": "猫"}]
+    assert len(list(traces.iterdir())) == 2
+
+
+@pytest.mark.parametrize(("result", "kept"), [(0.1, True), ({"a": [1, None]}, True), ((1, 2), False), ({1: 2}, False),
+                                              ({1, 2}, False), (float("nan"), False)])
+def test_a_result_is_kept_only_if_it_is_read_back_as_it_was(tmp_path, monkeypatch, result, kept) -> None:
+    monkeypatch.setenv("MM_RESULTS", str(tmp_path))
+    background._keep(background._place(divmod, (7, 2)), result)
+    assert len(list(tmp_path.iterdir())) == kept
+    assert background._place(divmod, (7, 2)).is_file() == kept
+    assert not background._place(divmod, (7, 3)).is_file()
+    assert not background._place(pow, (7, 2)).is_file()
+    monkeypatch.setattr(background, "_code", lambda: "another version")
+    assert not background._place(divmod, (7, 2)).is_file()
+    monkeypatch.delenv("MM_RESULTS")
+    assert background._place(divmod, (7, 2)) is None
 
 
 def test_nothing_to_do_is_refused() -> None:
