@@ -1,0 +1,125 @@
+"""把学到的留下来，以后接着用 / Keep what was learned and come back to it.
+
+文件是 safetensors：只有数和文字，读它不会运行任何代码。先写到一旁，写完了才换上去，所以断电或磁盘满了也不会毁掉旧的。
+
+The file is safetensors: numbers and text alone, and reading it runs no code. It is written aside and takes its place
+only when complete, so that neither a power cut nor a full disk destroys an older one.
+"""
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+from torch import Tensor, nn
+
+from mmcore import checks
+
+FORMAT, VERSION = "mmcore checkpoint", 1
+
+
+def save(model: nn.Module, path: str | Path, about: Mapping[str, object] | None = None) -> Path:
+    """存下模型学到的一切 / Save all that a model has learned; returns the path.
+
+    存参数和缓冲，不存优化器：回来是为了用，不是为了续走半步。`about` 是随手记的话（步数、成绩……），`load` 会还给你；
+    它要能写成 JSON。
+
+    Parameters and buffers are saved, the optimiser is not: one comes back to use the model, not to go on in
+    mid-stride. `about` is whatever is worth noting (steps, scores …), and `load` gives it back; it must fit into JSON.
+
+    Raises: TypeError / ValueError 模型不是模块、没有可存的东西、含有 NaN 或无穷，或 `about` 写不成 JSON / if the model
+    is no module, has nothing to save or holds NaN or infinity, or if `about` does not fit into JSON; OSError 写不进去
+    （只读、磁盘满了……）/ if it cannot be written (read-only, disk full …). In all cases an older file stays as it was.
+    """
+    state = _state(model)
+    checks.require(bool(state), "这个模型没有参数，没有可存的", "this model has no parameters, nothing to save")
+    for name, x in state.items():
+        checks.require(not x.is_floating_point() or bool(torch.isfinite(x).all()),
+                       f"{name} 里有 NaN 或无穷，没有保存；请先重置或载入好的",
+                       f"{name} holds NaN or infinity and was not saved; reset the model or load a good one first")
+    try:
+        noted = json.dumps(dict(about or {}), ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"about 需要能写成 JSON：{error} / about must fit into JSON: {error}") from None
+    header = {"format": FORMAT, "version": str(VERSION), "model": type(model).__name__, "about": noted}
+    content = to_bytes({name: x.detach().cpu().clone().contiguous() for name, x in state.items()}, header)
+    path = Path(path)
+    try:
+        _replace(path, content)
+    except OSError as error:
+        why = error.strerror or str(error)
+        zh = f"写不进 {path.name}（{why}），没有改变任何东西；请换一个文件夹或腾出空间"
+        en = f"cannot write {path.name} ({why}), nothing has changed; choose another folder or make room"
+        raise OSError(error.errno, f"{zh} / {en}") from None
+    return path
+
+
+def load(model: nn.Module, path: str | Path) -> dict[str, object]:
+    """把存下的放回同样的模型 / Put what was saved back into a model of the same build.
+
+    名字、形状、类型都对上了才动模型。返回 `about`。
+
+    The model is touched only after names, shapes and types have all been found to fit. Returns the `about`.
+
+    Raises: TypeError 模型不是模块 / if the model is no module; FileNotFoundError 没有这个文件 / if there is no such
+    file; ValueError 不是这里存的、损坏了、版本不同，或是另一种模型 / if the file was not saved here, is damaged, of
+    another version, or of another model.
+    """
+    own = _state(model)
+    path = Path(path)
+    checks.require(path.is_file(), f"没有 {path.name} 这个文件；请先 save，或检查文件夹",
+                   f"there is no file {path.name}; save first, or check the folder", FileNotFoundError)
+    header, saved = _read(path)
+    kind = header["model"]
+    checks.require(kind == type(model).__name__, f"{path.name} 存的是 {kind}，这里是 {type(model).__name__}",
+                   f"{path.name} holds a {kind}, this is a {type(model).__name__}")
+    for names, zh, en in ((own.keys() - saved.keys(), "文件里缺少", "the file lacks"),
+                          (saved.keys() - own.keys(), "模型里没有", "the model lacks")):
+        checks.require(not names, f"{zh} {', '.join(sorted(names)[:3])}（共 {len(names)} 个）；请按当时的参数建模型",
+                       f"{en} {', '.join(sorted(names)[:3])} ({len(names)} in all); build the model as it was then")
+    for name, x in own.items():
+        came, wanted = (f"{checks.shape_of(t)} {t.dtype}" for t in (saved[name], x))
+        checks.require(came == wanted, f"{name} 需要 {wanted}，文件里是 {came}；请按当时的参数建模型",
+                       f"{name} must be {wanted}, the file has {came}; build the model as it was then")
+    model.load_state_dict(saved)
+    return json.loads(header["about"])
+
+
+def _state(model: nn.Module) -> dict[str, Tensor]:
+    checks.require(isinstance(model, nn.Module), f"model 需要是 nn.Module，收到 {type(model).__name__}",
+                   f"model must be an nn.Module, got {type(model).__name__}", TypeError)
+    return model.state_dict()
+
+
+def _replace(path: Path, content: bytes) -> None:
+    handle, aside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(aside)
+        raise
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            saved = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no dict)
+    except SafetensorError:
+        header, saved = {}, {}
+    checks.require(header.get("format") == FORMAT and {"version", "model", "about"} <= header.keys(),
+                   f"{path.name} 不是 mmcore 存下的文件，或已损坏；没有载入任何东西",
+                   f"{path.name} was not saved by mmcore or is damaged; nothing has been loaded")
+    checks.require(header["version"] == str(VERSION), f"{path.name} 需要是版本 {VERSION}，收到 {header['version']}",
+                   f"{path.name} must be version {VERSION}, got {header['version']}")
+    return header, saved
