@@ -174,6 +174,25 @@ def test_a_slider_acts_on_the_very_next_step():
     assert run.values == {"lr": 0.3}
 
 
+def test_a_run_is_undisturbed_only_if_it_made_every_step_with_its_sliders_where_they_were():
+    def step(rate):
+        if run.i == 2:
+            slider.value = move
+        return {"loss": rate}
+
+    slider, move = live.slider("速率", "rate", 0.5, 0.0, 1.0), 0.5
+    run = live.Training(step, 4, [live.Plot("损失", "loss", {"loss": ("损失", "loss")})], {"rate": slider})
+    assert not run.undisturbed
+    run.finish()
+    assert run.undisturbed
+    move = 0.75
+    run.start()
+    assert not run.undisturbed
+    slider.value = move = 0.5
+    run.start()
+    assert run.undisturbed
+
+
 def test_a_slider_moved_on_another_thread_acts_and_touches_nothing_else(watched):
     model, control = Model(), live.slider("学习率", "learning rate", 0.1, 0.0, 0.5, step=0.05)
 

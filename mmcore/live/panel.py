@@ -89,6 +89,7 @@ class Training:
         self._wake, self._settled = asyncio.Event(), asyncio.Event()
         self._waiting, self._told = False, ""
         self._used: Record = {}
+        self._planned, self._moved = self.values, False
         self._drawn_at, self._draw_cost = 0.0, 0.0
         self._build_panel()
 
@@ -107,6 +108,14 @@ class Training:
     @property
     def done(self) -> bool:
         return self.i >= self.steps and not self._evaluation_due() and not self._view_due()
+
+    @property
+    def undisturbed(self) -> bool:
+        """走完了每一步，滑块没动过 / Every step was made, and no slider stood elsewhere than at the beginning.
+
+        说“这次训练会怎样”，只对没人动过的训练成立 / What a lesson claims of a training holds if nobody changed it.
+        """
+        return self.done and not self._moved
 
     def start(self) -> None:
         """显示面板并从头训练 / Show the panel and train from the beginning."""
@@ -194,6 +203,7 @@ class Training:
         self.curves.clear()
         self._settled.clear()
         self._reset_asked, self._wish, self._told = False, "run", ""
+        self._moved = False
         if self._rebuild is not None:
             self._rebuild()
         self._started, self._state = True, "ready"
@@ -221,6 +231,7 @@ class Training:
             self._viewed_at, self._viewed_time = self.i, time.perf_counter()
         else:
             values = self.values
+            self._moved = self._moved or values != self._planned
             if values != self._used:
                 self._show_used(values)  # before the step, so that it is on its way while the step is made
             record = _record(self._step(**values), "step")
