@@ -9,8 +9,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parent
 sys.path.insert(0, str(ROOT / "tests"))  # so that `harness` can be imported before any test is collected
 
@@ -40,14 +38,6 @@ def pytest_configure(config):
 def pytest_unconfigure(config):
     if RESULTS:
         shutil.rmtree(RESULTS, ignore_errors=True)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """One lesson in one kernel or browser is one piece of work, and so is each other file of tests."""
-    for item in items:
-        lesson = getattr(item, "callspec", None) and item.callspec.params.get("notebook")
-        item.add_marker(pytest.mark.xdist_group(f"{item.path.name} {lesson.stem if lesson else ''}"))
 
 
 def pytest_collection_finish(session):
