@@ -85,6 +85,11 @@ BAD = {
     "a script from elsewhere": (stored.loads_nothing, html('<script src="https://cdn.example/x.js"></script>')),
     "an image without words": (stored.images_described, lesson("![](x.png)")),
     "an image of HTML without words": (stored.images_described, html("<img src='data:image/png;base64,AAAA' alt=''>")),
+    "two languages that say different numbers": (stored.same_numbers, lesson(PAIR.replace("越小", "越小 0.65 "))),
+    "a note that says different numbers": (stored.same_numbers, new_notebook(cells=[
+        new_code_cell('live.note("高于 0.65", "above 0.56")')])),
+    "bold that does not close": (stored.bold_is_bold, lesson(PAIR.replace("越小", "**越小。**越"))),
+    "bold that does not open": (stored.bold_is_bold, lesson(PAIR.replace("越小", "越**（小）** "))),
     "someone's own kernel": (stored.plain_kernel, new_notebook(metadata={"kernelspec": {**KERNEL, "name": "mine"}})),
 }
 

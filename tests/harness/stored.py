@@ -3,7 +3,9 @@
 Each check takes the notebook and returns what is wrong, a line each; an empty list is a pass.
 """
 
+import ast
 import re
+import unicodedata
 from pathlib import Path
 
 CHINESE = re.compile(r"[\u3400-\u9fff]")
@@ -22,6 +24,7 @@ PLACES = re.compile(
     r"/home/\w|/root/|/tmp/|/work/|/Users/\w|/private/var/|[A-Z]:\\\\?Users|site-packages|0x[0-9a-f]{7,}"
     r"|https?://(?:127\.0\.0\.1|localhost|0\.0\.0\.0)|file://"
 )
+NUMBER = re.compile(r"\d+(?:\.\d+)?")
 SELF_CONTAINED = re.compile(r"data:[\w/+.-]+;base64,[A-Za-z0-9+/=\s]+")
 
 
@@ -168,5 +171,46 @@ def plain_kernel(notebook):
         yield f"kernel is called {kernel.get('display_name')!r}"
 
 
+def same_numbers(notebook):
+    """两种语言说同样的数 / Both languages give the same numbers; small whole ones may be words in one of them."""
+    pairs = []
+    for i, text in markdown(notebook):
+        found = blocks(FENCE.sub("", COMMENT.sub("", text)))[0]
+        pairs.append((i, *(" ".join(content for tongue, content in found if tongue == language)
+                           for language in ("zh", "en"))))
+    for i, cell in code(notebook):
+        for call in ast.walk(ast.parse(re.sub(r"(?m)^(\s*)[%!].*$", r"\1pass", cell.source))):
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "note" \
+                    and all(isinstance(argument, ast.Constant) for argument in call.args[:2]):
+                pairs.append((i, *(argument.value for argument in call.args[:2])))
+    for i, zh, en in pairs:
+        zh, en = (numbers(text) for text in (zh, en))
+        if zh != en:
+            yield f"cell {i}: only in lang=zh {zh - en}, only in lang=en {en - zh}"
+
+
+def numbers(text):
+    for pattern in (FORMULA, INLINE_CODE, re.compile(r"\]\([^)]*\)")):
+        text = pattern.sub(" ", text)
+    return {n for n in NUMBER.findall(text.replace(",", "")) if "." in n or int(n) > 12}
+
+
+def bold_is_bold(notebook):
+    """`**先猜：**看` 不会变粗：冒号要在星号外面 / Bold that Markdown leaves as it was typed."""
+    for i, text in markdown(notebook):
+        for pattern in (FENCE, FORMULA, INLINE_CODE):
+            text = pattern.sub("x", text)
+        for k, stars in enumerate(re.finditer(r"\*\*", text)):
+            inner, outer = text[stars.end():stars.end() + 1], text[max(0, stars.start() - 1):stars.start()]
+            if k % 2:
+                inner, outer = outer, inner
+            if not inner.strip() or (punctuates(inner) and outer.strip() and not punctuates(outer)):
+                yield f"cell {i}: not bold: {text[max(0, stars.start() - 15):stars.end() + 15]!r}"
+
+
+def punctuates(character):
+    return unicodedata.category(character)[0] in "PS"
+
+
 CHECKS = [execution_order, clean_outputs, both_languages, headings, machine_traces, loads_nothing, images_described,
-          plain_kernel]  # fmt: skip
+          plain_kernel, same_numbers, bold_is_bold]  # fmt: skip
