@@ -928,6 +928,15 @@ def test_fewer_colours_keep_the_picture():
 PARTS = [(name, which) for which, name in MODALITIES.items()]
 
 
+def test_bars_have_one_colour_or_each_its_own():
+    rows = [(("看", "seen"), 0.5), (("合", "together"), 1.0)]
+    assert re.findall(r"width:([\d.]+)%;background:(#\w+)", live.bars(rows, colour=["image", "#5B4FA2"]).html) == [
+        ("50.0", COLOURS["image"].lower()), ("100.0", "#5b4fa2")]
+    assert re.findall(r"background:(#\w+)", live.bars(rows, colour="#123456").html) == ["#123456"] * 2
+    with pytest.raises(ValueError, match="2 bars need 2 colours, got 1"):
+        live.bars(rows, colour=["image"])
+
+
 def test_shares_fill_their_part_of_the_width_and_say_their_numbers():
     shown = live.shares([(("干净", "clean"), [0.5, 0.25, 0])], PARTS, title=("权重", "weights"), total=2)
     assert re.findall(r"width:([\d.]+)%", shown.html) == ["25.00", "12.50"]  # nothing is drawn for nothing
