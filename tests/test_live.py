@@ -937,6 +937,17 @@ def test_bars_have_one_colour_or_each_its_own():
         live.bars(rows, colour=["image"])
 
 
+def test_results_stand_side_by_side_or_one_below_the_other():
+    one, two = live.note("一", "one"), live.bars([("b", 0.5)])
+    assert 'class="mm mm-beside"' in live.beside(one, two).html
+    below = live.stack(one, two)
+    assert "mm-beside" not in below.html
+    assert below.html.index("one") < below.html.index("mm-bars")
+    assert repr(below) == f"{one!r}\n{two!r}"
+    with pytest.raises(ValueError, match="at least one result wanted"):
+        live.stack()
+
+
 def test_shares_fill_their_part_of_the_width_and_say_their_numbers():
     shown = live.shares([(("干净", "clean"), [0.5, 0.25, 0])], PARTS, title=("权重", "weights"), total=2)
     assert re.findall(r"width:([\d.]+)%", shown.html) == ["25.00", "12.50"]  # nothing is drawn for nothing
