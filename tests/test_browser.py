@@ -186,7 +186,7 @@ def test_a_lesson_and_the_glossary_are_one_click_away(visit):
     link.click()
     visit.page.window.wait_for_function(CURRENT, arg=name, timeout=20_000)
     visit.page.js("() => window.jupyterapp.shell.currentWidget.close()")
-    visit.page.window.locator('.jp-RenderedMarkdown a[href*="glossary.md"]').first.click()
+    visit.page.window.locator('.jp-RenderedMarkdown a[href*="glossary.md"]:visible').first.click()
     visit.page.window.wait_for_selector(".jp-MarkdownViewer table td", timeout=20_000)
 
 
