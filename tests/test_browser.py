@@ -20,6 +20,8 @@ THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 TRAINING, SLIDER, SEARCH = r"\.Training\(", "[sS]lider", r"\bsearch_box\(|\bText\("
 DIAGRAM, FORMULA = r"(?m)^```mermaid", r"\$"
 LANGUAGES = ["zh", "en"]
+BACK = """() => window.jupyterapp.shell.activateById([...window.jupyterapp.shell.widgets('main')]
+    .find(widget => widget.context?.path === '00_start_here.ipynb').id)"""
 CURRENT = "name => window.jupyterapp.shell.currentWidget?.context?.path === name"
 
 
@@ -185,7 +187,7 @@ def test_a_lesson_and_the_glossary_are_one_click_away(visit):
     name = re.search(r"[\w-]+\.ipynb", link.get_attribute("href"))[0]
     link.click()
     visit.page.window.wait_for_function(CURRENT, arg=name, timeout=20_000)
-    visit.page.js("() => window.jupyterapp.shell.currentWidget.close()")
+    visit.page.js(BACK)
     visit.page.window.locator('.jp-RenderedMarkdown a[href*="glossary.md"]:visible').first.click()
     visit.page.window.wait_for_selector(".jp-MarkdownViewer table td", timeout=20_000)
 
