@@ -20,6 +20,9 @@ THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 TRAINING, SLIDER, SEARCH = r"\.Training\(", "[sS]lider", r"\bsearch_box\(|\bText\("
 DIAGRAM, FORMULA = r"(?m)^```mermaid", r"\$"
 LANGUAGES = ["zh", "en"]
+BACK = """() => window.jupyterapp.shell.activateById([...window.jupyterapp.shell.widgets('main')]
+    .find(widget => widget.context?.path === '00_start_here.ipynb').id)"""
+CURRENT = "name => window.jupyterapp.shell.currentWidget?.context?.path === name"
 
 
 def need_browser():
@@ -175,6 +178,18 @@ def test_the_language_survives_a_reload(visit):
 def test_widgets_survive_a_reload(visit):
     assert "Error displaying widget" not in visit.page.text()
     assert not visit.page.errors()
+
+
+def test_a_lesson_and_the_glossary_are_one_click_away(visit):
+    """大门通向每一课 / From the start page; last but the console, since it leaves this notebook."""
+    visit.needs(r"\]\(glossary\.md\)")
+    link = visit.page.window.locator('.jp-RenderedMarkdown td a[href*=".ipynb"]').first
+    name = re.search(r"[\w-]+\.ipynb", link.get_attribute("href"))[0]
+    link.click()
+    visit.page.window.wait_for_function(CURRENT, arg=name, timeout=20_000)
+    visit.page.js(BACK)
+    visit.page.window.locator('.jp-RenderedMarkdown a[href*="glossary.md"]:visible').first.click()
+    visit.page.window.wait_for_selector(".jp-MarkdownViewer table td", timeout=20_000)
 
 
 def test_nothing_left_the_machine(visit):

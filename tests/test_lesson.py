@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from harness import DOOR, LESSONS, NOTEBOOKS
 from torch import Tensor, nn
 
 import mmcore
@@ -22,7 +23,6 @@ from mmcore.data import emoji, views
 from mmcore.fusion import MultimodalFusion
 
 HERE = Path(__file__).parent
-NOTEBOOKS = sorted((HERE.parent / "notebooks").glob("*.ipynb"))
 
 
 def docstring_formulas() -> dict[str, list[str]]:
@@ -45,7 +45,7 @@ def markdown(path: Path) -> list[str]:
 def test_every_formula_of_a_notebook_is_the_one_in_the_docstring(path: Path) -> None:
     written = docstring_formulas()
     shown = {tag: body for text in markdown(path) for tag, body in lesson.formulas(text).items()}
-    assert shown, "a lesson shows at least one tagged formula"
+    assert bool(shown) == (path != DOOR), "a lesson shows at least one tagged formula, and the start page none"
     for tag, body in shown.items():
         assert written.get(tag) == [body], f"({tag}) in {path.name} differs from the docstring"
 
@@ -118,7 +118,11 @@ DIAGRAMS: dict[str, Callable[[], list[Run]]] = {
 }
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_the_start_page_has_no_diagram_since_it_shows_no_computation() -> None:
+    assert "```mermaid" not in "\n".join(markdown(DOOR))
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda p: p.stem)
 def test_every_diagram_of_a_lesson_is_the_computation(path: Path) -> None:
     assert path.stem in DIAGRAMS, f"{path.name} needs an entry in DIAGRAMS"
     diagrams = re.findall(r"```mermaid\n(.*?)```", "\n".join(markdown(path)), re.DOTALL)

@@ -947,6 +947,26 @@ def test_fewer_colours_keep_the_picture():
 PARTS = [(name, which) for which, name in MODALITIES.items()]
 
 
+def test_bars_have_one_colour_or_each_its_own():
+    rows = [(("看", "seen"), 0.5), (("合", "together"), 1.0)]
+    assert re.findall(r"width:([\d.]+)%;background:(#\w+)", live.bars(rows, colour=["image", "#5B4FA2"]).html) == [
+        ("50.0", COLOURS["image"].lower()), ("100.0", "#5b4fa2")]
+    assert re.findall(r"background:(#\w+)", live.bars(rows, colour="#123456").html) == ["#123456"] * 2
+    with pytest.raises(ValueError, match="2 bars need 2 colours, got 1"):
+        live.bars(rows, colour=["image"])
+
+
+def test_results_stand_side_by_side_or_one_below_the_other():
+    one, two = live.note("一", "one"), live.bars([("b", 0.5)])
+    assert 'class="mm mm-beside"' in live.beside(one, two).html
+    below = live.stack(one, two)
+    assert "mm-beside" not in below.html
+    assert below.html.index("one") < below.html.index("mm-bars")
+    assert repr(below) == f"{one!r}\n{two!r}"
+    with pytest.raises(ValueError, match="at least one result wanted"):
+        live.stack()
+
+
 def test_shares_fill_their_part_of_the_width_and_say_their_numbers():
     shown = live.shares([(("干净", "clean"), [0.5, 0.25, 0])], PARTS, title=("权重", "weights"), total=2)
     assert re.findall(r"width:([\d.]+)%", shown.html) == ["25.00", "12.50"]  # nothing is drawn for nothing

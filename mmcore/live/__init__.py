@@ -12,7 +12,7 @@ from .cards import Card, gallery, note, rows, search_box, table
 from .chart import chart
 from .controls import menu, slider, switch
 from .curve import Curves, Plot
-from .explore import beside, explore
+from .explore import beside, explore, stack
 from .figure import picture, scatter
 from .kernel import is_live
 from .language import page
@@ -23,4 +23,4 @@ from .weights import Weights, weights
 
 __all__ = ["COLOURS", "Card", "Curves", "Output", "Plot", "Training", "Weights", "audio", "bars", "beside", "chart",
            "explore", "gallery", "is_live", "menu", "note", "page", "picture", "rows", "scatter", "search_box",
-           "shares", "slider", "switch", "table", "weights"]
+           "shares", "slider", "stack", "switch", "table", "weights"]

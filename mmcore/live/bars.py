@@ -12,15 +12,24 @@ from .output import Output, Text, bilingual, plain, title_html
 Part = tuple[Text, str]  # a label and a colour
 
 
-def bars(rows: Sequence[tuple[Text, float]], title: Text | None = None, colour: str = "#0072B2",
+def bars(rows: Sequence[tuple[Text, float]], title: Text | None = None, colour: str | Sequence[str] = "#0072B2",
          digits: int = 2) -> Output:
-    """横条，每条写着自己的数，长度以 1 为满 / Horizontal bars, each with its number; 1 fills the width."""
+    """横条，每条写着自己的数，长度以 1 为满 / Horizontal bars, each with its number; 1 fills the width.
+
+    `colour`：所有横条一种颜色，或每条一种；颜色可以是模态名。
+
+    `colour`: one for all bars or one for each, where a modality serves as a colour.
+    """
+    shades = [shade(c) for c in ([colour] * len(rows) if isinstance(colour, str) else colour)]
+    require(len(shades) == len(rows), f"{len(rows)} 条需要 {len(rows)} 种颜色，收到 {len(shades)}",
+            f"{len(rows)} bars need {len(rows)} colours, got {len(shades)}")
     for name, value in rows:
         require(0 <= value <= 1, f"{plain(name)} 需要在 0 与 1 之间，收到 {value}",
                 f"{plain(name)} must lie between 0 and 1, got {value}")
     body = "".join(
         f'<tr><th scope="row">{bilingual(name)}</th><td><div class="mm-bar" style="width:{100 * value:.1f}%;'
-        f'background:{colour}"></div></td><td class="mm-number">{value:.{digits}f}</td></tr>' for name, value in rows)
+        f'background:{its}"></div></td><td class="mm-number">{value:.{digits}f}</td></tr>'
+        for (name, value), its in zip(rows, shades, strict=True))
     caption = "" if title is None else f"<caption>{bilingual(title)}</caption>"
     text = "\n".join(f"{plain(name)}  {value:.{digits}f}" for name, value in rows)
     html = f'<div class="mm mm-scroll"><table class="mm-table mm-bars">{caption}<tbody>{body}</tbody></table></div>'

@@ -49,9 +49,18 @@ class _Explore(ipywidgets.VBox):
 
 def beside(*results: Output | Shown) -> Output:
     """几个结果并排，放不下就换行 / Several results side by side, in a row that wraps."""
+    return _together(results, "mm mm-beside")
+
+
+def stack(*results: Output | Shown) -> Output:
+    """几个结果上下排列，各占全宽 / Several results one below the other, each over the full width."""
+    return _together(results, "mm")
+
+
+def _together(results: tuple[Output | Shown, ...], kind: str) -> Output:
     require(len(results) > 0, "至少需要一个结果", "at least one result wanted")
     inside = "".join(f"<div>{html_of(result)}</div>" for result in results)
     text = "\n".join(result.text for result in results if isinstance(result, Output))
-    html = f'<div class="mm mm-beside">{inside}</div>'
+    html = f'<div class="{kind}">{inside}</div>'
     drawn = [result for result in results if isinstance(result, Drawn)]
     return Drawn(html, text, drawn[0].png) if drawn else Output(html, text)

@@ -10,4 +10,6 @@ devices      what stands in for a device that this machine lacks
 
 from pathlib import Path
 
+DOOR = Path(__file__).parents[2] / "notebooks/00_start_here.ipynb"  # the door: it runs like a lesson and teaches none
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
+LESSONS = [path for path in NOTEBOOKS if path != DOOR]
