@@ -118,8 +118,9 @@ def test_the_table_of_the_card_is_the_one_in_the_code() -> None:
         odds = [float(cell) for cell in line.split("|")[2:6]]
         wanted = utterances.expression_odds(torch.tensor([words]), torch.tensor([label]))[0]
         torch.testing.assert_close(torch.tensor(odds), wanted)
-    for numbers in build.FACES.values():
-        assert all(char in card for chars in numbers.values() for char in chars)
+    faces = [char for chars in build.FACES.values() for part in chars.values() for char in part]
+    assert all(char in card for char in faces)
+    assert f"{len(set(faces))} faces" in card
 
 
 def test_the_same_seed_observes_the_same_and_another_does_not() -> None:

@@ -28,7 +28,7 @@ from mmcore.fusion import CANDIDATES
 WIDTHS = dict.fromkeys(MODALITIES, 48)  # of the features
 FUSED = 64
 CLASSES = len(MEANINGS)
-ALONE_STEPS, TOGETHER_STEPS = 300, 200  # chosen on the validation split
+ALONE_STEPS, TOGETHER_STEPS = 250, 150  # chosen on the validation split
 ALONE_RATE, TOGETHER_RATE = 3e-3, 2e-3
 DROPOUT = 0.3  # how often one modality of a row is absent when the fusions learn
 WORD_DROPOUT = 0.4  # how often a word counts as unknown in training
