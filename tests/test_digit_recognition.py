@@ -203,7 +203,7 @@ def test_what_goes_on_from_a_start_starts_there_and_leaves_it_alone(alone: Alone
 
 
 def test_the_two_trainers_of_one_seed_draw_different_batches(alone: AloneTrainer) -> None:
-    draws = [trainer._draw(0.0)["image"] for trainer in (AloneTrainer(1, device="cpu"),
+    draws = [trainer.draw(0.0)["image"] for trainer in (AloneTrainer(1, device="cpu"),
                                                          DigitTrainer(alone, 1, device="cpu"))]
     assert not torch.equal(*draws)
 

@@ -19,8 +19,11 @@ import mmcore
 from mmcore import lesson
 from mmcore.applications.alignment import AlignmentTrainer
 from mmcore.applications.retrieval import RetrievalTrainer
+from mmcore.applications.sentiment import AloneTrainer, SentimentTrainer, product_of_experts
 from mmcore.data import emoji, views
+from mmcore.data.utterances import MODALITIES
 from mmcore.fusion import MultimodalFusion
+from mmcore.training import evaluating
 
 HERE = Path(__file__).parent
 
@@ -110,11 +113,27 @@ def alignment_diagrams() -> list[Run]:
                                **{name: torch.tensor(value) for name, value in dials.items()}})]
 
 
+def sentiment_diagrams() -> list[Run]:
+    alone = AloneTrainer(steps=1, batch=4, device="cpu")
+    together = SentimentTrainer(alone, steps=1, batch=4, device="cpu")
+    seen = alone.draw(0.0)
+
+    def forward(log_prior: Tensor, **sample: Tensor) -> dict[str, Tensor]:
+        with evaluating(alone.models), evaluating(together.trainer.learned):
+            log_p = {f"log_p_{m}": alone.models[m](sample[m]).log_softmax(-1) for m in MODALITIES}
+            f = together.trainer.model([encode(sample[m]) for m, encode in zip(
+                MODALITIES, together.trainer.encoders, strict=True)])["f"]
+            return {**log_p, "late": product_of_experts(list(log_p.values()), log_prior), "f": f,
+                    "joint": together.trainer.head(f)}
+    return [(forward, {**{m: seen[m] for m in MODALITIES}, "log_prior": alone.log_prior})]
+
+
 # 每一课的图依次是哪些计算 / Which computations the diagrams of each lesson show, in their order.
 DIAGRAMS: dict[str, Callable[[], list[Run]]] = {
     "02_cross_modal_alignment": alignment_diagrams,
     "03_multimodal_fusion": fusion_diagrams,
     "06_cross_modal_retrieval": retrieval_diagrams,
+    "07_multimodal_sentiment": sentiment_diagrams,
 }
 
 

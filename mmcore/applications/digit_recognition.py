@@ -6,27 +6,19 @@ Three small encoders look at one modality each: `AloneTrainer` first lets each l
 trains them together with all five ways of fusion.
 """
 
-import copy
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmcore import checks
+from mmcore.applications import fusing
+from mmcore.applications.fusing import accuracy, accuracy_of, check_dropout, finish, mean_weights
 from mmcore.data import digits
 from mmcore.data.digits import MODALITIES
-from mmcore.fusion import CANDIDATES, LateFusion, MultimodalFusion, weighted_sum
-from mmcore.training import (
-    MultimodalFusionTrainer,
-    check_steps_left,
-    choose_device,
-    evaluating,
-    make_optimizer,
-    one_cycle,
-    optimize,
-    seeded,
-)
+from mmcore.fusion import CANDIDATES, LateFusion, weighted_sum
+from mmcore.training import optimize
 
 WIDTHS = {"image": 48, "sound": 64, "text": 32}  # of the features; a common width comes with the projections
 FUSED = 128
@@ -84,8 +76,7 @@ def training_noise(count: int, generator: torch.Generator, dropout: float) -> di
     For every row and modality the noise is 0 to 1.5 times the usual. **Modality dropout**: with probability `dropout`
     one of the three modalities fails, half of the time by being nothing but noise, half by being absent.
     """
-    checks.require(0 <= dropout <= 1, f"dropout 需要在 0 到 1 之间，收到 {dropout}",
-                   f"dropout must be from 0 to 1, got {dropout}")
+    check_dropout(dropout)
     levels = 1.5 * torch.rand(len(MODALITIES), count, generator=generator)
     failing = torch.rand(count, generator=generator) < dropout
     which = torch.randint(len(MODALITIES), (count,), generator=generator)
@@ -100,155 +91,38 @@ def inputs(seen: Mapping[str, Tensor]) -> list[Tensor]:
     return [seen[modality] for modality in MODALITIES]
 
 
-class _Learner:
-    """两个训练器共有的：取一批，定下随机数 / What both trainers share: drawing a batch, settling the random numbers."""
+class _Digits:
+    """认数字：三个模态，十个类别 / Recognising digits: three modalities, ten classes."""
 
-    stream = 0  # so that trainers of one seed which go on from one another draw different batches
+    modalities, classes, widths = MODALITIES, CLASSES, WIDTHS
 
-    def __init__(self, steps: int, seed: int, batch: int, device: str | torch.device | None):
-        for value, name, least in ((steps, "steps", 1), (seed, "seed", 0), (batch, "batch", 2)):
-            checks.whole(value, name, least)
-        self.data = digits.load("train")
-        self.steps, self.seed, self.batch, self.device = steps, seed, batch, choose_device(device)
-        self.reset()
+    def make_encoders(self) -> dict[str, nn.Module]:
+        return make_encoders()
 
-    def reset(self) -> None:
-        """从头再来，同样的随机数 / Start anew with the same random numbers."""
-        self.generator = torch.Generator().manual_seed(2 * self.seed + self.stream)
-        with seeded(self.seed):
-            optimizer = self._build()
-        self.schedule = one_cycle(optimizer, self.steps, rise=25, fall=1e4)
-
-    def _draw(self, dropout: float) -> dict[str, Tensor]:
-        check_steps_left(self.schedule)
+    def draw(self, dropout: float) -> dict[str, Tensor]:
         noise = training_noise(self.batch, self.generator, dropout)
         indices = torch.randint(len(self.data.labels), (self.batch,), generator=self.generator)
         return self.data.observe(indices, self.generator, **noise)
 
 
-class AloneTrainer(_Learner):
-    """三个模态各学各的：编码器加一个线性分类头 / Each modality by itself: an encoder and a linear head.
-
-    给了 `start`，就从它学到的继续，`start` 自己不变。
-
-    With `start` it goes on from what that one has learned, which itself stays as it is.
-    """
+class AloneTrainer(_Digits, fusing.AloneTrainer):
+    """三个模态各学各的 / Each modality by itself: see `fusing.AloneTrainer`; failures are those of `training_noise`."""
 
     def __init__(self, steps: int = ALONE_STEPS, seed: int = 0, batch: int = 256,
                  device: str | torch.device | None = None, start: "AloneTrainer | None" = None):
-        self.start = start
-        self.stream = 0 if start is None else 1
-        super().__init__(steps, seed, batch, device)
-
-    def _build(self) -> torch.optim.Optimizer:
-        if self.start is None:
-            encoders = make_encoders()
-            self.models = nn.ModuleDict({m: nn.Sequential(encoders[m], nn.Linear(WIDTHS[m], CLASSES))
-                                         for m in MODALITIES})
-        else:
-            self.models = copy.deepcopy(self.start.models)
-        self.models.to(self.device)
-        self.optimizer = make_optimizer(self.models, ALONE_RATE, weight_decay=0.01)
-        return self.optimizer
-
-    def train_step(self, dropout: float = 0.0) -> dict[str, float]:
-        """走一步，返回每个模态的损失 / Take one step, return the loss of each modality.
-
-        `dropout` 是模态失灵的概率，见 `training_noise`；失灵的样本照样要答，答不出，就学会不把话说满。
-
-        `dropout` is the probability that a modality fails, see `training_noise`; a failed sample has to be answered all
-        the same, and as it cannot be, the model learns not to be sure.
-
-        三个模型没有共同的参数，所以把损失加起来与各训各的是一回事。
-
-        The three models share no parameter, so that adding their losses is the same as training each by itself.
-        """
-        seen = self._draw(dropout)
-        losses: dict[str, Tensor] = {}
-
-        def forward() -> Tensor:
-            scores = self._scores(seen)
-            losses.update({m: F.cross_entropy(scores[m], seen["label"].to(self.device)) for m in MODALITIES})
-            return sum(losses.values())
-
-        self.models.train()
-        optimize(self.models, self.optimizer, forward)
-        self.schedule.step()
-        return {modality: loss.item() for modality, loss in losses.items()}
-
-    def decisions(self, seen: Mapping[str, Tensor]) -> list[Tensor]:
-        """每个模态的决策 / The decision of each modality: M × (B, 10), probabilities."""
-        with evaluating(self.models):
-            return [scores.softmax(-1).cpu() for scores in self._scores(seen).values()]
-
-    def evaluate(self, seen: Mapping[str, Tensor]) -> dict[str, float]:
-        """每个模态的正确率 / The accuracy of each modality."""
-        return {m: accuracy(p, seen["label"]) for m, p in zip(MODALITIES, self.decisions(seen), strict=True)}
-
-    def _scores(self, seen: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {m: self.models[m](seen[m].to(self.device)) for m in MODALITIES}
+        super().__init__(digits.load("train"), steps, seed, batch, device, ALONE_RATE, start)
 
 
-class DigitTrainer(_Learner):
-    """三个编码器与五种融合一起学 / Three encoders and five ways of fusion, learned together.
-
-    编码器从 `alone` 学到的开始；`alone` 自己不变。
-
-    The encoders start from what `alone` has learned; `alone` itself stays as it is.
-
-    `trainer` 是 (3.5) 的 `MultimodalFusionTrainer`；`trainer.fuse(inputs(seen))` 给出所有有名字的张量。
-
-    `trainer` is the `MultimodalFusionTrainer` of (3.5); `trainer.fuse(inputs(seen))` gives all named tensors.
-    """
-
-    stream = 1
+class DigitTrainer(_Digits, fusing.TogetherTrainer):
+    """三个编码器与五种融合一起学 / Three encoders and five ways of fusion: see `fusing.TogetherTrainer`."""
 
     def __init__(self, alone: AloneTrainer, steps: int = TOGETHER_STEPS, seed: int = 0, batch: int = 256,
                  device: str | torch.device | None = None):
-        self.alone = alone
-        super().__init__(steps, seed, batch, device)
-
-    def _build(self) -> torch.optim.Optimizer:
-        encoders = [copy.deepcopy(self.alone.models[m][0]) for m in MODALITIES]
-        model = MultimodalFusion([WIDTHS[m] for m in MODALITIES], FUSED)
-        self.trainer = MultimodalFusionTrainer(model, self.device, CLASSES, TOGETHER_RATE, encoders=encoders)
-        return self.trainer.optimizer
+        super().__init__(alone, digits.load("train"), steps, seed, batch, device, TOGETHER_RATE, FUSED)
 
     def train_step(self, dropout: float = DROPOUT, pull: float = 0.02) -> dict[str, float]:
-        """走一步，返回各项损失 / Take one step, return the losses of `MultimodalFusionTrainer.train_step`.
-
-        Raises: ValueError `dropout` 不在 0 到 1、`pull` 小于 0，或步数走完了 / if `dropout` is not from 0 to 1, `pull`
-        is below 0, or all steps are done.
-        """
-        checks.not_negative(pull, "pull")
-        seen = self._draw(dropout)
-        self.trainer.pull = pull
-        losses = self.trainer.train_step(inputs(seen), seen["label"])
-        self.schedule.step()
-        return losses
-
-    def evaluate(self, seen: Mapping[str, Tensor]) -> dict[str, float]:
-        """五种融合的正确率 / The accuracy of the five fusions: `CANDIDATES` and the mixture "f"."""
-        return self.trainer.evaluate(inputs(seen), seen["label"])
-
-    def weights(self, seen: Mapping[str, Tensor]) -> dict[str, list[float]]:
-        """权重在这些样本上的平均 / The weights, averaged over these samples: "w", "alpha", "g", "pi"."""
-        return mean_weights(self.trainer.fuse(inputs(seen)))
-
-
-def mean_weights(out: Mapping[str, Tensor]) -> dict[str, list[float]]:
-    """`fuse` 给出的权重，对样本求平均 / The weights that `fuse` gives, averaged over the samples."""
-    return {name: out[name].mean(0).tolist() for name in ("w", "alpha", "g", "pi")}
-
-
-def projected(out: Mapping[str, Tensor]) -> list[Tensor]:
-    """`fuse` 给出的 f_1 … f_M / The f_1 … f_M that `fuse` gives."""
-    return [out[f"f_{i}"] for i in range(1, len(MODALITIES) + 1)]
-
-
-def accuracy(scores: Tensor, label: Tensor) -> float:
-    """最大的一项就是标签的比例 / The share of rows whose largest entry is the label."""
-    return (scores.argmax(1).cpu() == label.cpu()).double().mean().item()
+        """走一步 / Take one step, see `fusing.TogetherTrainer.train_step`."""
+        return super().train_step(dropout, pull)
 
 
 def observe_all(data: digits.Digits, times: int = 1, seed: int = 0, **noise: object) -> dict[str, Tensor]:
@@ -360,13 +234,6 @@ def examine(trainer: DigitTrainer, data: digits.Digits, times: int = 4,
     return results
 
 
-def accuracy_of(trainer: MultimodalFusionTrainer, out: Mapping[str, Tensor], label: Tensor,
-                w: Sequence[float]) -> float:
-    """用给定的权重 w 相加的正确率 / The accuracy of adding with given weights w; `out` is what `fuse` gives."""
-    features = projected(out)
-    return accuracy(trainer.head(weighted_sum(torch.tensor(w).to(features[0]), features)), label)
-
-
 def train_and_test(seed: int, alone_steps: int = ALONE_STEPS, together_steps: int = TOGETHER_STEPS) -> dict[str, dict]:
     """训练一遍，考一遍 / Train all of it once with one seed, and test it.
 
@@ -386,12 +253,12 @@ def train_and_test(seed: int, alone_steps: int = ALONE_STEPS, together_steps: in
       with bad days apart, and shared |
     """
     train, validation, test = (digits.load(role) for role in digits.ROLES)
-    alone = _finish(AloneTrainer(alone_steps, seed, device="cpu"))
-    warned = _finish(AloneTrainer(together_steps, seed, device="cpu", start=alone), dropout=DROPOUT)
+    alone = finish(AloneTrainer(alone_steps, seed, device="cpu"))
+    warned = finish(AloneTrainer(together_steps, seed, device="cpu", start=alone), dropout=DROPOUT)
     trained = {}
     for name, steps, values in (("with", together_steps, {}), ("without", together_steps, {"dropout": 0.0}),
                                 ("free", together_steps // 2, {"pull": 0.0})):
-        trained[name] = _finish(DigitTrainer(alone, steps, seed, device="cpu"), **values)
+        trained[name] = finish(DigitTrainer(alone, steps, seed, device="cpu"), **values)
     noisy = {condition: observe_all(test, 2, **noise) for condition, noise in NOISY.items()}
     clean, homework = noisy["clean"], observe_all(train)
     result = {"alone": alone.evaluate(clean), "homework": alone.evaluate(homework),
@@ -418,9 +285,3 @@ def train_and_test(seed: int, alone_steps: int = ALONE_STEPS, together_steps: in
         seen = observe_all(test, 4, **good_and_bad_days(4 * len(test.labels), shared=name == "shared"))
         result[name] = {"f": trained["with"].evaluate(seen)["f"], "alone": max(alone.evaluate(seen).values())}
     return result
-
-
-def _finish(trainer: AloneTrainer | DigitTrainer, **values: float) -> AloneTrainer | DigitTrainer:
-    for _ in range(trainer.steps):
-        trainer.train_step(**values)
-    return trainer
