@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 import mmcore
 from mmcore import lesson
+from mmcore.applications import naming
 from mmcore.applications.alignment import AlignmentTrainer
 from mmcore.applications.retrieval import RetrievalTrainer
 from mmcore.applications.sentiment import AloneTrainer, SentimentTrainer, product_of_experts
@@ -87,6 +88,13 @@ def retrieval_diagrams() -> list[Run]:
     return [(model.forward, {"image": data.pictures["noto"][:4] / 255, **tokens, "tau": torch.tensor(0.1)})]
 
 
+def vision_language_diagrams() -> list[Run]:
+    naming_trainer = naming.NamingTrainer(naming.load_task(), steps=1, batch=8, device="cpu")
+    batch = naming_trainer.draw()
+    shown = ("image", "input_ids", "attention_mask", "labels", "name_ids")
+    return [(naming_trainer.trainer.losses, {name: batch[name] for name in shown})]
+
+
 def fusion_diagrams() -> list[Run]:
     """两个模态：加权求和的三种；早期、选择器与混合 / Two modalities: the weighted sums; early, selector, mixture."""
     torch.manual_seed(0)
@@ -130,6 +138,7 @@ def sentiment_diagrams() -> list[Run]:
 
 # 每一课的图依次是哪些计算 / Which computations the diagrams of each lesson show, in their order.
 DIAGRAMS: dict[str, Callable[[], list[Run]]] = {
+    "01_vision_language_model": vision_language_diagrams,
     "02_cross_modal_alignment": alignment_diagrams,
     "03_multimodal_fusion": fusion_diagrams,
     "06_cross_modal_retrieval": retrieval_diagrams,

@@ -337,5 +337,8 @@ def test_a_background_run_trains_what_it_was_told() -> None:
         assert first[key] == again[key]
     assert first["retrieval"] != other["retrieval"]
     assert math.isfinite(first["seconds"])
+    apart = naming.train_and_test(1, 2, new_pairs=True)
+    assert set(apart["new"]) == set(naming.INPUTS)
+    assert apart["new"] != {given: apart[given] for given in naming.INPUTS}
     with pytest.raises(ValueError, match="artist must be one of"):
         naming.evaluate(NamingTrainer(TASK, 1, device="cpu").model, TASK, "picasso")

@@ -368,7 +368,7 @@ def answer(model: VisualLanguageModel, task: Task, picture: Tensor | None, hint:
 
 def train_and_test(seed: int, steps: int = STEPS, weights: Sequence[float] = (1.0, 1.0, 1.0),
                    backbone: str = "resnet-tiny", model_name: str = "bert-tiny", hints: str = "keywords",
-                   role: str = "test") -> dict[str, dict[str, float] | float]:
+                   role: str = "test", new_pairs: bool = False) -> dict[str, dict | float]:
     """训练一次，考一次 / Train once and test once.
 
     | 键 key | 内容 what |
@@ -377,15 +377,22 @@ def train_and_test(seed: int, steps: int = STEPS, weights: Sequence[float] = (1.
     | `retrieval` | `retrieve` 的成绩 / the score of `retrieve` |
     | `parameters` | 可学的数有多少 / how many numbers are learned |
     | `seconds` | 训练用的 CPU 秒数 / seconds of CPU that the training took |
+    | `new` | 只在 `new_pairs` 时：没一起出现过的配对上的成绩 / with `new_pairs` alone: scores on pairs never met |
 
-    `weights` 是 (α, β, γ)；`role` 是考试的作者 / `weights` are (α, β, γ); `role` is the artist of the test.
+    `weights` 是 (α, β, γ)；`role` 是考试的作者；`new_pairs` 用 `hold_out_pairs` 留出一些概念与提示的配对。
+
+    `weights` are (α, β, γ); `role` is the artist of the test; `new_pairs` holds out some pairs of concept and hint by
+    `hold_out_pairs`.
     """
-    task = load_task(hints)
+    task, new = load_task(hints), None
+    if new_pairs:
+        task, new = hold_out_pairs(task, seed)
     artist = task.data.by_role(role)[0]
     trainer = NamingTrainer(task, steps, seed, backbone=backbone, model_name=model_name, device="cpu")
     start = time.process_time()
     for _ in range(steps):
         trainer.train_step(*weights)
     seconds = time.process_time() - start
-    return {**evaluate(trainer.model, task, artist), "retrieval": retrieve(trainer.model, task, artist),
-            "parameters": sum(p.numel() for p in trainer.model.parameters()), "seconds": seconds}
+    result = {**evaluate(trainer.model, task, artist), "retrieval": retrieve(trainer.model, task, artist),
+              "parameters": sum(p.numel() for p in trainer.model.parameters()), "seconds": seconds}
+    return result if new is None else {**result, "new": evaluate(trainer.model, new, artist)}
