@@ -12,7 +12,7 @@ import mmcore
 ROOT = Path(mmcore.__file__).parent
 LAYERS = [
     "checks", "background", "text", "data", "ranking", "encoders", "generation", "alignment", "vision_language",
-    "fusion", "training", "vision_language_training", "applications"]
+    "fusion", "cell_attention", "training", "vision_language_training", "applications"]
 
 
 def test_importing_mmcore_loads_torch_and_nothing_heavier() -> None:

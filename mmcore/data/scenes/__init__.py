@@ -17,8 +17,8 @@ from mmcore.data import emoji
 from mmcore.data.scenes.things import LANGUAGES, NUMBERS, PLACES, THINGS, Thing
 
 __all__ = ["ANSWERS", "CELLS", "EMPTY", "KINDS", "LANGUAGES", "PAIRS", "PLACES", "ROLES", "SIZE", "THINGS", "WORDINGS",
-           "Scenes", "Thing", "answers_of", "apart", "check_cells", "join", "load", "question", "question_number", "questions",
-           "reply", "split"]
+           "Scenes", "Thing", "answers_of", "apart", "check_cells", "join", "load", "question", "question_number",
+           "questions", "reply", "split"]
 
 VERSION = 1  # of what a seed gives
 ROLES = emoji.ROLES
