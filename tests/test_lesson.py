@@ -17,8 +17,9 @@ from torch import Tensor, nn
 import mmcore
 from mmcore import lesson
 from mmcore.applications.alignment import AlignmentTrainer
+from mmcore.applications.question_answering import AnsweringTrainer
 from mmcore.applications.retrieval import RetrievalTrainer
-from mmcore.data import emoji, views
+from mmcore.data import emoji, scenes, views
 from mmcore.fusion import MultimodalFusion
 
 HERE = Path(__file__).parent
@@ -102,6 +103,14 @@ def fusion_diagrams() -> list[Run]:
             (naming("f_1", "f_2", "f_early", "f_late", "f_attention", "f_gated", "pi", "f"), x)]
 
 
+def answering_diagrams() -> list[Run]:
+    trainer = AnsweringTrainer(steps=1, device="cpu")
+    drawn = trainer.data.draw(4, torch.Generator().manual_seed(0))
+    image = trainer.data.pictures(drawn["cells"], drawn["artist"]) / 255
+    tokens = {name: ids[scenes.question_number(drawn)] for name, ids in trainer.questions.items()}
+    return [(trainer.model.forward, {"image": image, **tokens})]
+
+
 def alignment_diagrams() -> list[Run]:
     trainer = AlignmentTrainer(views.load(), batch=8, device="cpu")
     batch = trainer.draw()
@@ -114,6 +123,7 @@ def alignment_diagrams() -> list[Run]:
 DIAGRAMS: dict[str, Callable[[], list[Run]]] = {
     "02_cross_modal_alignment": alignment_diagrams,
     "03_multimodal_fusion": fusion_diagrams,
+    "04_visual_question_answering": answering_diagrams,
     "06_cross_modal_retrieval": retrieval_diagrams,
 }
 
