@@ -42,6 +42,9 @@ _HOME = {  # name: the module it lives in
     "GatedFusion": "fusion",
     "adaptive_fusion_weights": "fusion",
     "MultimodalFusion": "fusion",
+    "cell_attention_weights": "cell_attention",
+    "cell_gates": "cell_attention",
+    "CellAttention": "cell_attention",
     "CrossModalAligner": "training",
     "MultimodalFusionTrainer": "training",
 }

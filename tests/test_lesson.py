@@ -19,9 +19,10 @@ import mmcore
 from mmcore import lesson
 from mmcore.applications import naming
 from mmcore.applications.alignment import AlignmentTrainer
+from mmcore.applications.question_answering import AnsweringTrainer
 from mmcore.applications.retrieval import RetrievalTrainer
 from mmcore.applications.sentiment import AloneTrainer, SentimentTrainer, product_of_experts
-from mmcore.data import emoji, views
+from mmcore.data import emoji, scenes, views
 from mmcore.data.utterances import MODALITIES
 from mmcore.fusion import MultimodalFusion
 from mmcore.training import evaluating
@@ -113,6 +114,14 @@ def fusion_diagrams() -> list[Run]:
             (naming("f_1", "f_2", "f_early", "f_late", "f_attention", "f_gated", "pi", "f"), x)]
 
 
+def answering_diagrams() -> list[Run]:
+    trainer = AnsweringTrainer(steps=1, device="cpu")
+    drawn = trainer.data.draw(4, torch.Generator().manual_seed(0))
+    image = trainer.data.pictures(drawn["cells"], drawn["artist"]) / 255
+    tokens = {name: ids[scenes.question_number(drawn)] for name, ids in trainer.questions.items()}
+    return [(trainer.model.forward, {"image": image, **tokens})]
+
+
 def alignment_diagrams() -> list[Run]:
     trainer = AlignmentTrainer(views.load(), batch=8, device="cpu")
     batch = trainer.draw()
@@ -141,6 +150,7 @@ DIAGRAMS: dict[str, Callable[[], list[Run]]] = {
     "01_vision_language_model": vision_language_diagrams,
     "02_cross_modal_alignment": alignment_diagrams,
     "03_multimodal_fusion": fusion_diagrams,
+    "04_visual_question_answering": answering_diagrams,
     "06_cross_modal_retrieval": retrieval_diagrams,
     "07_multimodal_sentiment": sentiment_diagrams,
 }

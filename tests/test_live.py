@@ -690,6 +690,16 @@ def test_a_switch_and_a_menu_speak_both_languages_and_start_where_told():
     assert live.menu("层", "layers", {1: ("一层", "one"), 2: ("两层", "two")}).value == 1
 
 
+def test_a_field_speaks_both_languages_and_answers_when_enter_is_pressed():
+    field = live.field("问题", "question", "有狗吗？")
+    assert (field.value, field.description, field.continuous_update) == ("有狗吗？", "问题 · question", False)
+    panel = live.explore({"said": field}, lambda said: live.note(said, said))
+    field.value = "有猫吗？"
+    assert "有猫吗？" in panel.children[-1].value
+    with pytest.raises(TypeError, match="value must be a string, got int"):
+        live.field("问题", "question", 7)
+
+
 def test_a_switch_and_a_menu_that_cannot_work_are_refused():
     with pytest.raises(TypeError, match="value must be True or False, got 1"):
         live.switch("开", "on", 1)

@@ -10,7 +10,7 @@ from .axes import COLOURS
 from .bars import bars, shares
 from .cards import Card, gallery, note, rows, search_box, table
 from .chart import chart
-from .controls import menu, slider, switch
+from .controls import field, menu, slider, switch
 from .curve import Curves, Plot
 from .explore import beside, explore, stack
 from .figure import picture, scatter
@@ -22,5 +22,5 @@ from .sound import audio
 from .weights import Weights, weights
 
 __all__ = ["COLOURS", "Card", "Curves", "Output", "Plot", "Training", "Weights", "audio", "bars", "beside", "chart",
-           "explore", "gallery", "is_live", "menu", "note", "page", "picture", "rows", "scatter", "search_box",
-           "shares", "slider", "stack", "switch", "table", "weights"]
+           "explore", "field", "gallery", "is_live", "menu", "note", "page", "picture", "rows", "scatter",
+           "search_box", "shares", "slider", "stack", "switch", "table", "weights"]

@@ -1,4 +1,4 @@
-"""滑块、开关和菜单 / Sliders, switches and menus."""
+"""滑块、开关、菜单和填字的格 / Sliders, switches, menus and fields to type in."""
 
 import math
 from collections.abc import Hashable, Mapping
@@ -61,6 +61,20 @@ def menu(zh: str, en: str, options: Mapping[Hashable, Name], value: Hashable = N
             f"value must be one of {list(options)}, got {value!r}")
     control = ipywidgets.Dropdown(options=[(both(*name), key) for key, name in options.items()], value=value,
                                   description=both(zh, en), style={"description_width": "initial"})
+    return _in_style(control, "mm-menu")
+
+
+def field(zh: str, en: str, value: str = "") -> ipywidgets.Text:
+    """一个填字的格，`.value` 是其中的话 / A field to type in, whose `.value` is what it says.
+
+    按回车或离开时才算写完：半个词不是问题。
+
+    What is typed counts once Enter is pressed or the field is left: half a word is no question.
+    """
+    require(isinstance(value, str), f"value 需要是字符串，收到 {type(value).__name__}",
+            f"value must be a string, got {type(value).__name__}", TypeError)
+    control = ipywidgets.Text(value=value, description=both(zh, en), continuous_update=False,
+                              placeholder="打字，按回车 · type, press Enter", style={"description_width": "initial"})
     return _in_style(control, "mm-menu")
 
 
