@@ -52,7 +52,7 @@ class Run:
         self.cells = [(i, old, new) for i, (old, new) in pairs if old.cell_type == "code"]
 
 
-def run(path, timeout=600):
+def run(path, timeout=900):
     """Run the notebook at `path` and move its widgets; nothing beside a temporary folder is written."""
     stored, notebook = nbformat.read(path, 4), nbformat.read(path, 4)
     for cell in notebook.cells:

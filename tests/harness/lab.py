@@ -241,7 +241,7 @@ class Page:
         self.js("""() => { window.mmDone = false;
             window.jupyterapp.commands.execute('notebook:run-all-cells').finally(() => { window.mmDone = true; }); }""")
 
-    def wait_until_done(self, timeout=600):
+    def wait_until_done(self, timeout=1200):
         self.window.wait_for_function("() => window.mmDone", timeout=timeout * 1000)
         self.window.wait_for_function(READY, timeout=timeout * 1000)
         self.window.wait_for_timeout(500)
