@@ -74,8 +74,9 @@ def field(zh: str, en: str, value: str = "") -> ipywidgets.Text:
     require(isinstance(value, str), f"value 需要是字符串，收到 {type(value).__name__}",
             f"value must be a string, got {type(value).__name__}", TypeError)
     control = ipywidgets.Text(value=value, description=both(zh, en), continuous_update=False,
-                              placeholder="打字，按回车 · type, press Enter", style={"description_width": "initial"})
-    return _in_style(control, "mm-menu")
+                              placeholder="打字，按回车 · type, press Enter", style={"description_width": "initial"},
+                              layout={"width": "min(36em, 100%)"})  # a menu is as wide as its options, this is not
+    return _in_style(control, "mm-field")
 
 
 def _in_style(control: ipywidgets.Widget, style: str) -> ipywidgets.Widget:
