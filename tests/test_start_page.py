@@ -81,6 +81,14 @@ def test_of_two_lessons_that_share_a_formula_one_is_to_be_read_before_the_other_
                 assert not tags[one] & tags[other] - explained, (one, other)
 
 
+def test_the_stored_check_of_the_machine_names_every_data_set():
+    """A stale page would vouch for the data of yesterday."""
+    printed = "\n".join(text for _, text in stored.texts(nbformat.read(DOOR, 4)))
+    sets = [path.parent.name for path in (ROOT / "mmcore" / "data").glob("*/__init__.py")]
+    assert sets
+    assert [name for name in sets if name not in printed] == []
+
+
 @pytest.mark.parametrize("path", [DOOR, DOOR.parent / "glossary.md", ROOT / "README.md"], ids=lambda p: p.name)
 def test_every_relative_link_exists(path):
     text = "\n".join(prose(path)) if path.suffix == ".ipynb" else path.read_text("utf-8")
