@@ -4,10 +4,13 @@ This file lies at the root because pytest must read it for notebooks/ as well as
 """
 
 import os
+import re
 import shutil
 import sys
 import tempfile
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parent
 sys.path.insert(0, str(ROOT / "tests"))  # so that `harness` can be imported before any test is collected
@@ -38,6 +41,24 @@ def pytest_configure(config):
 def pytest_unconfigure(config):
     if RESULTS:
         shutil.rmtree(RESULTS, ignore_errors=True)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """一课在一个内核、一个浏览器里：各是一份活 / One lesson in one kernel or browser is one piece of work.
+
+    Any other file of tests is one piece too.
+    """
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByLesson(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file, _, test = nodeid.partition("::")
+            lesson = re.search(r"\[(\d\d_\w+)", test)
+            apart = lesson and file.endswith(("test_browser.py", "test_notebooks.py"))
+            return f"{file} {lesson[1]}" if apart else file
+
+    return ByLesson(config, log)
 
 
 def pytest_collection_finish(session):
