@@ -700,6 +700,17 @@ def test_a_field_speaks_both_languages_and_answers_when_enter_is_pressed():
         live.field("问题", "question", 7)
 
 
+def test_what_a_view_refuses_is_an_error_after_a_slider_and_a_word_to_the_reader_after_typing():
+    def view(**values):
+        raise ValueError("没学过 / never learned")
+
+    for control, is_error in ((live.slider("速率", "rate", 0.5, 0.0, 1.0), True),
+                              (live.field("问题", "question"), False)):
+        shown = live.explore({"x": control}, view).children[-1].value
+        assert "never learned" in shown
+        assert ("mm-error" in shown) is is_error
+
+
 def test_a_switch_and_a_menu_that_cannot_work_are_refused():
     with pytest.raises(TypeError, match="value must be True or False, got 1"):
         live.switch("开", "on", 1)

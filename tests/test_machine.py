@@ -121,7 +121,7 @@ def test_mmcore_that_is_not_installed(monkeypatch):
 
 
 def test_every_data_set_is_looked_at():
-    folders = {path.parents[1].name for path in (ROOT / "mmcore/data").glob("*/assets/manifest.json")}
+    folders = {path.parent.name for path in (ROOT / "mmcore/data").glob("*/__init__.py")}
     assert set(machine.loaders()) == folders
     assert machine.data_sets(machine.loaders()).todo is None
 

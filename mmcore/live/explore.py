@@ -18,20 +18,22 @@ def explore(sliders: Mapping[str, ipywidgets.Widget], view: Callable[..., Output
     """滑块一动，就显示 view(滑块的值) / Whenever a slider moves, show view(its values).
 
     `view(**values)` 返回 `table`、`note`、`bars`、`scatter`、`beside` 之类的结果，或 `gallery`。它抛出的 ValueError
-    显示在原处，滑块仍可继续拖动。
+    显示在原处，滑块仍可继续拖动；有填字的格时，那是写给读者的话，不标作错误。
 
     `view(**values)` returns what `table`, `note`, `bars`, `scatter`, `beside` and the like return, or a `gallery`. A
-    ValueError it raises is shown in its place, and the sliders go on working.
+    ValueError it raises is shown in its place, and the sliders go on working; where there is a field to type in, it is
+    a word to the reader and not marked as an error.
     """
     require(len(sliders) > 0, "至少需要一个滑块", "at least one slider wanted")
     shown = Shown()
+    typed = any(isinstance(control, ipywidgets.Text) for control in sliders.values())
 
     def show(*_: object) -> None:
         say_idle()
         try:
             shown.value = html_of(view(**{name: control.value for name, control in sliders.items()}))
         except ValueError as error:
-            shown.value = f'<div class="mm mm-say mm-error">{reason(error)}</div>'
+            shown.value = f'<div class="mm mm-say{"" if typed else " mm-error"}">{reason(error)}</div>'
 
     for control in sliders.values():
         control.observe(show, "value")
