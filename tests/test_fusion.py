@@ -583,3 +583,12 @@ def test_features_and_targets_that_do_not_fit_are_refused(classes: int | None, f
 def test_a_trainer_that_could_not_work_is_refused(options: dict, error: type, match: str) -> None:
     with pytest.raises(error, match=match):
         MultimodalFusionTrainer(**{"model": MultimodalFusion(WIDTHS, D), **options})
+
+
+@pytest.mark.parametrize("num_classes", [None, 3])
+def test_features_and_targets_follow_the_trainer_to_its_device(num_classes) -> None:
+    trainer = MultimodalFusionTrainer(MultimodalFusion([3, 5], 4), "cpu", num_classes)
+    trainer.device = torch.device("meta")  # stands in for a device that this machine lacks
+    targets = torch.ones(2, 4) if num_classes is None else torch.tensor([0, 2])
+    features, moved = trainer._prepare([torch.ones(2, 3), torch.ones(2, 5)], targets)
+    assert {x.device.type for x in (*features, moved)} == {"meta"}
