@@ -50,7 +50,7 @@ class Background:
             if kept is not None and kept.is_file():
                 self._done[number] = json.loads(kept.read_text(encoding="utf-8"))
             else:
-                todo.append((number, arguments))
+                todo.append((number, arguments, kept))
         count = min(WORKERS, os.cpu_count() or 1, len(todo))
         for worker in range(count):
             mine = todo[worker::count]
@@ -58,7 +58,7 @@ class Background:
             process = context.Process(target=_do_all, args=(job, mine, there), daemon=True)
             process.start()
             there.close()  # so that the end of the process ends the pipe
-            self._owed[here] = [number for number, _ in mine]
+            self._owed[here] = [number for number, *_ in mine]
             self._processes.append(process)
             weakref.finalize(self, process.terminate)
 
@@ -127,15 +127,15 @@ def _keep(place: Path | None, result: Any) -> None:
         new.replace(place)
 
 
-def _do_all(job: Callable[..., Any], runs: list[tuple[int, tuple]], out: Connection) -> None:
+def _do_all(job: Callable[..., Any], runs: list[tuple[int, tuple, Path | None]], out: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Stop is for the notebook's own training
     if hasattr(os, "nice"):
         os.nice(10)
     torch.set_num_threads(1)
-    for number, arguments in runs:
+    for number, arguments, place in runs:
         try:
             result = job(*arguments)
-            _keep(_place(job, arguments), result)
+            _keep(place, result)
             out.send((number, result, None))
         except Exception as error:
             out.send((number, None, f"{type(error).__name__}: {error}"))

@@ -63,6 +63,17 @@ def whole(x: int, name: str, least: int = 1) -> None:
     require(x >= least, f"{name} 需要至少为 {least}，收到 {x}", f"{name} must be at least {least}, got {x}")
 
 
+def share(x: float, name: str) -> None:
+    """x 必须在 0 到 1 之间 / x must be from 0 to 1."""
+    require(0 <= x <= 1, f"{name} 需要在 0 到 1 之间，收到 {x}", f"{name} must be from 0 to 1, got {x}")
+
+
+def place(x: int, name: str, count: int) -> None:
+    """x 必须是 count 个里的编号，从 0 起 / x must be the number of one of `count`, from 0."""
+    whole(x, name, 0)
+    require(x < count, f"{name} 需要小于 {count}，收到 {x}", f"{name} must be below {count}, got {x}")
+
+
 def two_widths(x: int | Sequence[int], name: str) -> tuple[int, int]:
     """x 必须是一个宽度，两边共用，或两个 / x must be one width for both sides, or two; returns two."""
     pair = isinstance(x, (list, tuple))

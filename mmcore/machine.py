@@ -22,6 +22,7 @@ import torch
 
 import mmcore
 from mmcore import data
+from mmcore.training import choose_device
 
 TRIED = ((3, 11), (3, 13))  # the oldest and the newest Python that the lessons were tried with
 EXTRA = "lessons"  # what pip calls the packages that a reader needs beyond mmcore's own
@@ -248,9 +249,7 @@ def place(live: bool, environment: Mapping[str, str], modules: Mapping[str, obje
 
 def gpu_here() -> str | None:
     """显卡：CUDA、MPS 或没有 / The accelerator: "CUDA", "MPS" or None."""
-    if torch.cuda.is_available():
-        return "CUDA"
-    return "MPS" if torch.backends.mps.is_available() else None
+    return {"cuda": "CUDA", "mps": "MPS"}.get(choose_device().type)
 
 
 def nothing_more(gpu: str | None) -> Finding:

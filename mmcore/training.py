@@ -99,6 +99,25 @@ def optimize(model: nn.Module, optimizer: torch.optim.Optimizer, forward: Callab
     return loss.item()
 
 
+def train_on(model: nn.Module, optimizer: torch.optim.Optimizer, losses: Callable[[], dict[str, Tensor]],
+             total: str = "total_loss") -> dict[str, float]:
+    """`optimize` 一步，下降的是 `losses()[total]`；返回各项损失 / One step of `optimize` down `losses()[total]`.
+
+    模型换到训练模式 / The model goes into training mode. Returns all the losses, as numbers.
+
+    Raises: 同 `optimize` / as `optimize`.
+    """
+    found: dict[str, Tensor] = {}
+
+    def forward() -> Tensor:
+        found.update(losses())
+        return found[total]
+
+    model.train()
+    optimize(model, optimizer, forward)
+    return {name: value.item() for name, value in found.items()}
+
+
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """期间不训练、不记梯度，结束后恢复原状 / No training, no gradients inside; afterwards each mode is what it was.
@@ -180,15 +199,7 @@ class MultimodalFusionTrainer:
         有限数 / if the loss is not finite. In all cases the model stays as it was.
         """
         features, targets = self._prepare(features, targets)
-        losses: dict[str, Tensor] = {}
-
-        def forward() -> Tensor:
-            losses.update(self._losses(features, targets))
-            return losses["total_loss"]
-
-        self.learned.train()
-        optimize(self.learned, self.optimizer, forward)
-        return {name: value.item() for name, value in losses.items()}
+        return train_on(self.learned, self.optimizer, lambda: self._losses(features, targets))
 
     def evaluate(self, features: Sequence[Tensor], targets: Tensor) -> dict[str, float]:
         """每种融合与混合 "f" 的成绩 / The score of each fusion and of the mixture "f".
@@ -309,15 +320,8 @@ class CrossModalAligner:
         stay as they were.
         """
         features_A, features_B, y, positives = self._moved(features_A, features_B, y, positives)
-        losses: dict[str, Tensor] = {}
-
-        def forward() -> Tensor:
-            losses.update(self.loss(*self.alignment.project(features_A, features_B), y, positives))
-            return losses["total_loss"]
-
-        self.alignment.train()
-        optimize(self.alignment, self.optimizer, forward)
-        return {name: value.item() for name, value in losses.items()}
+        return train_on(self.alignment, self.optimizer,
+                        lambda: self.loss(*self.alignment.project(features_A, features_B), y, positives))
 
     def align_features(self, features_A: Tensor, features_B: Tensor, y: Tensor | None = None,
                        positives: Tensor | None = None) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ from torch import Tensor
 from mmcore import checks
 from mmcore.alignment import contrastive_loss
 from mmcore.generation import generation_loss
-from mmcore.training import choose_device, evaluating, make_optimizer, optimize
+from mmcore.training import choose_device, evaluating, make_optimizer, train_on
 from mmcore.vision_language import VisualLanguageModel, multitask_loss
 
 LOSSES = ("total_loss", "classification_loss", "retrieval_loss", "generation_loss")
@@ -62,16 +62,12 @@ class VLMTrainer:
         """
         batch = self._moved(image=image, input_ids=input_ids, attention_mask=attention_mask, labels=labels,
                             name_ids=name_ids, positives=positives, image_given=image_given, text_given=text_given)
-        losses: dict[str, Tensor] = {}
 
-        def forward() -> Tensor:
+        def losses() -> dict[str, Tensor]:
             out = self._losses(**batch)
-            losses.update({name: out[name] for name in LOSSES})
-            return losses["total_loss"]
+            return {name: out[name] for name in LOSSES}
 
-        self.model.train()
-        optimize(self.model, self.optimizer, forward)
-        return {name: value.item() for name, value in losses.items()}
+        return train_on(self.model, self.optimizer, losses)
 
     def losses(self, **batch: Tensor) -> dict[str, Tensor]:
         """不训练：模型的有名字的张量和各项损失 / Without training: the model's named tensors, and the losses.

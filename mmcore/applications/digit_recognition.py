@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mmcore import checks
 from mmcore.applications import fusing
-from mmcore.applications.fusing import accuracy, accuracy_of, check_dropout, finish, mean_weights
+from mmcore.applications.fusing import accuracy, accuracy_of, finish, mean_weights
 from mmcore.data import digits
 from mmcore.data.digits import MODALITIES
 from mmcore.fusion import CANDIDATES, LateFusion, weighted_sum
@@ -76,7 +76,7 @@ def training_noise(count: int, generator: torch.Generator, dropout: float) -> di
     For every row and modality the noise is 0 to 1.5 times the usual. **Modality dropout**: with probability `dropout`
     one of the three modalities fails, half of the time by being nothing but noise, half by being absent.
     """
-    check_dropout(dropout)
+    checks.share(dropout, "dropout")
     levels = 1.5 * torch.rand(len(MODALITIES), count, generator=generator)
     failing = torch.rand(count, generator=generator) < dropout
     which = torch.randint(len(MODALITIES), (count,), generator=generator)

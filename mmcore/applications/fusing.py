@@ -23,8 +23,8 @@ from mmcore.training import (
     evaluating,
     make_optimizer,
     one_cycle,
-    optimize,
     seeded,
+    train_on,
 )
 
 
@@ -117,17 +117,15 @@ class AloneTrainer(Learner):
         The models share no parameter, so that adding their losses is the same as training each by itself.
         """
         seen = self._next_batch(dropout)
-        losses: dict[str, Tensor] = {}
 
-        def forward() -> Tensor:
+        def losses() -> dict[str, Tensor]:
             scores = self._scores(seen)
-            losses.update({m: F.cross_entropy(scores[m], seen["label"].to(self.device)) for m in self.modalities})
-            return sum(losses.values())
+            own = {m: F.cross_entropy(scores[m], seen["label"].to(self.device)) for m in self.modalities}
+            return {**own, "total_loss": sum(own.values())}
 
-        self.models.train()
-        optimize(self.models, self.optimizer, forward)
+        found = train_on(self.models, self.optimizer, losses)
         self.schedule.step()
-        return {modality: loss.item() for modality, loss in losses.items()}
+        return {modality: found[modality] for modality in self.modalities}
 
     def decisions(self, seen: Mapping[str, Tensor]) -> list[Tensor]:
         """每个模态的决策 / The decision of each modality: M × (B, K), probabilities."""
@@ -187,12 +185,6 @@ class TogetherTrainer(Learner):
     def weights(self, seen: Mapping[str, Tensor]) -> dict[str, list[float]]:
         """权重在这些样本上的平均 / The weights, averaged over these samples: "w", "alpha", "g", "pi"."""
         return mean_weights(self.trainer.fuse(self.inputs(seen)))
-
-
-def check_dropout(dropout: float) -> None:
-    """dropout 必须在 0 到 1 之间 / dropout must be from 0 to 1."""
-    checks.require(0 <= dropout <= 1, f"dropout 需要在 0 到 1 之间，收到 {dropout}",
-                   f"dropout must be from 0 to 1, got {dropout}")
 
 
 def mean_weights(out: Mapping[str, Tensor]) -> dict[str, list[float]]:

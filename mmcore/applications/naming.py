@@ -202,8 +202,7 @@ class NamingTrainer:
         checks.require(batch <= len(task.label), f"batch 最多 {len(task.label)}（每个概念一次），收到 {batch}",
                        f"batch may be at most {len(task.label)}, each concept once, got {batch}")
         for value, name in ((name_share, "name_share"), (image_dropout, "image_dropout")):
-            checks.require(0 <= value <= 1, f"{name} 需要在 0 到 1 之间，收到 {value}",
-                           f"{name} must be from 0 to 1, got {value}")
+            checks.share(value, name)
         checks.require(bool(task.pairs.any(1).all()), "训练的每个概念都需要至少一个提示",
                        "every concept to train on needs at least one hint")
         self.task, self.steps, self.seed, self.batch = task, steps, seed, batch

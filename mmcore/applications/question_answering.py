@@ -22,7 +22,7 @@ from mmcore.data import scenes
 from mmcore.data.augment import augment
 from mmcore.encoders import TextEncoder, VisualEncoder
 from mmcore.fusion import weighted_sum
-from mmcore.training import check_steps_left, choose_device, evaluating, make_optimizer, one_cycle, optimize, seeded
+from mmcore.training import check_steps_left, choose_device, evaluating, make_optimizer, one_cycle, seeded, train_on
 from mmcore.vision_language import CrossModalFusion
 
 SEES = ("both", "question", "picture")
@@ -149,8 +149,7 @@ class AnsweringTrainer:
         self.look, self.sees, self.bias, self.kinds = look, sees, bias, tuple(kinds)
         self.device = choose_device(device)
         self.data = scenes.load("train")
-        white = torch.full_like(self.data.tiles[:, :1], 255)
-        self.tiles = torch.cat([self.data.tiles, white], 1)  # (A, K + 1, …): the last one is empty
+        self.tiles = self.data.with_empty
         self.tokenizer = make_tokenizer()
         self.reset()
 
@@ -179,23 +178,20 @@ class AnsweringTrainer:
         language = torch.randint(len(scenes.LANGUAGES), thing.shape, generator=self.generator)
         tiles = augment(self.tiles[artist, thing] / 255, self.generator).to(self.device)
         cells = (drawn["cells"] % self.tiles.shape[1] + self.tiles.shape[1] * which).to(self.device)
-        losses: dict[str, Tensor] = {}
 
-        def forward() -> Tensor:
+        def losses() -> dict[str, Tensor]:
             if self.sees == "question":  # nothing to see, and nothing to name
                 f = torch.zeros(len(tiles), FEATURE_DIM, device=self.device)
             else:
                 f = self.model.visual_encoder(tiles)
             z = self.model.answer(f[cells], self._encode(self.questions, scenes.question_number(drawn)))["z"]
-            losses["L_answer"] = F.cross_entropy(z, drawn["answer"].to(self.device))
-            losses["L_name"] = f.sum() if self.sees == "question" else self._naming_loss(f, thing, language)
-            losses["L"] = losses["L_answer"] + beta * losses["L_name"]
-            return losses["L"]
+            L_answer = F.cross_entropy(z, drawn["answer"].to(self.device))
+            L_name = f.sum() if self.sees == "question" else self._naming_loss(f, thing, language)
+            return {"L": L_answer + beta * L_name, "L_answer": L_answer, "L_name": L_name}
 
-        self.model.train()
-        optimize(self.model, self.optimizer, forward)
+        found = train_on(self.model, self.optimizer, losses, "L")
         self.schedule.step()
-        return {name: value.item() for name, value in losses.items()}
+        return found
 
     def _naming_loss(self, f: Tensor, thing: Tensor, language: Tensor) -> Tensor:
         real = thing < len(scenes.THINGS)

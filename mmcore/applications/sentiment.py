@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from mmcore import checks
 from mmcore import text as tokens
 from mmcore.applications import fusing
-from mmcore.applications.fusing import accuracy, check_dropout, finish
+from mmcore.applications.fusing import accuracy, finish
 from mmcore.data import utterances
 from mmcore.data.augment import augment
 from mmcore.data.utterances import LANGUAGES, MEANINGS, MODALITIES
@@ -126,7 +126,7 @@ class _Utterances:
                 "face": FaceEncoder(WIDTHS["face"]), "tone": make_tone_encoder(WIDTHS["tone"])}
 
     def draw(self, dropout: float) -> dict[str, Tensor]:
-        check_dropout(dropout)
+        checks.share(dropout, "dropout")
         g, b = self.generator, self.batch
         seen = self.data.observe(torch.randint(len(self.data.sentences), (b,), generator=g), g)
         seen["face"] = augment(seen["face"], g)
@@ -259,9 +259,7 @@ def one_sample(data: utterances.Utterances, words: Words, text: str, picture: in
     words.known(text)
     checks.one_of(sounds, "sounds", utterances.EXPRESSIONS)
     for value, name, most in ((picture, "picture", len(data.faces)), (voice, "voice", len(data.voices))):
-        checks.whole(value, name, 0)
-        checks.require(value < most, f"{name} 需要小于 {most}，收到 {value}",
-                       f"{name} must be below {most}, got {value}")
+        checks.place(value, name, most)
     generator = torch.Generator().manual_seed(seed)
     shown = torch.tensor([utterances.EXPRESSIONS.index(sounds)])
     return {"text": words.ids([text]), "face": data.pictures[[picture]] / 255,

@@ -8,6 +8,7 @@ other files. See CARD.md in this folder.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -138,6 +139,11 @@ class Scenes:
         return {"cells": cells, "artist": whole(0, len(self.artists) - 1), "kind": kind, "about": about,
                 "answer": answer, "language": whole(0, len(LANGUAGES) - 1), "wording": whole(0, WORDINGS - 1)}
 
+    @cached_property
+    def with_empty(self) -> Tensor:
+        """`tiles`，最后加上一格空白，EMPTY 指向它 / `tiles` and a blank one at the end, which EMPTY points to."""
+        return torch.cat([self.tiles, torch.full_like(self.tiles[:, :1], 255)], 1)
+
     def cell_pictures(self, cells: Tensor, artist: Tensor) -> Tensor:
         """每一格的图画 / The picture of every cell: (N, 4), (N,) → (N, 4, 3, 32, 32) uint8.
 
@@ -150,8 +156,7 @@ class Scenes:
         checks.require(bool(((artist >= 0) & (artist < len(self.artists))).all()),
                        f"artist 需要在 0 与 {len(self.artists) - 1} 之间",
                        f"artist must lie between 0 and {len(self.artists) - 1}")
-        white = torch.full_like(self.tiles[:, :1], 255)
-        return torch.cat([self.tiles, white], 1)[artist[:, None], cells]  # EMPTY is the last one
+        return self.with_empty[artist[:, None], cells]
 
     def pictures(self, cells: Tensor, artist: Tensor) -> Tensor:
         """整幅图画 / Whole pictures: (N, 4), (N,) → (N, 3, 64, 64) uint8.
@@ -263,8 +268,8 @@ def question(kind: str, about: int, language: str = "en", wording: int = 0) -> s
     """
     checks.one_of(kind, "kind", KINDS)
     checks.one_of(language, "language", LANGUAGES)
-    _check_number(about, "about", len(PLACES) if kind == "what" else len(THINGS))
-    _check_number(wording, "wording", WORDINGS)
+    checks.place(about, "about", len(PLACES) if kind == "what" else len(THINGS))
+    checks.place(wording, "wording", WORDINGS)
     if kind == "what":
         zh, en = PLACES[about]
         said = {"zh": (f"{zh}是什么？", f"{zh}角有什么？"),
@@ -330,8 +335,3 @@ def reply(kind: str, about: int, answer: int, language: str = "en") -> str:
     if language == "zh":
         return f"有{thing.counted(value, 'zh')}。" if value else f"一{thing.measure}{thing.zh}也没有。"
     return f"There {'is' if value == 1 else 'are'} {thing.counted(value, 'en')}."
-
-
-def _check_number(x: int, name: str, count: int) -> None:
-    checks.whole(x, name, 0)
-    checks.require(x < count, f"{name} 需要小于 {count}，收到 {x}", f"{name} must be below {count}, got {x}")
