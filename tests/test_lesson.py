@@ -1,5 +1,6 @@
 """公式、图、练习的核对本身 / The checks of formulas, diagrams and exercises themselves."""
 
+import ast
 import importlib
 import json
 import pkgutil
@@ -384,11 +385,14 @@ start = {}
 exec("\\n".join(setup), start)
 verdicts = []
 for program in programs:
-    own = dict(start)
-    exec(program, own)
-    verdicts.append(own["verdict"].ok)
-    if verdicts[-1] != (len(verdicts) % 2 == 1):
-        print(own["verdict"].en)
+    before = dict(start)
+    exec(program, start)  # in the very names that the functions of the setup cells know
+    verdict = start["verdict"]
+    start.clear()
+    start.update(before)
+    verdicts.append(verdict.ok)
+    if verdict.ok != (len(verdicts) % 2 == 1):
+        print(verdict.en)
 print(json.dumps(verdicts))
 """
 
@@ -402,8 +406,9 @@ def test_the_published_solution_of_each_exercise_passes_and_the_blank_one_gets_a
     assert len(solutions) == len(exercises) == len(checks) > 0
     programs = []
     for solution, blank, check in zip(solutions, exercises, checks, strict=True):
-        lines, last = check.strip().rsplit("\n\n", 1)  # the verdict is the last paragraph of the cell
-        programs += [f"{answer}\n{lines}\nverdict = {last}" for answer in (solution, blank)]
+        *before, verdict = ast.parse(check).body  # the verdict is the last expression of the cell
+        lines = "\n".join([*map(ast.unparse, before), f"verdict = {ast.unparse(verdict)}"])
+        programs += [f"{answer}\n{lines}" for answer in (solution, blank)]
     run = subprocess.run([sys.executable, "-c", RUN_ALONE], input=json.dumps([code(path, "setup"), programs]),
                          capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
