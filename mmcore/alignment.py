@@ -380,7 +380,7 @@ def _logsumexp_both(S: Tensor, bound: float | Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _several(S: Tensor, positives: Tensor) -> Tensor:
-    """按行，每次取每行的一个正例 / Along the rows, one positive of each row at a time.
+    """按行，每个正例各自对全部负例 / Along the rows, each positive against all that is not it.
 
     正例多于 8 个的行不必如此：它的损失至少是 ln 9，离 0 很远，直接算也准确。
 
@@ -388,16 +388,14 @@ def _several(S: Tensor, positives: Tensor) -> Tensor:
     directly.
     """
     count = positives.sum(1)
-    place = positives.int().sort(dim=1, descending=True, stable=True).indices  # the positives of each row come first
-    total = S.new_zeros(len(S))
-    for k in range(min(int(count.max()), 8)):
-        p = place[:, k:k + 1]
-        others = S.scatter(1, p, -torch.inf).logsumexp(1)
-        total = total + torch.where(k < count, F.softplus(others - S.gather(1, p).squeeze(1)), 0.0)
-    if int(count.max()) <= 8:
+    few = count <= 8
+    row, column = (positives & few.unsqueeze(1)).nonzero(as_tuple=True)  # (P,) each: all pairs (i, p) with p in P(i)
+    others = S[row].scatter(1, column.unsqueeze(1), -torch.inf).logsumexp(1)
+    total = S.new_zeros(len(S)).index_add(0, row, F.softplus(others - S[row, column]))
+    if bool(few.all()):
         return (total / count).mean()
     direct = S.logsumexp(1) - torch.where(positives, S, 0.0).sum(1) / count
-    return torch.where(count > 8, direct, total / count).mean()
+    return torch.where(few, total / count, direct).mean()
 
 
 def _check_positives(positives: Tensor, n: int) -> None:

@@ -34,9 +34,9 @@ def generation_loss(logits: Tensor, tokens: Tensor, pad: int = 0) -> Tensor:
                    "logits 需要是 (B, L, V) 的浮点张量", "logits must be a floating tensor (B, L, V)", TypeError)
     _check_tokens(tokens, len(logits), logits.shape[1] + 1)
     wanted = tokens[:, 1:]
-    checks.require(bool((wanted != pad).any()), "没有一个要写的词元，全是补齐",
-                   "there is no token to write, all is padding")
-    return F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=pad)
+    real = wanted != pad
+    checks.require(bool(real.any()), "没有一个要写的词元，全是补齐", "there is no token to write, all is padding")
+    return F.cross_entropy(logits[real], wanted[real])  # of the real tokens alone: half the time of ignoring the others
 
 
 class CausalDecoder(nn.Module):
