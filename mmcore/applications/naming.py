@@ -248,7 +248,8 @@ class NamingTrainer:
         return {"image": image,
                 "input_ids": self.tokens["input_ids"][said], "attention_mask": self.tokens["attention_mask"][said],
                 "labels": self.task.label[concept], "name_ids": self.name_ids[asked * count + concept],
-                "positives": self.true_of[concept.unsqueeze(1), said], "image_given": named | ~blind, "text_given": ~named}
+                "positives": self.true_of[concept.unsqueeze(1), said], "image_given": named | ~blind,
+                "text_given": ~named}
 
     def train_step(self, alpha: float = 1.0, beta: float = 1.0, gamma: float = 1.0,
                    tau: float = TAU) -> dict[str, float]:
