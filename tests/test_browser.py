@@ -1,7 +1,7 @@
 """浏览器里的课 / The lessons in a browser, as a reader meets them.
 
 Each lesson is run once, in a fixture; the tests below then look at it and touch it, in this order. What they write:
-screenshots in both languages and both themes, in tests/artifacts/ or where MM_SHOTS says.
+screenshots in both languages, both themes and three widths, in tests/artifacts/ or where MM_SHOTS says.
 """
 
 import os
@@ -20,6 +20,7 @@ THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 TRAINING, SLIDER, SEARCH = r"\.Training\(", "[sS]lider", r"\bsearch_box\(|\bText\("
 DIAGRAM, FORMULA = r"(?m)^```mermaid", r"\$"
 LANGUAGES = ["zh", "en"]
+SCREENS = {"phone": (390, 844), "projector": (1920, 1080)}
 BACK = """() => window.jupyterapp.shell.activateById([...window.jupyterapp.shell.widgets('main')]
     .find(widget => widget.context?.path === '00_start_here.ipynb').id)"""
 CURRENT = "name => window.jupyterapp.shell.currentWidget?.context?.path === name"
@@ -158,13 +159,31 @@ def test_both_languages_can_be_shown(visit):
     assert visit.page.visible("en")
 
 
-@pytest.mark.parametrize(("language", "theme"), [("zh", "light"), ("en", "dark")])
-def test_screenshot(visit, notebook, language, theme):
+@pytest.fixture(scope="module", params=[("zh", "light"), ("en", "dark")], ids="-".join)
+def dressed(visit, request):
+    """The lesson in one language and one theme; tests that share it are run together."""
+    language, theme = request.param
     visit.page.choose_theme(THEMES[theme])
     visit.page.choose_language(language)
-    shot = SHOTS / f"{notebook.stem}-{language}-{theme}.png"
+    return f"{language}-{theme}"
+
+
+def test_screenshot(visit, notebook, dressed):
+    shot = SHOTS / f"{notebook.stem}-{dressed}.png"
     visit.page.screenshot(shot)
     assert shot.stat().st_size > 20_000
+
+
+def test_axe_finds_no_serious_barrier_in_what_is_ours(visit, dressed):
+    assert visit.page.barriers() == []
+
+
+@pytest.mark.parametrize("screen", SCREENS)
+def test_nothing_sticks_out_of_a_phone_or_a_projector(visit, notebook, dressed, screen):
+    with visit.page.size(*SCREENS[screen]):
+        sticking_out = visit.page.sticking_out()
+        visit.page.screenshot(SHOTS / f"{notebook.stem}-{dressed}-{screen}.png")
+    assert sticking_out == []
 
 
 def test_the_language_survives_a_reload(visit):

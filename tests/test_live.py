@@ -25,6 +25,7 @@ from mmcore import live
 from mmcore.live.axes import COLOURS, encode, legend_columns
 from mmcore.live.bars import ink_on
 from mmcore.live.weights import apportion
+from mmcore.training import optimize
 
 LOSS = live.Plot("损失", "loss", {"loss": ("损失", "loss")})
 
@@ -461,6 +462,69 @@ def test_a_run_whose_model_could_not_be_built_has_not_started():
         run.start()
     with pytest.raises(ValueError, match="call start"):
         asyncio.run(run.wait())
+
+
+class Exploding:
+    """真的模型和优化器，步长太大就爆炸 / A true model and optimiser that explode where the step size is too large."""
+
+    def __init__(self):
+        self.reset()
+
+    def reset(self):
+        torch.manual_seed(0)
+        self.model = torch.nn.Linear(3, 1)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1)
+
+    def step(self, lr=0.05):
+        self.optimizer.param_groups[0]["lr"] = lr
+        x = torch.randn(8, 3)
+        return {"loss": optimize(self.model, self.optimizer, lambda: ((self.model(x) - x[:, :1]) ** 2).mean())}
+
+    def weights(self):
+        return torch.cat([p.detach().flatten() for p in self.model.parameters()])
+
+    def training(self, lr):
+        return live.Training(self.step, 100_000, [LOSS], {"lr": lr}, every=20, reset=self.reset,
+                             keeps=lambda: (self.model, self.optimizer))
+
+
+def test_a_loss_that_becomes_infinite_is_said_and_the_panel_goes_back_to_weights_that_were_good(watched):
+    async def watch():
+        thing, lr = Exploding(), live.slider("步长", "step size", 0.05, 0.01, 1e9, log=True)
+        run = thing.training(lr)
+        run.start()
+        await until(lambda: run.i > 45)
+        assert run._back_button.layout.display == "none"  # nothing to go back from while all goes well
+        lr.value = 1e9
+        await until(lambda: run._state == "failed")
+        assert "FloatingPointError" in run._message.value
+        assert "停在第" in run._message.value
+        assert thing.weights().isfinite().all()
+        failed_at, ruined = run.i, thing.weights()
+        assert run._back_button.layout.display == ""
+        run._back_button.click()
+        await until(lambda: run._state == "paused")
+        assert run.i == max(i for i in range(0, failed_at, 20))
+        assert run._message.value == ""
+        assert max(run.history["loss"][0]) == run.i
+        assert not torch.equal(thing.weights(), ruined)
+        first = run.i
+        run._back_button.click()  # pressed again: one copy further back
+        await until(lambda: run.i < first)
+        good = thing.weights()
+        lr.value = 0.05
+        run._start_button.click()
+        await until(lambda: run._state == "running" and run.i > first + 40)
+        assert run.history["loss"][1][-1] < 10
+        assert not torch.equal(thing.weights(), good)
+        run._close()
+
+    asyncio.run(watch())
+
+
+def test_a_step_that_returns_nan_stops_with_a_word_in_both_languages():
+    with pytest.raises(FloatingPointError, match=r"loss 不是有限数.*loss that are not finite"):
+        training(Model(), step=lambda: {"loss": float("nan")}).start()
 
 
 def test_a_step_that_returns_no_dict_is_refused():

@@ -96,6 +96,14 @@ class Curves:
         self.history = {}
         self._background = None
 
+    def cut(self, i: int) -> None:
+        """忘掉第 i 步以后的，留作浅影 / Forget what came after step i, but for a pale ghost."""
+        for axes in self._drawn:
+            axes.keep_ghost(self.history)
+        kept = {name: sum(step <= i for step in at) for name, (at, _) in self.history.items()}
+        self.history = {name: (at[:kept[name]], values[:kept[name]]) for name, (at, values) in self.history.items()}
+        self._background = None
+
     def png(self) -> bytes:
         for axes in self._drawn:
             if axes.fit(self.history):

@@ -9,10 +9,13 @@ the same call trains to the end at once, with the same numbers.
 """
 
 import asyncio
+import math
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from html import escape
+from typing import Protocol
 
 import ipywidgets
 from IPython.display import Image, display
@@ -37,8 +40,17 @@ NO_LOOP = ("这里没有人在看，训练已经一口气做完；要边看边�
            "Nobody was watching, so the training ran to its end at once; run this cell in JupyterLab to watch it.")
 
 
+KEPT = 4  # states of what is learned, to go back to
 VIEW_PAUSE = 0.5  # seconds between two views that no evaluation asks for
 YIELDS = 5  # a message takes several turns of the loop from the socket to the slider
+
+
+class Keepable(Protocol):
+    """能存下、能放回的东西：模型、优化器、步长表 / What can be kept and put back: a model, an optimiser, a schedule."""
+
+    def state_dict(self) -> dict: ...
+
+    def load_state_dict(self, state: dict) -> object: ...
 
 
 class Training:
@@ -47,14 +59,20 @@ class Training:
     `step(**values)` 做一步，返回名字到数的字典；values 是各滑块此刻的值。`evaluate()` 返回同样的字典，在第 0 步、每
     `every` 步和最后各调用一次。`reset()` 重建模型，在开始和按下“重置”时调用。同一个格子（或同一个 `key`）的新训练
     代替旧的。`view()` 返回一幅图或一张表，显示在滑块下面：第 0 步、每次评估和最后都重画；给了 `view_every` 时，中间每
-    `view_every` 步也画，每秒至多两次。它只看，不改模型，也不取随机数。
+    `view_every` 步也画，每秒至多两次。它只看，不改模型，也不取随机数。`keeps()` 返回学到的东西，例如模型和优化器：每
+    `every` 步存一份，最近的 4 份；训练出错或暂停时，“回到第 … 步”把它们放回去。
 
     `step(**values)` makes one step and returns a dict from names to numbers; values are what the sliders say now.
     `evaluate()` returns such a dict and is called at step 0, every `every` steps and at the end. `reset()` builds the
     model anew; it is called at the start and by the Reset button. A new training takes the place of an older one from
     the same cell (or with the same `key`). `view()` returns a picture or a table to be shown under the sliders: at
     step 0, at every evaluation and at the end, and with `view_every` also every so many steps in between, twice a
-    second at most. It only looks: it neither changes the model nor draws random numbers.
+    second at most. It only looks: it neither changes the model nor draws random numbers. `keeps()` returns what is
+    learned, the model and the optimiser for example: every `every` steps a copy is kept, the latest 4 of them, and
+    after an error or in a pause “Back to step …” puts one back.
+
+    Raises: TypeError / ValueError 参数不对 / for a wrong argument. 训练时 / in training: FloatingPointError step 返回的
+    数里有 NaN 或无穷 / if step returns NaN or infinity.
     """
 
     _latest: dict[str, "Training"] = {}  # noqa: RUF012  (a cell run again must find the run it replaces)
@@ -63,13 +81,14 @@ class Training:
                  sliders: Mapping[str, ipywidgets.Widget] | None = None, evaluate: Callable[[], Record] | None = None,
                  every: int = 50, reset: Callable[[], None] | None = None, key: str | None = None,
                  tick: float = 0.02, view: Callable[[], Output | Shown] | None = None,
-                 view_every: int | None = None) -> None:
+                 view_every: int | None = None, keeps: Callable[[], Sequence[Keepable]] | None = None) -> None:
         whole(steps, "steps")
         whole(every, "every")
         if view_every is not None:
             whole(view_every, "view_every")
         positive(tick, "tick")
-        for name, function in {"step": step, "evaluate": evaluate, "reset": reset, "view": view}.items():
+        for name, function in {"step": step, "evaluate": evaluate, "reset": reset, "view": view,
+                               "keeps": keeps}.items():
             require(callable(function) or (function is None and name != "step"),
                     f"{name} 需要是函数，收到 {function!r}", f"{name} must be a function, got {function!r}", TypeError)
         for name, control in (sliders or {}).items():
@@ -81,10 +100,11 @@ class Training:
         self._step, self._evaluate, self._every, self._rebuild = step, evaluate, every, reset
         self._key, self._tick = key or running_cell() or getattr(step, "__qualname__", "train"), tick
         self._view, self._view_every = view, view_every
+        self._keeps, self._kept = keeps, []
         self._evaluated_at = self._viewed_at = -1
         self._viewed_time = 0.0
         self._state, self._wish = "ready", "run"
-        self._started = self._reset_asked = False
+        self._started = self._reset_asked = self._back_asked = False
         self._loop = self._task = self._picture = None
         self._wake, self._settled = asyncio.Event(), asyncio.Event()
         self._waiting, self._told = False, ""
@@ -203,7 +223,7 @@ class Training:
         self.curves.clear()
         self._settled.clear()
         self._reset_asked, self._wish, self._told = False, "run", ""
-        self._moved = False
+        self._moved, self._back_asked, self._kept = False, False, []
         if self._rebuild is not None:
             self._rebuild()
         self._started, self._state = True, "ready"
@@ -230,11 +250,13 @@ class Training:
             self._view_shown.value = html_of(self._view())
             self._viewed_at, self._viewed_time = self.i, time.perf_counter()
         else:
+            if self._keeps is not None and self._stands_out() and not (self._kept and self._kept[-1][0] == self.i):
+                self._kept = [*self._kept, (self.i, [deepcopy(thing.state_dict()) for thing in self._keeps()])][-KEPT:]
             values = self.values
             self._moved = self._moved or values != self._planned
             if values != self._used:
                 self._show_used(values)  # before the step, so that it is on its way while the step is made
-            record = _record(self._step(**values), "step")
+            record = _finite(_record(self._step(**values), "step"))
             self.i += 1
             self.curves.add(self.i, record)
             if self.i == 1:
@@ -255,6 +277,8 @@ class Training:
                     goes_on = self._wish == "run" and not self.done
                     self._begin()
                     self._wish = "run" if goes_on else "pause"
+                if self._back_asked:
+                    self._go_back()
                 if self._wish == "run" and not self.done:
                     on_stop(_pause_all)
                     self._slice()
@@ -307,6 +331,29 @@ class Training:
         if self._loop is None:
             self._tell(RESET_LATER)
 
+    def _back(self) -> None:
+        self._back_asked = True
+        if self._loop is None:
+            self._go_back()
+            self._show("paused")
+        else:
+            self._wake.set()
+
+    def _go_back(self) -> None:
+        """放回最近存下的一份；接着再按，退到更早的一份 / Put back the latest copy; pressed again, the one before it."""
+        self._back_asked = False
+        earlier = [kept for kept in self._kept if kept[0] < self.i] or self._kept[:1]
+        if not earlier or self._wish == "run":
+            return
+        self._kept = earlier
+        self.i, states = earlier[-1]
+        for thing, state in zip(self._keeps(), states, strict=True):
+            thing.load_state_dict(deepcopy(state))
+        self.curves.cut(self.i)
+        self._evaluated_at, self._viewed_at, self._moved = self.i, -1, True
+        self.error, self._told = None, ""
+        self._settled.clear()
+
     def _tell(self, text: tuple[str, str]) -> None:
         self._told = f'<div class="mm-say">{bilingual(text, "div")}</div>'
         self._refresh()
@@ -327,12 +374,14 @@ class Training:
         self._start_button = ipywidgets.Button(description="暂停 · Pause", icon="pause")
         self._start_button.add_class("mod-primary")
         self._reset_button = ipywidgets.Button(description="重置 · Reset", icon="undo")
-        for button, action in ((self._start_button, self._toggle), (self._reset_button, self._reset)):
+        self._back_button = ipywidgets.Button(icon="step-backward")
+        for button, action in ((self._start_button, self._toggle), (self._reset_button, self._reset),
+                               (self._back_button, self._back)):
             button.on_click(lambda _, action=action: (say_idle(), hand_over(self._loop, action)))
         self._progress, self._used_shown, self._message = ipywidgets.HTML(), ipywidgets.HTML(), ipywidgets.HTML()
         self._progress.add_class("mm-progress")
         self._progress.add_class("mm-status")  # where a browser test reads the step
-        row = ipywidgets.HBox([self._start_button, self._reset_button, self._progress])
+        row = ipywidgets.HBox([self._start_button, self._reset_button, self._back_button, self._progress])
         row.add_class("mm-row")
         self._view_shown = Shown()
         views = [self._view_shown] if self._view is not None else []
@@ -350,6 +399,9 @@ class Training:
         button.description, button.icon = word, icon
         button.disabled = state in ("finished", "replaced")
         self._reset_button.disabled = state == "replaced"
+        back = max([i for i, _ in self._kept if i < self.i] or [i for i, _ in self._kept[:1]], default=0)
+        self._back_button.description = f"回到第 {back} 步 · Back to step {back}"
+        self._back_button.layout.display = "" if self._kept and state in ("paused", "failed") else "none"
         zh, en = STATES[state]
         count = bilingual((f"{zh}，第 {self.i} / {self.steps} 步", f"{en}, step {self.i} / {self.steps}"))
         names = {name: label for plot in self.curves.plots for name, label in plot.lines.items()}
@@ -406,6 +458,14 @@ def _written(value: object) -> str:
     if isinstance(value, Mapping):
         return "(" + " ".join(f"{name}={_written(part)}" for name, part in value.items()) + ")"
     return f"{value:.3g}" if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)
+
+
+def _finite(record: Record) -> Record:
+    bad = [name for name, value in record.items() if not math.isfinite(value)]
+    require(not bad, f"这一步返回的 {', '.join(bad)} 不是有限数；把滑块拨回去，再按“回到第 … 步”或“重置”",
+            f"this step returned {', '.join(bad)} that are not finite; move the sliders back, then press “Back to "
+            f"step …” or “Reset”", FloatingPointError)
+    return record
 
 
 def _record(record: object, source: str) -> Record:

@@ -20,11 +20,12 @@ import sys
 import tempfile
 import time
 import urllib.request
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import TimeoutError, sync_playwright
 
 from harness.fresh import attempts, offline_env
@@ -171,6 +172,21 @@ VISIBLE = """lang => [...document.querySelectorAll(`.jp-Notebook [lang|=${lang}]
 HEIGHT = """() => {
     const o = document.querySelector('.jp-WindowedPanel-outer') ?? document.querySelector('.jp-Notebook');
     return o.scrollHeight + window.innerHeight - o.clientHeight + 20; }"""
+# axe-core looks at what lessons put on the page; code editors and the frame around them are JupyterLab's own.
+OURS = {"include": [[".jp-RenderedMarkdown"], [".jp-OutputArea-output"]]}
+# What a reader must see or press, and cannot: to the right of the notebook's edge, with no way to scroll there.
+STICKING_OUT = """() => {
+    const notebook = document.querySelector('.jp-Notebook'), edge = notebook.getBoundingClientRect().right + 1;
+    const scrolls = e => e !== notebook && !e.contains(notebook) &&
+        (['auto', 'scroll'].includes(getComputedStyle(e).overflowX) && e.getBoundingClientRect().right <= edge
+         || scrolls(e.parentElement));
+    const widgets = '.mm-panel, .mm-switch, .mm .noUi-target, .mm button, .mm select, .mm input, .mm audio';
+    const prose = '.jp-RenderedMarkdown :is(p, li, h1, h2, h3, h4, summary), .mm-say';
+    return [...notebook.querySelectorAll(`${widgets}, ${prose}`)]
+        .filter(e => e.checkVisibility() && e.getBoundingClientRect().right > edge)
+        .filter(e => !e.closest('.jp-mod-noOutputs') && (e.matches(widgets) || !scrolls(e.parentElement)))
+        .map(e => `${e.tagName}.${e.className}: ${e.textContent.trim().slice(0, 60)}`);
+}"""
 # A panel is what holds both a `.mm-status`, whose text has the step number, and a slider.
 RUNNING_PANEL = """() => {
     const step = e => Number((e.textContent.match(/\\d+/) || [0])[0]);
@@ -297,6 +313,26 @@ class Page:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         self.window.screenshot(path=str(path))
         self.window.set_viewport_size(size)
+
+    def barriers(self):
+        """What axe-core calls a serious or critical barrier to readers with a disability, in what is ours."""
+        found = Axe().run(self.window, context=OURS, options={"resultTypes": ["violations"]}).response["violations"]
+        return [f"{barrier['id']}: {node['html'][:200]}" for barrier in found
+                if barrier["impact"] in {"serious", "critical"} for node in barrier["nodes"]]
+
+    @contextmanager
+    def size(self, width, height):
+        """The window so large, for the length of a `with`."""
+        before = self.window.viewport_size
+        self.window.set_viewport_size({"width": width, "height": height})
+        self.settle(1)
+        yield
+        self.window.set_viewport_size(before)
+        self.settle()
+
+    def sticking_out(self):
+        """Widgets beyond the right edge, and prose that cannot even be scrolled to."""
+        return self.js(STICKING_OUT)
 
     # --- sliders ---
 
