@@ -3,6 +3,7 @@
 Tiny notebooks, built in a temporary folder; one run of a kernel serves many tests.
 """
 
+import ast
 import base64
 import io
 import os
@@ -10,11 +11,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import numpy as np
 import pytest
-from harness import fresh, stored
+from harness import claims, fresh, stored
+from harness.kernel_side import mm_claims
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
@@ -91,6 +94,9 @@ BAD = {
     "bold that does not close": (stored.bold_is_bold, lesson(PAIR.replace("越小", "**越小。**越"))),
     "bold that does not open": (stored.bold_is_bold, lesson(PAIR.replace("越小", "越**（小）** "))),
     "someone's own kernel": (stored.plain_kernel, new_notebook(metadata={"kernelspec": {**KERNEL, "name": "mine"}})),
+    "a number from nowhere": (stored.numbers_come_from_somewhere, lesson("# R@1 是 0.873 · R@1 is 0.873", *GOOD[1:])),
+    "a note that nothing asserts": (stored.notes_say_what_was_asserted,
+                                    lesson(*GOOD, ('live.note("高于 0.9。", "Above 0.9.")', ""))),
 }
 
 
@@ -101,6 +107,39 @@ def test_a_flaw_is_seen(check, notebook):
 
 def test_an_error_that_is_the_lesson_is_allowed():
     assert not list(stored.clean_outputs(error(tags=["raises-exception"])))
+
+
+# --- what a lesson asserts --------------------------------------------------------------------------------------------
+
+def test_the_list_of_claims_hears_values_signs_and_how_often_and_an_assert_still_fails():
+    shell = SimpleNamespace(user_ns={}, ast_transformers=[], execution_count=7)
+    mm_claims.found.clear()
+    mm_claims.watch(shell)
+
+    def run(source):
+        tree = shell.ast_transformers[0].visit(ast.parse(source))
+        exec(compile(tree, "cell", "exec"), shell.user_ns)
+
+    run("scores = [0.8, 0.9, 0.7]\nassert all(0.5 < s < 1 for s in scores if s != 0.9)")
+    run("for name, low in (('a', 1), ('b', 2)):\n    assert low > 0, name")
+    run("assert isinstance(scores, list)")
+    with pytest.raises(AssertionError):
+        run("assert scores[0] < 0.5")
+    rows = [(row["claim"], row["about"], row["times"], row["values"]) for row in mm_claims.found]
+    assert rows == [("0.5 < s < 1", None, 2, [(0.5, 0.5), (0.7, 0.8), (1.0, 1.0)]),
+                    ("low > 0", "a", 1, [(1.0, 1.0), (0.0, 0.0)]), ("low > 0", "b", 1, [(2.0, 2.0), (0.0, 0.0)]),
+                    ("isinstance(scores, list)", None, 1, []), ("scores[0] < 0.5", None, 1, [(0.8, 0.8), (0.5, 0.5)])]
+
+
+@pytest.mark.parametrize(("other", "same"), [
+    ("| `a > 0.5` | 0.81 … 0.88 > 0.500 | 3 |", True),
+    ("| `a > 0.5` | 0.80 > 0.500 | 3 |", True),
+    ("| `a > 0.5` | 0.80 … 0.99 > 0.500 | 3 |", False),
+    ("| `a > 0.5` | 0.80 … 0.85 > 0.500 | 2 |", False),
+    ("| `a > 0.6` | 0.80 … 0.85 > 0.600 | 3 |", False),
+])
+def test_the_list_of_claims_forgives_another_machine_and_nothing_else(other, same):
+    assert claims.alike("| `a > 0.5` | 0.80 … 0.85 > 0.500 | 3 |", other) is same
 
 
 # --- a fresh run ------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ That the printed text is what a fresh run prints is nbval's part (`pytest notebo
 
 import nbformat
 import pytest
-from harness import NOTEBOOKS, fresh, stored
+from harness import NOTEBOOKS, claims, fresh, stored
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
@@ -45,6 +45,14 @@ def test_runs_from_any_folder_without_errors(run):
 
 def test_needs_no_network(run):
     assert not run.network
+
+
+def test_the_list_of_claims_is_what_the_lesson_asserts(run, notebook):
+    listed, now = claims.stored(notebook), [line.rstrip() for line in claims.section(run)]
+    listed = [line.rstrip() for line in listed if line.strip()]
+    now = [line for line in now if line]
+    wrong = [(a, b) for a, b in zip(listed, now, strict=False) if not claims.alike(a, b)]
+    assert (len(listed), wrong) == (len(now), []), "python tests/claims.py"
 
 
 def test_stores_the_output_of_every_cell_that_has_one(run):

@@ -1,6 +1,7 @@
 """在干净内核中运行一次 / One run of a notebook in a fresh kernel, from another folder, with the network cut.
 
-Then every widget is moved (kernel_side/mm_probe.py). Everything is only recorded here; the tests judge.
+What it asserts is heard (kernel_side/mm_claims.py); then every widget is moved (kernel_side/mm_probe.py). Everything is
+only recorded here; the tests judge.
 """
 
 import base64
@@ -19,9 +20,11 @@ from nbval.kernel import CURRENT_ENV_KERNEL_NAME, NbvalKernelspecManager
 from PIL import Image
 
 KERNEL_SIDE = Path(__file__).parent / "kernel_side"
-MOVE = """import mm_probe
+LISTEN = "import mm_claims\nmm_claims.watch(get_ipython())"
+MOVE = """import mm_claims, mm_probe
 from IPython.display import display
-display({"application/json": await mm_probe.move_every_widget(get_ipython())}, raw=True)"""
+claims = list(mm_claims.found)  # what a widget asserts when moved is no claim of the lesson
+display({"application/json": await mm_probe.move_every_widget(get_ipython()) | {"claims": claims}}, raw=True)"""
 
 
 def offline_env(folder):
@@ -45,6 +48,8 @@ class Run:
     moves: int
     widget_problems: list[str]
     held_errors: list[str]
+    name: str
+    claims: list[dict]  # as in mm_claims.found
     cells: list = field(init=False)  # (number, stored cell, fresh cell)
 
     def __post_init__(self):
@@ -62,11 +67,14 @@ def run(path, timeout=900):
     notebook.cells.append(probe)
     kernel = AsyncKernelManager(kernel_name=CURRENT_ENV_KERNEL_NAME, kernel_spec_manager=NbvalKernelspecManager())
     with tempfile.TemporaryDirectory(prefix="mm-fresh-", ignore_cleanup_errors=True) as folder:
+        startup = Path(folder, "ipython/profile_default/startup")
+        startup.mkdir(parents=True)
+        (startup / "listen.py").write_text(LISTEN)
         client = NotebookClient(notebook, km=kernel, timeout=timeout, allow_errors=True, coalesce_streams=True)
         client.execute(env=offline_env(folder), cwd=folder, cleanup_kc=True)
         network = attempts(folder)
     notebook.cells.pop()
-    report, noise = {"moves": 0, "problems": []}, []
+    report, noise = {"moves": 0, "problems": [], "claims": []}, []
     for output in probe.outputs:
         if report_here := output.get("data", {}).get("application/json"):
             report = report_here
@@ -75,7 +83,8 @@ def run(path, timeout=900):
         elif output.get("name") == "stderr":
             noise.append(f"stderr: {output.text.strip()}")
     states = client.widget_state.values()
-    return Run(stored, notebook, network, report["moves"], report["problems"] + noise, held_errors(states))
+    return Run(stored, notebook, network, report["moves"], report["problems"] + noise, held_errors(states),
+               Path(path).stem, report["claims"])
 
 
 def held_errors(states):

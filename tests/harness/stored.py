@@ -4,6 +4,7 @@ Each check takes the notebook and returns what is wrong, a line each; an empty l
 """
 
 import ast
+import math
 import re
 import unicodedata
 from pathlib import Path
@@ -25,6 +26,10 @@ PLACES = re.compile(
     r"|https?://(?:127\.0\.0\.1|localhost|0\.0\.0\.0)|file://"
 )
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
+REFERENCE = re.compile(r"[(（]\d\.\d(?:[)）]|-|–)|(?:section|第) ?\d\.\d")  # a formula or a section, no number
+APPLICATIONS = Path(__file__).parents[2] / "mmcore" / "applications"
+# What prose works out by itself: √½, √2 and its exponential, a mean of three, ln 128, 112 of 422 in percent.
+WORKED_OUT = {math.sqrt(0.5), math.sqrt(2), math.exp(math.sqrt(2)), 4 / 3, math.log(128), 100 * 112 / 422}
 SELF_CONTAINED = re.compile(r"data:[\w/+.-]+;base64,[A-Za-z0-9+/=\s]+")
 
 
@@ -195,6 +200,28 @@ def numbers(text):
     return {n for n in NUMBER.findall(text.replace(",", "")) if "." in n or int(n) > 12}
 
 
+def numbers_come_from_somewhere(notebook):
+    """正文里的小数，代码或输出里都有 / A decimal in prose stands in the code or an output too, rounded perhaps."""
+    outputs = [str(value) for _, cell in code(notebook) for output in cell.outputs
+               for value in [output.get("text"), *output.get("data", {}).values()]]
+    sources = [cell.source for _, cell in code(notebook)] + [p.read_text("utf-8") for p in APPLICATIONS.glob("*.py")]
+    known = {float(n) for text in [*outputs, *sources] for n in NUMBER.findall(text) if "." in n} | WORKED_OUT
+    rounded = known | {round(x, digits) for x in known for digits in (1, 2, 3)}
+    for i, text in markdown(notebook):
+        for pattern in (FENCE, REFERENCE, FORMULA, INLINE_CODE, re.compile(r"https?://\S+|<[^>]*>")):
+            text = pattern.sub(" ", text)
+        for n in NUMBER.findall(text):
+            if "." in n and float(n) not in rounded:
+                yield f"cell {i}: {n} is said, and neither computed nor printed"
+
+
+def notes_say_what_was_asserted(notebook):
+    """下结论的格子自己断言 / A cell that states a result asserts it."""
+    for i, cell in code(notebook):
+        if re.search(r"live\.note\(.*\d\.\d", cell.source, re.S) and not re.search(r"\b(assert|settle|except)\b", cell.source):
+            yield f"cell {i}: live.note without an assert"
+
+
 def bold_is_bold(notebook):
     """`**先猜：**看` 不会变粗：冒号要在星号外面 / Bold that Markdown leaves as it was typed."""
     for i, text in markdown(notebook):
@@ -213,4 +240,5 @@ def punctuates(character):
 
 
 CHECKS = [execution_order, clean_outputs, both_languages, headings, machine_traces, loads_nothing, images_described,
-          plain_kernel, same_numbers, bold_is_bold]  # fmt: skip
+          plain_kernel, same_numbers, numbers_come_from_somewhere, notes_say_what_was_asserted,
+          bold_is_bold]  # fmt: skip
