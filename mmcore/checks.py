@@ -38,14 +38,14 @@ def matrix(x: torch.Tensor, name: str, rows: int | None = None, columns: int | N
 
 def positive(x: float | torch.Tensor, name: str) -> None:
     """x 必须是有限正数，或只含一个有限正数的张量 / x must be one finite positive number, or a tensor that holds one."""
-    value = _one_number(x, name, whole_tensors=True)
+    value = one_number(x, name, whole_tensors=True)
     require(math.isfinite(value) and value > 0,
             f"{name} 需要大于 0 且有限，收到 {value:g}", f"{name} must be positive and finite, got {value:g}")
 
 
 def number(x: float | torch.Tensor, name: str) -> float:
     """x 必须是有限的数，或只含一个有限浮点数的张量 / x must be a finite number, or a floating tensor that holds one."""
-    value = _one_number(x, name)
+    value = one_number(x, name)
     require(math.isfinite(value), f"{name} 需要有限，收到 {value:g}", f"{name} must be finite, got {value:g}")
     return value
 
@@ -100,7 +100,8 @@ def finite(x: torch.Tensor, name: str) -> None:
             FloatingPointError)
 
 
-def _one_number(x: object, name: str, whole_tensors: bool = False) -> float:
+def one_number(x: object, name: str, whole_tensors: bool = False) -> float:
+    """x 必须是一个数，NaN 也算，或只含一个数的张量 / x must be one number, NaN included, or a tensor that holds one."""
     if isinstance(x, torch.Tensor):
         kind = x.is_floating_point() or (whole_tensors and not x.is_complex() and x.dtype != torch.bool)
         scalar = x.numel() == 1 and kind

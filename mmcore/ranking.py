@@ -31,7 +31,8 @@ def ranks(S: Tensor, positives: Tensor | None = None) -> Tensor:
     if positives is None:
         checks.matrix(S, "S", rows=S.shape[1])
         positives = torch.eye(len(S), dtype=torch.bool, device=S.device)
-    checks.require(positives.dtype == torch.bool and positives.shape == S.shape and bool(positives.any(1).all()),
+    checks.require(isinstance(positives, Tensor) and positives.dtype == torch.bool and positives.shape == S.shape
+                   and bool(positives.any(1).all()),
                    f"positives 需要是 {checks.shape_of(S)} 的布尔张量，每行至少一个真",
                    f"positives must be a boolean tensor of shape {checks.shape_of(S)}, at least one true in each row")
     best = S.masked_fill(~positives, -torch.inf).amax(1, keepdim=True)

@@ -55,8 +55,8 @@ def cross_modal_fusion(f_v: Tensor, f_t: Tensor, W_v: Tensor, W_t: Tensor, b: Te
     checks.matrix(f_t, "f_t", rows=len(f_v))
     checks.matrix(W_v, "W_v", columns=f_v.shape[1])
     checks.matrix(W_t, "W_t", len(W_v), f_t.shape[1])
-    checks.require(isinstance(b, Tensor) and tuple(b.shape) == (len(W_v),),
-                   f"b 需要是形状 ({len(W_v)},) 的张量", f"b must be a tensor of shape ({len(W_v)},)")
+    checks.require(isinstance(b, Tensor) and b.is_floating_point() and tuple(b.shape) == (len(W_v),),
+                   f"b 需要是形状 ({len(W_v)},) 的浮点张量", f"b must be a floating tensor of shape ({len(W_v)},)")
     return sigma(torch.addmm(F.linear(f_v, W_v, b), f_t, W_t.T))
 
 
@@ -89,9 +89,12 @@ def multitask_loss(L_cls: Tensor | float, L_retrieval: Tensor | float, L_generat
     Retrieval takes f_v and f_t and not h: the pictures of an index are encoded before any query comes and cannot have
     been fused with it.
 
-    Raises: TypeError / ValueError 权重不是有限数，或小于 0 / if a weight is no finite number or below 0.
+    Raises: TypeError / ValueError 权重不是有限数，或小于 0；损失不是一个数 / if a weight is no finite number or below
+    0, or a loss is not one number.
     Paper: Caruana 1997, Multitask Learning.
     """
+    for name, loss in (("L_cls", L_cls), ("L_retrieval", L_retrieval), ("L_generation", L_generation)):
+        checks.one_number(loss, name)
     for name, weight in (("alpha", alpha), ("beta", beta), ("gamma", gamma)):
         checks.not_negative(weight, name)
     return alpha * L_cls + beta * L_retrieval + gamma * L_generation

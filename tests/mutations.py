@@ -157,8 +157,8 @@ MUTATIONS = [
              "best = S.masked_fill(~positives, torch.inf).amin(1, keepdim=True)", "test_ranking"),
     Mutation("the decoder sees what it is to write", GENERATION, "seen = F.scaled_dot_product_attention(q, k, v, "
              "is_causal=True)", "seen = F.scaled_dot_product_attention(q, k, v)", "test_generation"),
-    Mutation("padding counts as a word to write", GENERATION, "wanted.flatten(), ignore_index=pad)",
-             "wanted.flatten())", "test_generation"),
+    Mutation("padding counts as a word to write", GENERATION, "real = wanted != pad",
+             "real = torch.ones_like(wanted, dtype=torch.bool)", "test_generation"),
     Mutation("the temperature is multiplied", GENERATION, "_draw(logits / temperature, generator)",
              "_draw(logits * temperature, generator)", "test_generation"),
     Mutation("retrieval by the fused feature", MODEL,

@@ -113,7 +113,7 @@ FUSION = CrossModalFusion((D_V, D_T), H).double()
     (lambda: cross_modal_fusion(F_V, F_T[:2], W_V, W_T, BIAS), ValueError, r"f_t must have shape \(3, \*\)"),
     (lambda: cross_modal_fusion(F_V, F_T, W_T, W_T, BIAS), ValueError, r"W_v must have shape \(\*, 4\), got \(6, 5\)"),
     (lambda: cross_modal_fusion(F_V, F_T, W_V, W_T[:5], BIAS), ValueError, r"W_t must have shape \(6, 5\)"),
-    (lambda: cross_modal_fusion(F_V, F_T, W_V, W_T, BIAS[:5]), ValueError, r"b must be a tensor of shape \(6,\)"),
+    (lambda: cross_modal_fusion(F_V, F_T, W_V, W_T, BIAS[:5]), ValueError, r"b must be a floating tensor of shape \(6,\)"),
     (lambda: cross_modal_fusion(F_V.int(), F_T, W_V, W_T, BIAS), TypeError, "f_v must be a floating-point tensor"),
     (lambda: FUSION(None, None), ValueError, "图像和文字都没有.*neither picture nor text is there"),
     (lambda: FUSION(F_V, F_T, torch.ones(B)), ValueError, r"image_given must be a boolean tensor of shape \(3,\)"),
