@@ -1,6 +1,6 @@
-"""对比损失 (2.1) 与 Hugging Face CLIP 损失的时间之比 / (2.1) against Hugging Face's CLIP loss, time as a ratio.
+"""对比损失 (2.1) 与别家的时间之比 / (2.1) against Hugging Face's CLIP loss and open_clip's, time as a ratio.
 
-    python benchmarks/contrastive.py
+    python -m benchmarks.contrastive           # against open_clip too where open_clip_torch is installed
 
 同一次运行里交替计时，前向加反向，取比值的中位数；并列出 float32 梯度对 float64 的相对误差。
 
@@ -8,22 +8,32 @@ Both are timed in turn in one run, forward and backward, and the median of the r
 error of the float32 gradient against float64.
 """
 
-import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers.models.clip.modeling_clip import image_text_contrastive_loss
 
+from benchmarks.ratio import Ratio, in_turn, show
 from mmcore.alignment import contrastive_loss
 
 TAU = 0.05
 
 
-def theirs(a: Tensor, b: Tensor) -> Tensor:
+def hugging_face(a: Tensor, b: Tensor) -> Tensor:
     return image_text_contrastive_loss(F.normalize(b, dim=-1) @ F.normalize(a, dim=-1).T / TAU)
+
+
+def peers() -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
+    found = {"Hugging Face's CLIP loss": hugging_face}
+    try:
+        from open_clip import ClipLoss
+    except ImportError:
+        return found
+    loss = ClipLoss()
+    return found | {"open_clip's ClipLoss": lambda a, b: loss(F.normalize(a, dim=-1), F.normalize(b, dim=-1), 1 / TAU)}
 
 
 def ours(a: Tensor, b: Tensor) -> Tensor:
@@ -52,18 +62,22 @@ def gradient_error(loss: Callable[[Tensor, Tensor], Tensor], n: int, noise: floa
     return exact.item(), ((got - wanted).norm() / wanted.norm()).item()
 
 
+def ratios() -> Iterator[Ratio]:
+    for name, theirs in peers().items():
+        for n in (64, 512, 2048):
+            a, b = pair(n, 1.0)
+            value = in_turn(lambda a=a, b=b: seconds(ours, a, b),
+                            lambda a=a, b=b, theirs=theirs: seconds(theirs, a, b), max(20, 20_000 // n))
+            yield Ratio(f"(2.1), forward and backward, N = {n}", name, value)
+
+
 def main() -> None:
     torch.set_num_threads(1)
-    print("N      time ours / theirs")
-    for n in (64, 512, 2048):
-        a, b = pair(n, 1.0)
-        times = [(seconds(ours, a, b), seconds(theirs, a, b)) for _ in range(max(20, 20_000 // n))]
-        ratio = statistics.median(mine / other for mine, other in times)
-        print(f"{n:<6d} {ratio:.2f}")
-    print("\nloss     gradient error ours   theirs")
+    show(ratios())
+    print("\nloss     gradient error ours   Hugging Face")
     for noise in (1.0, 0.1, 0.01):
         loss, error = gradient_error(ours, 64, noise)
-        print(f"{loss:.1e}  {error:.1e}               {gradient_error(theirs, 64, noise)[1]:.1e}")
+        print(f"{loss:.1e}  {error:.1e}               {gradient_error(hugging_face, 64, noise)[1]:.1e}")
 
 
 if __name__ == "__main__":

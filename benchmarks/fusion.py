@@ -1,6 +1,6 @@
 """融合 (3.1)–(3.4) 与“拼接加一层线性”的时间之比 / (3.1)–(3.4) against concatenate and one linear layer, as a ratio.
 
-    python benchmarks/fusion.py
+    python -m benchmarks.fusion
 
 “拼接加一层线性”是 MultiBench 的 ConcatWithLinear。同一次运行里交替计时，前向加反向，取比值的中位数，单线程。
 
@@ -10,11 +10,12 @@ backward, one thread, and the median of the ratios is taken.
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks.ratio import Ratio, show
 from mmcore.fusion import AttentionFusion, EarlyFusion, GatedFusion, LateFusion
 
 BATCH, WIDTH, MODALITIES, ROUNDS = 256, 512, 3, 200
@@ -36,23 +37,23 @@ def seconds(module: nn.Module, features: list[Tensor], gradient: Tensor) -> floa
     return time.perf_counter() - start
 
 
-def main() -> None:
-    torch.set_num_threads(1)
+def ratios() -> Iterator[Ratio]:
     torch.manual_seed(0)
     features = [torch.randn(BATCH, WIDTH, requires_grad=True) for _ in range(MODALITIES)]
     gradient = torch.randn(BATCH, WIDTH)
     theirs = ConcatWithLinear()
     ours = {"early": EarlyFusion([WIDTH] * MODALITIES, WIDTH), "attention": AttentionFusion(WIDTH),
             "late": LateFusion(WIDTH, MODALITIES), "gated": GatedFusion(WIDTH, MODALITIES)}
-    ratios: dict[str, list[float]] = {name: [] for name in ours}
+    found: dict[str, list[float]] = {name: [] for name in ours}
     for _ in range(ROUNDS):
         other = seconds(theirs, features, gradient)
         for name, module in ours.items():
-            ratios[name].append(seconds(module, features, gradient) / other)
-    print(f"B = {BATCH}, D = {WIDTH}, M = {MODALITIES}\n\nfusion     time / ConcatWithLinear   at most")
-    for name, measured in ratios.items():
-        print(f"{name:<10s} {statistics.median(measured):<25.2f} {TARGETS[name]}")
+            found[name].append(seconds(module, features, gradient) / other)
+    for name, measured in found.items():
+        yield Ratio(f"{name} fusion, B {BATCH}, D {WIDTH}, M {MODALITIES}", "MultiBench's ConcatWithLinear",
+                    statistics.median(measured), TARGETS[name])
 
 
 if __name__ == "__main__":
-    main()
+    torch.set_num_threads(1)
+    show(ratios())

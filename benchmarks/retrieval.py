@@ -1,6 +1,6 @@
 """没见过的作者上的成绩，以及每步的时间 / R@1 on the unseen artist, and the time of a step.
 
-    python benchmarks/retrieval.py [steps ...]        # 750 1400 by default: about 30 s and 60 s of one thread
+    python -m benchmarks.retrieval [steps ...]        # 750 1400 by default: about 30 s and 60 s of one thread
 
 每个步数训练三个种子，印出 CPU 秒数、平均 r@1 与区间，旁边是像素近邻和随机水平。
 

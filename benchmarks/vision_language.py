@@ -1,8 +1,8 @@
 """视觉-语言模型：成绩，以及一步的时间 / The vision-language model: its results, and the time of a step.
 
-    python benchmarks/vision_language.py results [seeds ...]   # 0 1 2 by default
-    python benchmarks/vision_language.py pairs [seeds ...]     # the four pairs of encoders
-    python benchmarks/vision_language.py time                  # needs: pip install accelerate
+    python -m benchmarks.vision_language results [seeds ...]   # 0 1 2 by default
+    python -m benchmarks.vision_language pairs [seeds ...]     # the four pairs of encoders
+    python -m benchmarks.vision_language time                  # against Trainer where accelerate is installed
 
 results：没见过的作者上，只看图、只听提示、两样都有；旁边是多数类和只看文字的极限。pairs：四种编码器组合。time：同一次
 运行里交替计时，批大小 128，取比值的中位数：与内存按连续格式排放的同一模型比（目标至多 0.8；一步是前向、梯度和更新，抽
@@ -19,11 +19,14 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks.ratio import Ratio, in_turn
+from benchmarks.ratio import show as show_ratios
 from mmcore.applications import naming
 from mmcore.encoders import BACKBONES, TEXT_MODELS
 from mmcore.vision_language_training import LOSSES
@@ -124,31 +127,24 @@ def stepping_on(trainer: naming.NamingTrainer, batch: dict[str, Tensor]) -> floa
     return time.perf_counter() - start
 
 
-def ratio(ours: Callable[[], float], theirs: Callable[[], float], rounds: int) -> tuple[float, float, float]:
-    mine, other = zip(*((ours(), theirs()) for _ in range(rounds)), strict=True)
-    each = [a / b for a, b in zip(mine, other, strict=True)]
-    return statistics.median(each), statistics.median(mine), statistics.median(other)
-
-
-def step_time(steps: int = 10, rounds: int = 5) -> None:
+def ratios(steps: int = 10, rounds: int = 5) -> Iterator[Ratio]:
     task, total = naming.load_task(), 3 + rounds * steps
     ours, contiguous = (naming.NamingTrainer(task, total, device="cpu") for _ in range(2))
     contiguous.model.visual_encoder = Contiguous(contiguous.model.visual_encoder)
     for trainer in (ours, contiguous):
         stepping(trainer, 3)
     batch = ours.draw()
-    for name, mine, theirs, many, most in (
-            ("contiguous memory", lambda: stepping_on(ours, batch), lambda: stepping_on(contiguous, batch), 1, 0.8),
-            ("Hugging Face's Trainer", lambda: stepping(ours, steps), lambda: hugging_face(steps), steps, 1.0)):
-        r, a, b = ratio(mine, theirs, 2 * rounds * steps if many == 1 else rounds)
-        a, b = 1000 * a / many, 1000 * b / many
-        print(f"{name}: {a:.1f} ms / {b:.1f} ms a step = {r:.2f}, at most {most}", flush=True)
+    yield Ratio("a step of the vision-language model", "the same, contiguous memory", in_turn(
+        lambda: stepping_on(ours, batch), lambda: stepping_on(contiguous, batch), 2 * rounds * steps), 0.8)
+    if find_spec("accelerate") is not None:
+        yield Ratio("a step of the vision-language model", "the same by Hugging Face's Trainer", in_turn(
+            lambda: stepping(ours, steps), lambda: hugging_face(steps), rounds), 1.0)
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     what, *rest = sys.argv[1:] or ["results"]
     if what == "time":
-        step_time()
+        show_ratios(ratios())
     else:
         {"results": results, "pairs": pairs}[what]([int(seed) for seed in rest] or [0, 1, 2])

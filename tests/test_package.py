@@ -1,6 +1,7 @@
 """包的样子 / What the package is like as a whole."""
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import mmcore
 
 ROOT = Path(mmcore.__file__).parent
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 LAYERS = [
     "checks", "background", "checkpoints", "text", "data", "ranking", "encoders", "generation", "alignment",
     "vision_language", "fusion", "cell_attention", "training", "vision_language_training", "applications", "machine"]
@@ -62,3 +64,9 @@ def test_every_public_docstring_is_in_both_languages() -> None:
                 if text and public:
                     assert any("一" <= c <= "鿿" for c in text), f"{path.name}: {text[:60]}"
                     assert any("a" <= c.lower() <= "z" for c in text), f"{path.name}: {text[:60]}"
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in BENCHMARKS.glob("*.py") if p.stem[0] != "_"))
+def test_a_benchmark_still_fits_the_package(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS.parent)
+    importlib.import_module(f"benchmarks.{name}")
