@@ -3,6 +3,8 @@ r"""小小的因果解码器：一个词一个词地写 / A small causal decoder
 字母 / Letters: B 批 batch · L 词元 tokens · V 词表大小 vocabulary size · D 特征宽度 feature width · W 解码器宽度 width.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -37,6 +39,65 @@ def generation_loss(logits: Tensor, tokens: Tensor, pad: int = 0) -> Tensor:
     checks.require(bool((wanted != pad).any()), "没有一个要写的词元，全是补齐",
                    "there is no token to write, all is padding")
     return F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=pad)
+
+
+def beam_search(next_log_p: Callable[[Tensor], Tensor], start: Tensor, most: int, beams: int = 4,
+                length_power: float = 0.0, pad: int = 0, end: int = 3) -> tuple[Tensor, Tensor]:
+    r"""束搜索：同时写几句，留下最好的几句 / Beam search: write several texts at once and keep the best.
+
+    贪心每一步只留一句，所以第一个词选错就回不来；束搜索每一步留下得分最高的 `beams` 句，写完的也在其中。`beams` 是 1 时
+    就是贪心；大到一句也不用丢时，就是穷举。找的是：
+
+    Greedy writing keeps one text and cannot take back a first word; beam search keeps the `beams` best at each step,
+    finished ones among them. With 1 it is greedy; so large that nothing is dropped, it is exhaustive. It looks for:
+
+    $$\hat{y} = \arg\max_y\, s(y), \qquad
+    s(y) = \frac{1}{L^{\lambda}} \sum_{l=1}^{L} \log p(y_l \mid v_1, \dots, v_K, y_0, \dots, y_{l-1}) \tag{5.2}$$
+
+    | 符号 symbol | 名字 name | 形状 shape | 含义 meaning |
+    |---|---|---|---|
+    | $\log p$ | `next_log_p(tokens)` | (B · beams, V) | 下一个词元的对数概率 / log probability of the next token |
+    | $y_0$ | `start` | (B, 1) | 起始词元 / start tokens |
+    | $L$ | | | 写了几个词元，连结束在内，至多 `most` / how many tokens were written, the end included, `most` at most |
+    | $\lambda$ | `length_power` | | 0：概率本身；1：每个词元的平均 / 0: probability itself; 1: the mean per token |
+    | $s$ | 第二个结果 second result | (B, beams) | 得分，从高到低 / scores, from the best down |
+
+    概率是许多小于 1 的数相乘，句子越短越占便宜；λ 大于 0 就是在补偿。`next_log_p` 收到 (B · beams, l) 的词元，第 n 行的
+    几句在一起。返回词元 (B, beams, ≤ most) 和 s；找不够 `beams` 句时，多出来的得分是 −∞。
+
+    A probability is a product of many numbers below 1, which favours short texts; λ above 0 makes up for that.
+    `next_log_p` is given tokens (B · beams, l), the texts of one row together. Returned are the tokens
+    (B, beams, ≤ most) and s; where there are fewer than `beams` texts, the rest have a score of −∞.
+
+    Raises: TypeError / ValueError `most`、`beams` 或 λ 不对 / for a wrong `most`, `beams` or λ.
+    Paper: Sutskever et al. 2014, Sequence to Sequence Learning; Wu et al. 2016, Google's Neural Machine Translation
+    System (the division by length).
+    """
+    checks.whole(most, "most")
+    checks.whole(beams, "beams")
+    checks.not_negative(length_power, "length_power")
+    n, device = len(start), start.device
+    tokens = start.repeat_interleave(beams, 0)  # (B · beams, 1): the texts so far
+    total = torch.full((n, beams), -torch.inf, device=device)  # Σ log p
+    total[:, 0] = 0.0  # all beams start alike: one is enough
+    length = torch.zeros(n, beams, dtype=torch.long, device=device)
+    done = torch.zeros(n, beams, dtype=torch.bool, device=device)
+    for _ in range(most):
+        log_p = next_log_p(tokens).view(n, beams, -1)  # (B, beams, V)
+        stay = torch.full_like(log_p, -torch.inf)
+        stay[..., pad] = 0.0  # a finished text goes on as it is, and in one way only
+        new_total = total.to(log_p).unsqueeze(2) + torch.where(done.unsqueeze(2), stay, log_p)
+        new_length = length + ~done
+        s = new_total / new_length.to(log_p).unsqueeze(2) ** length_power
+        s, place = s.flatten(1).topk(beams, 1)  # (B, beams), the best of all beams · V
+        parent, token = place // log_p.shape[2], place % log_p.shape[2]
+        total, length = new_total.flatten(1).gather(1, place), new_length.gather(1, parent)
+        done = done.gather(1, parent) | (token == end)
+        rows = parent + beams * torch.arange(n, device=device).unsqueeze(1)
+        tokens = torch.cat([tokens[rows.flatten()], token.view(-1, 1)], 1)
+        if bool(done.all()):
+            break
+    return tokens[:, 1:].view(n, beams, -1), s
 
 
 class CausalDecoder(nn.Module):
@@ -169,64 +230,19 @@ class CausalDecoder(nn.Module):
 
 
     def search(self, h: Tensor, which: Tensor, beams: int = 4, length_power: float = 0.0) -> tuple[Tensor, Tensor]:
-        r"""束搜索：同时写几句，留下最好的几句 / Beam search: write several texts at once and keep the best.
-
-        (B, …)，(B,) → 词元 tokens (B, beams, ≤ max_tokens)，得分 s (B, beams)，从高到低 / from the best down.
-
-        贪心每一步只留一句，所以第一个词选错就回不来；束搜索每一步留下得分最高的 `beams` 句，写完的也在其中。`beams`
-        是 1 时就是贪心；大到一句也不用丢时，就是穷举。找的是：
-
-        Greedy writing keeps one text and cannot take back a first word; beam search keeps the `beams` best at each
-        step, finished ones among them. With 1 it is greedy; so large that nothing is dropped, it is exhaustive. It
-        looks for:
-
-        $$\hat{y} = \arg\max_y\, s(y), \qquad
-        s(y) = \frac{1}{L^{\lambda}} \sum_{l=1}^{L} \log p(y_l \mid v_1, \dots, v_K, y_0, \dots, y_{l-1}) \tag{5.2}$$
-
-        | 符号 symbol | 名字 name | 含义 meaning |
-        |---|---|---|
-        | $L$ | | 写了几个词元，连结束在内 / how many tokens were written, the end included |
-        | $\lambda$ | `length_power` | 0：概率本身；1：每个词元的平均 / 0: probability itself; 1: the mean per token |
-
-        概率是许多小于 1 的数相乘，句子越短越占便宜；λ 大于 0 就是在补偿。找不够 `beams` 句时，多出来的得分是 −∞。
-
-        A probability is a product of many numbers below 1, which favours short texts; λ above 0 makes up for that.
-        Where there are fewer than `beams` texts, the rest have a score of −∞.
+        """用 `beam_search` 写 / Write by `beam_search`: (B, …), (B,) → tokens (B, beams, ≤ max_tokens), s (B, beams).
 
         Raises: TypeError / ValueError h、起始词元、`beams` 或 λ 不符 / for a wrong h, start token, `beams` or λ.
-        Paper: Sutskever et al. 2014, Sequence to Sequence Learning; Wu et al. 2016, Google's Neural Machine Translation
-        System (the division by length).
         """
         checks.whole(beams, "beams")
-        checks.not_negative(length_power, "length_power")
         self._check_h(h)
         start = self.start(which)
         checks.require(len(start) == len(h), f"which 需要 {len(h)} 个，收到 {len(start)} 个",
                        f"which must have {len(h)} entries, got {len(start)}")
-        n, device, dtype = len(h), h.device, h.dtype
-        h = h.repeat_interleave(beams, 0)
-        tokens = start.repeat_interleave(beams, 0)  # (B · beams, 1): the texts so far
-        total = torch.full((n, beams), -torch.inf, device=device, dtype=dtype)  # Σ log p
-        total[:, 0] = 0.0  # all beams start alike: one is enough
-        length = torch.zeros(n, beams, dtype=torch.long, device=device)
-        done = torch.zeros(n, beams, dtype=torch.bool, device=device)
+        wide = h.repeat_interleave(beams, 0)
         with torch.no_grad():
-            for _ in range(self.max_tokens):
-                log_p = self(h, tokens)[:, -1].log_softmax(1).view(n, beams, -1)  # (B, beams, V)
-                stay = torch.full_like(log_p, -torch.inf)
-                stay[..., self.pad] = 0.0  # a finished text goes on as it is, and in one way only
-                new_total = total.unsqueeze(2) + torch.where(done.unsqueeze(2), stay, log_p)
-                new_length = (length + ~done).unsqueeze(2)
-                score = new_total / new_length.to(dtype) ** length_power
-                score, place = score.flatten(1).topk(beams, 1)  # (B, beams) of all beams · V
-                parent, token = place // log_p.shape[2], place % log_p.shape[2]
-                total, length = new_total.flatten(1).gather(1, place), new_length.squeeze(2).gather(1, parent)
-                done = done.gather(1, parent) | (token == self.end)
-                rows = parent + beams * torch.arange(n, device=device).unsqueeze(1)
-                tokens = torch.cat([tokens[rows.flatten()], token.view(-1, 1)], 1)
-                if bool(done.all()):
-                    break
-        return tokens[:, 1:].view(n, beams, -1), score
+            return beam_search(lambda tokens: self(wide, tokens)[:, -1].log_softmax(1), start, self.max_tokens, beams,
+                               length_power, self.pad, self.end)
 
     def _check_h(self, h: Tensor) -> None:
         if not self.one_each:

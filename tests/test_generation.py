@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mmcore.generation import CausalDecoder, generation_loss
+from mmcore.generation import CausalDecoder, beam_search, generation_loss
 
 V, D, PAD, END = 9, 5, 0, 3
 TOKENS = torch.tensor([[9, 4, 5, END], [10, 6, END, PAD], [9, END, PAD, PAD]])  # start, words, end, padding
@@ -300,6 +300,27 @@ def test_a_beam_that_drops_nothing_is_exhaustive_search(power: float) -> None:
         assert score[n, :count].tolist() == pytest.approx([s for s, _ in wanted], rel=1e-9)
         assert [row[:1] if row[0] == END else row for row in tokens[n, :count].tolist()] == [y for _, y in wanted]
         assert (score[n, count:] == -torch.inf).all()
+
+
+A, B = 1, 2
+TREE = {(): {A: 0.6, B: 0.4}, (A,): {4: 0.35, 5: 0.33, END: 0.32}, (B,): {6: 0.9, END: 0.1}}
+
+
+def test_greedy_writing_misses_the_likeliest_text_and_two_beams_find_it() -> None:
+    """贪心 / greedy: A 0.6, then 0.35: 0.21; 束 / beams: B 0.4, then 0.9: 0.36."""
+    def next_log_p(tokens: Tensor) -> Tensor:
+        p = torch.zeros(len(tokens), 7, dtype=torch.float64)
+        for row, text in enumerate(tokens[:, 1:].tolist()):
+            for token, chance in TREE.get(tuple(text), {END: 1.0}).items():
+                p[row, token] = chance
+        return p.log()
+
+    found = [beam_search(next_log_p, torch.tensor([[8]]), 3, beams) for beams in (1, 2)]
+    assert [tokens[0, 0].tolist() for tokens, _ in found] == [[A, 4, END], [B, 6, END]]
+    assert [s[0, 0].exp().item() for _, s in found] == pytest.approx([0.21, 0.36])
+    assert found[1][1][0].exp().tolist() == pytest.approx([0.36, 0.21])
+    with pytest.raises(ValueError, match="most must be at least 1"):
+        beam_search(next_log_p, torch.tensor([[8]]), 0)
 
 
 def test_a_beam_of_one_is_greedy(trained: tuple[CausalDecoder, Tensor]) -> None:
