@@ -40,7 +40,8 @@ KEPT = 96  # drawings of every thing whose features the second stage draws from
 STARTS = [(language, order) for order in scenes.ORDERS for language in scenes.LANGUAGES]
 TEMPERATURES = 0.5, 1.0, 2.0
 VARIANTS = {  # what a training of the lesson differs in
-    "two stages": {}, "one stage": {"naming_steps": 0, "caption_steps": 600},  # these take about as long as both stages together
+    "two stages": {},
+    "one stage": {"naming_steps": 0, "caption_steps": 600},  # these take about as long as both stages together
     "blind": {"withhold": 1.0, "naming_steps": 1, "caption_steps": 200},  # what it could name, it never sees
 }
 EXAMS = {"two stages": ("known", "known new", "validation", "test", "test new", "shift"),
@@ -186,14 +187,14 @@ class CaptioningTrainer:
     """用场景数据分两段训练 / Trains on the scenes, in two stages.
 
     第一段 `naming_steps` 步，编码器学说出每一格是什么（30 样东西或空格）；第二段 `caption_steps` 步，编码器不再改变，
-    解码器学说话。编码器不变，特征就只需算一次：每样东西 `KEPT` 幅随机变化过的画，存下特征，每一步从里面拼场景；再加上一点
-    噪声，因为没见过的作者的特征会落在别处。
-    `naming_steps=0` 只有一段：编码器和解码器一起，从头跟着说明学。
+    解码器学说话。编码器不变，特征就只需算一次：每样东西 `KEPT` 幅随机变化过的画，存下特征，每一步从里面拼场景；再加
+    一点噪声，因为没见过的作者的特征会落在别处。`naming_steps=0` 只有一段：编码器和解码器一起，从头跟着说明学。
 
     In the first stage, of `naming_steps`, the encoder learns to say what is in a cell (one of 30 things, or nothing);
     in the second, of `caption_steps`, it rests, and the decoder learns to speak. As the encoder rests, features need to
     be computed once only: those of `KEPT` drawings of each thing, changed at random, from which each step puts its
-    scenes together, with some noise, since the features of an unseen artist lie elsewhere. `naming_steps=0` is a single stage: encoder and decoder learn together, from captions alone.
+    scenes together, with some noise, since the features of an unseen artist lie elsewhere. `naming_steps=0` is a single
+    stage: encoder and decoder learn together, from captions alone.
 
     Raises: TypeError / ValueError 个数不对 / for a wrong number.
     """
@@ -273,7 +274,8 @@ class CaptioningTrainer:
         which = torch.randint(drawings, drawn["cells"].shape, generator=self.generator)
         cells = (drawn["cells"] % self.tiles.shape[1] + self.tiles.shape[1] * which).to(self.device)
         tiles = self._draw_tiles(drawings)[0] if learns_to_see else None
-        noise = NOISE * torch.randn(*cells.shape, FEATURE_DIM, generator=self.generator).to(self.device)
+        noise = torch.randn(*cells.shape, FEATURE_DIM, generator=self.generator).to(self.device)
+        noise = noise * (0.0 if learns_to_see else NOISE)
 
         def losses() -> dict[str, Tensor]:
             f = self.model.visual_encoder(tiles) if learns_to_see else self._kept()
