@@ -192,10 +192,50 @@ def test_what_is_judged_right_is_exactly_what_greedy_writing_gives(model, drawn)
     assert len(hits) == int((tokens[:, 1:] != 0).sum())
 
 
+def test_one_wrong_token_the_end_included_spoils_exactness_and_padding_never_does() -> None:
+    tokens = torch.tensor([[9, 5, 6, 3], [9, 5, 3, 0]])
+    logits = torch.nn.functional.one_hot(torch.tensor([[5, 6, 3], [5, 3, 7]]), 8).float()
+    exact, hits = judge(logits, tokens)
+    assert exact.tolist() == [True, True]
+    assert hits.tolist() == [True] * 5
+    logits[0, 2] = torch.nn.functional.one_hot(torch.tensor(4), 8)  # it goes on where it ought to end
+    exact, hits = judge(logits, tokens)
+    assert exact.tolist() == [False, True]
+    assert hits.sum() == 4
+
+
+def test_what_it_says_comes_with_its_probability_token_by_token(model: CaptioningModel) -> None:
+    f_v = model.look(TRAIN.pictures(torch.tensor([[0, 1, -1, -1]]), torch.tensor([0]))[0])
+    greedy = model.say(f_v, "en", "reverse")
+    tokens, p = model.decoder.generate(f_v, model.start("en", "reverse"))
+    assert greedy.sentence == model.spell(tokens[0])
+    assert greedy.log_p == pytest.approx(p.log().sum().item(), rel=1e-4)
+    assert [step[1] for step in greedy.steps] == pytest.approx(p[0, :len(greedy.steps)].tolist(), rel=1e-4)
+    assert all(own >= rival for _, own, _, rival in greedy.steps), "greedy takes the likeliest"
+    assert all(word != other for word, _, other, _ in greedy.steps)
+    best = model.choices(f_v, "en", "reverse", beams=3)
+    tokens, s = model.decoder.search(f_v, model.start("en", "reverse"), 3)
+    assert [one.sentence for one in best] == [model.spell(line) for line in tokens[0]]
+    assert [one.log_p for one in best] == pytest.approx(s[0].tolist(), rel=1e-4)
+    drawn = [model.say(f_v, "zh", "reading", 3.0, torch.Generator().manual_seed(k)).sentence for k in (0, 0, 1)]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_ways_of_writing_and_strange_pictures_are_measured_on_any_model(short: CaptioningTrainer) -> None:
+    ways = captioning.decode(short, TRAIN, 8)
+    assert set(ways) == {"greedy", "beam", "T = 0.5", "T = 1", "T = 2"}
+    assert all(0 <= exact <= 1 and log_p < 0 for exact, log_p in ways.values())
+    found = captioning.strange(short, TRAIN, 8)
+    assert len(found["blank"]) == len(STARTS)
+    assert 1 <= found["four"] <= captioning.MAX_TOKENS
+
+
 def test_an_exam_repeats_and_its_scores_lie_between_0_and_1(short: CaptioningTrainer) -> None:
     one, again = (short.examine(TRAIN, 60) for _ in range(2))
     assert one == again
     assert all(0 <= value <= 1 for value in one.values())
+    assert set(one) == {"named", "exact", "token", "chrf"}
+    assert "chrf" not in short.examine(TRAIN, 60, compared=0)
     assert one["exact"] < one["token"]
     assert short.examine(TRAIN, 60, blind=True) != one
 
