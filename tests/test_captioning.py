@@ -92,13 +92,15 @@ def test_the_first_stage_moves_the_eyes_alone_and_the_second_the_decoder_alone()
     made = trainer()
     eyes, decoder = state(made.eyes), state(made.model.decoder)
     assert made.naming
-    assert list(made.train_step()) == ["L_name"]
+    assert list(made.train_step()) == ["L_name", "L"]
     assert changed(eyes, made.eyes)
     assert not changed(decoder, made.model.decoder)
     made.train_step()
     assert not made.naming
     eyes = state(made.eyes)
-    assert list(made.train_step()) == ["L_caption"]
+    found = made.train_step()
+    assert list(found) == ["L_caption", "L"]
+    assert found["L"] == found["L_caption"]
     assert not changed(eyes, made.eyes)
     assert changed(decoder, made.model.decoder)
 

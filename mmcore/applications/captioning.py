@@ -236,7 +236,9 @@ class CaptioningTrainer:
         self._done, self._features = 0, None
 
     def train_step(self, withhold: float = 0.0) -> dict[str, float]:
-        """走一步 / Take one step: {"L_name"} in the first stage, {"L_caption"} in the second.
+        """走一步 / Take one step: {"L_name", "L"} in the first stage, {"L_caption", "L"} in the second.
+
+        `L` 是这一段的损失，两段共用一个名字 / `L` is the loss of the stage, one name for both.
 
         `withhold`：第二段里不给看图的场景占几成，它们的特征是 0。
 
@@ -253,7 +255,7 @@ class CaptioningTrainer:
             check_steps_left(self.say_schedule)
             found = self._describe(withhold)
         self._done += 1
-        return found
+        return found | {"L": next(iter(found.values()))}
 
     def _draw_tiles(self, drawings: int) -> tuple[Tensor, Tensor]:
         thing = torch.arange(self.tiles.shape[1]).repeat(drawings)
