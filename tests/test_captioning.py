@@ -226,7 +226,7 @@ def test_what_it_says_comes_with_its_probability_token_by_token(model: Captionin
 def test_ways_of_writing_and_strange_pictures_are_measured_on_any_model(short: CaptioningTrainer) -> None:
     ways = captioning.decode(short, TRAIN, 8)
     assert set(ways) == {"greedy", "beam", "T = 0.5", "T = 1", "T = 2"}
-    assert all(0 <= exact <= 1 and log_p < 0 for exact, log_p in ways.values())
+    assert all(0 <= found["exact"] <= 1 and found["log_p"] < 0 for found in ways.values())
     found = captioning.strange(short, TRAIN, 8)
     assert len(found["blank"]) == len(STARTS)
     assert 1 <= found["four"] <= captioning.MAX_TOKENS
