@@ -52,7 +52,7 @@ def beam_search(next_log_p: Callable[[Tensor], Tensor], start: Tensor, most: int
     finished ones among them. With 1 it is greedy; so large that nothing is dropped, it is exhaustive. It looks for:
 
     $$\hat{y} = \arg\max_y\, s(y), \qquad
-    s(y) = \frac{1}{L^{\lambda}} \sum_{l=1}^{L} \log p(y_l \mid v_1, \dots, v_K, y_0, \dots, y_{l-1}) \tag{5.2}$$
+    s(y) = \frac{1}{L^{\lambda}} \sum_{l=1}^{L} \log p(y_l \mid v, y_0, \dots, y_{l-1}) \tag{5.2}$$
 
     | 符号 symbol | 名字 name | 形状 shape | 含义 meaning |
     |---|---|---|---|
@@ -120,8 +120,8 @@ class CausalDecoder(nn.Module):
     **A prefix**, with `one_each=True`: each of the first K = `prefix` places has a feature of its own, h is (B, K, D),
     and the same linear layer serves all. In this way each cell of a picture becomes a "word" in front of the sentence:
 
-    $$x = [W v_1 + b;\; \dots;\; W v_K + b;\; E y_0;\; \dots;\; E y_{L-1}] + P, \qquad
-    p(y \mid v) = \prod_{l=1}^{L} p(y_l \mid v_1, \dots, v_K, y_0, \dots, y_{l-1}) \tag{5.1}$$
+    $$x = [W v_1 + b; \dots; W v_K + b; E y_0; \dots; E y_{L-1}] + P, \quad
+    p(y \mid v) = \prod_{l=1}^{L} p(y_l \mid v, y_0, \dots, y_{l-1}) \tag{5.1}$$
 
     | 符号 symbol | 名字 name | 形状 shape | 含义 meaning |
     |---|---|---|---|
