@@ -16,6 +16,7 @@ _HOME = {  # name: the module it lives in
     "TextEncoder": "encoders",
     "CausalDecoder": "generation",
     "generation_loss": "generation",
+    "beam_search": "generation",
     "cross_modal_fusion": "vision_language",
     "multitask_loss": "vision_language",
     "CrossModalFusion": "vision_language",

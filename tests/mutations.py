@@ -41,6 +41,7 @@ ALIGNMENT, FUSION, TRAINING = "alignment.py", "fusion.py", "training.py"
 MODEL, TRAINER, GENERATION = "vision_language.py", "vision_language_training.py", "generation.py"
 ENCODERS, RANKING, LESSON = "encoders.py", "ranking.py", "lesson.py"
 RETRIEVAL, NAMING = "applications/retrieval.py", "applications/naming.py"
+CAPTIONING, CAPTIONS = "applications/captioning.py", "data/scenes/captions.py"
 ALIGNING, RECOGNITION = "applications/alignment.py", "applications/digit_recognition.py"
 
 MUTATIONS = [
@@ -185,6 +186,24 @@ MUTATIONS = [
     Mutation("an exercise passes half right", LESSON, "    wrong = (~torch.isclose(x, wanted, rtol=1e-4, atol=1e-7))"
              ".nonzero()", "    wrong = (~torch.isclose(x, wanted, rtol=1e-4, atol=1e-7))[:1].nonzero()",
              "test_lesson"),
+    # -- captions ---------------------------------------------------------------------------------------------------
+    Mutation("the features of a prefix have no places", GENERATION, "x = x + self.place.weight[:x.shape[1]]",
+             "x[:, self.prefix:] += self.place.weight[self.prefix:x.shape[1]]", "test_generation"),
+    Mutation("beam search forgets the sum so far", GENERATION,
+             "new_total = total.to(log_p).unsqueeze(2) + torch.where(done.unsqueeze(2), stay, log_p)",
+             "new_total = torch.where(done.unsqueeze(2), stay, log_p)", "test_generation"),
+    Mutation("a finished text goes on growing longer", GENERATION, "new_length = length + ~done",
+             "new_length = length + 1", "test_generation"),
+    Mutation("the second stage goes on changing the encoder", CAPTIONING,
+             "found = train_on(self.model if learns_to_see else self.model.decoder, self.say_optimizer, losses, "
+             '"L_caption")', 'found = train_on(self.model, self.say_optimizer, losses, "L_caption"); '
+             "self.see_optimizer.step()", "test_captioning"),
+    Mutation("a sentence right but for its end counts as exact", CAPTIONING,
+             "return (hit | ~real).all(1), hit[real]", "return (hit | ~real | (wanted == 3)).all(1), hit[real]",
+             "test_captioning"),
+    Mutation("left and right of the thing named first are exchanged", CAPTIONS,
+             "return RELATIONS.get((cell // 2 - first // 2, cell % 2 - first % 2), (\"\", \"\"))",
+             "return RELATIONS.get((cell // 2 - first // 2, first % 2 - cell % 2), (\"\", \"\"))", "test_scenes"),
 ]
 
 

@@ -1,12 +1,13 @@
 """因果解码器与它的损失 / The causal decoder and its loss."""
 
+import itertools
 import math
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from mmcore.generation import CausalDecoder, generation_loss
+from mmcore.generation import CausalDecoder, beam_search, generation_loss
 
 V, D, PAD, END = 9, 5, 0, 3
 TOKENS = torch.tensor([[9, 4, 5, END], [10, 6, END, PAD], [9, END, PAD, PAD]])  # start, words, end, padding
@@ -176,6 +177,180 @@ def test_a_start_token_is_never_written() -> None:
     assert model.start(torch.tensor([0, 1])).tolist() == [[V], [V + 1]]
 
 
+# -- a prefix of several features: (5.1) ------------------------------------------------------------------------------
+
+K = 3
+
+
+def prefixed(**options: int) -> CausalDecoder:
+    model = decoder(prefix=K, one_each=True, **options)
+    with torch.no_grad():
+        for p in model.parameters():  # nothing stays at 0, or it would not be tested
+            p.add_(0.3 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel()), dtype=p.dtype))
+    return model
+
+
+def matrix_by_loops(weight: Tensor, x: list[float], bias: Tensor) -> list[float]:
+    return [sum(w * value for w, value in zip(row, x, strict=True)) + b
+            for row, b in zip(weight.tolist(), bias.tolist(), strict=True)]
+
+
+def normalised(layer: nn.LayerNorm, x: list[float]) -> list[float]:
+    mean = sum(x) / len(x)
+    deviation = math.sqrt(sum((value - mean) ** 2 for value in x) / len(x) + layer.eps)
+    return [(value - mean) / deviation * w + b
+            for value, w, b in zip(x, layer.weight.tolist(), layer.bias.tolist(), strict=True)]
+
+
+def block_by_loops(block: nn.Module, xs: list[list[float]]) -> list[list[float]]:
+    """每个位置只看自己和前面的 / Each place looks at itself and at those before it."""
+    width = len(xs[0])
+    size = width // block.heads
+    qkv = [matrix_by_loops(block.qkv.weight, normalised(block.before_attention, x), block.qkv.bias) for x in xs]
+    out = []
+    for i, x in enumerate(xs):
+        seen = []
+        for head in range(block.heads):
+            q, k, v = (slice(part * width + head * size, part * width + (head + 1) * size) for part in range(3))
+            scores = [sum(a * b for a, b in zip(qkv[i][q], qkv[j][k], strict=True)) / math.sqrt(size)
+                      for j in range(i + 1)]
+            total = sum(math.exp(s) for s in scores)
+            seen += [sum(math.exp(s) / total * qkv[j][v][d] for j, s in enumerate(scores)) for d in range(size)]
+        x = [a + b for a, b in zip(x, matrix_by_loops(block.out.weight, seen, block.out.bias), strict=True)]
+        inner = matrix_by_loops(block.network[0].weight, normalised(block.before_network, x), block.network[0].bias)
+        inner = [value * (1 + math.erf(value / math.sqrt(2))) / 2 for value in inner]
+        outer = matrix_by_loops(block.network[2].weight, inner, block.network[2].bias)
+        out.append([a + b for a, b in zip(x, outer, strict=True)])
+    return out
+
+
+def log_p_by_loops(model: CausalDecoder, v: Tensor, y: list[int]) -> float:
+    """(5.1) 的 ln p(y | v)，一个数一个数地算 / ln p(y | v) of (5.1), number by number."""
+    E, P = model.embed.weight.tolist(), model.place.weight.tolist()
+    total = 0.0
+    for place in range(1, len(y)):
+        xs = [matrix_by_loops(model.open.weight, v_k.tolist(), model.open.bias) for v_k in v]
+        xs += [E[token] for token in y[:place]]
+        xs = [[a + b for a, b in zip(x, p, strict=True)] for x, p in zip(xs, P, strict=False)]
+        for block in model.blocks:
+            xs = block_by_loops(block, xs)
+        last = normalised(model.normalise, xs[-1])
+        scores = matrix_by_loops(model.embed.weight[:V], last, model.bias)
+        total += scores[y[place]] - math.log(sum(math.exp(s) for s in scores))
+    return total
+
+
+@pytest.mark.formula("5.1")
+def test_the_probability_of_a_text_after_a_prefix_of_features_is_5_1_by_loops() -> None:
+    model, v = prefixed(), tensor(3, K, D)
+    log_p = model(v, TOKENS[:, :-1]).log_softmax(2)
+    for n in range(3):
+        y = [token for token in TOKENS[n].tolist() if token != PAD]
+        found = sum(log_p[n, place, y[place + 1]].item() for place in range(len(y) - 1))
+        assert found == pytest.approx(log_p_by_loops(model, v[n], y), rel=1e-9)
+
+
+def test_the_features_of_a_prefix_share_one_layer_and_differ_by_their_places() -> None:
+    model, v = prefixed(layers=1), tensor(1, K, D)  # with two layers, later places of the prefix have seen earlier ones
+    assert model.open.weight.shape == (8, D)
+    assert not torch.allclose(model(v, TOKENS[:1]), model(v.flip(1), TOKENS[:1]), atol=1e-3)
+    with torch.no_grad():
+        model.place.weight[:K] = model.place.weight[0]
+    assert torch.allclose(model(v, TOKENS[:1]), model(v.flip(1), TOKENS[:1]), atol=1e-9)  # nothing tells them apart
+
+
+@pytest.mark.parametrize("v", [tensor(3, K, D + 1), tensor(3, K + 1, D), tensor(3, D)])
+def test_a_prefix_of_another_shape_is_refused(v: Tensor) -> None:
+    with pytest.raises(ValueError, match=r"h must have shape \(\*, 3, 5\), got "):
+        prefixed()(v, TOKENS)
+
+
+# -- beam search: (5.2) -----------------------------------------------------------------------------------------------
+
+def all_texts(model: CausalDecoder, h: Tensor, start: int, power: float) -> list[tuple[float, list[int]]]:
+    """每一句能写的话和它的得分 / Every text that can be written, with its score: the best first."""
+    found, longest = [], model.max_tokens
+    for length in range(1, longest + 1):
+        for body in itertools.product([t for t in range(model.vocabulary) if t != END], repeat=length):
+            text = [*body[:-1], END] if length < longest else list(body)
+            found.append(tuple(text))
+            if length == longest:
+                found.append((*body[:-1], END))
+    scored = []
+    for text in set(found):
+        log_p = model(h.unsqueeze(0), torch.tensor([[V + start, *text[:-1]]]))[0].log_softmax(1)
+        total = sum(log_p[place, token].item() for place, token in enumerate(text))
+        scored.append((total / len(text) ** power, list(text)))
+    return sorted(scored, reverse=True)
+
+
+@pytest.mark.formula("5.2")
+@pytest.mark.parametrize("power", [0.0, 0.7, 1.0])
+def test_a_beam_that_drops_nothing_is_exhaustive_search(power: float) -> None:
+    torch.manual_seed(1)
+    model = CausalDecoder(V, D, width=8, layers=1, max_tokens=2).double()
+    for p in model.parameters():
+        p.data.mul_(3)
+    h = tensor(2, D)
+    tokens, score = model.search(h, torch.tensor([0, 1]), beams=V * V, length_power=power)
+    for n in range(2):
+        wanted = all_texts(model, h[n], n, power)
+        assert len(wanted) == 1 + (V - 1) * V  # the end at once; or another token and then any
+        count = len(wanted)
+        assert score[n, :count].tolist() == pytest.approx([s for s, _ in wanted], rel=1e-9)
+        assert [row[:1] if row[0] == END else row for row in tokens[n, :count].tolist()] == [y for _, y in wanted]
+        assert (score[n, count:] == -torch.inf).all()
+
+
+A, B = 1, 2
+TREE = {(): {A: 0.6, B: 0.4}, (A,): {4: 0.35, 5: 0.33, END: 0.32}, (B,): {6: 0.9, END: 0.1}}
+
+
+def test_greedy_writing_misses_the_likeliest_text_and_two_beams_find_it() -> None:
+    """贪心 / greedy: A 0.6, then 0.35: 0.21; 束 / beams: B 0.4, then 0.9: 0.36."""
+    def next_log_p(tokens: Tensor) -> Tensor:
+        p = torch.zeros(len(tokens), 7, dtype=torch.float64)
+        for row, text in enumerate(tokens[:, 1:].tolist()):
+            for token, chance in TREE.get(tuple(text), {END: 1.0}).items():
+                p[row, token] = chance
+        return p.log()
+
+    found = [beam_search(next_log_p, torch.tensor([[8]]), 3, beams) for beams in (1, 2)]
+    assert [tokens[0, 0].tolist() for tokens, _ in found] == [[A, 4, END], [B, 6, END]]
+    assert [s[0, 0].exp().item() for _, s in found] == pytest.approx([0.21, 0.36])
+    assert found[1][1][0].exp().tolist() == pytest.approx([0.36, 0.21])
+    with pytest.raises(ValueError, match="most must be at least 1"):
+        beam_search(next_log_p, torch.tensor([[8]]), 0)
+
+
+def test_a_beam_of_one_is_greedy(trained: tuple[CausalDecoder, Tensor]) -> None:
+    model, h = trained
+    for some in (h, h.flip(0) + 0.1):
+        which = torch.tensor([0, 1, 0])
+        (greedy, p), (tokens, score) = model.generate(some, which), model.search(some, which, beams=1)
+        assert torch.equal(tokens[:, 0], greedy)
+        assert score[:, 0].tolist() == pytest.approx(p.log().sum(1).tolist(), rel=1e-4)
+
+
+def test_more_beams_never_find_less_here_and_rows_do_not_disturb_each_other() -> None:
+    model, v = prefixed(), tensor(4, K, D)
+    which = torch.tensor([0, 1, 0, 1])
+    one, many = (model.search(v, which, beams) for beams in (1, 50))
+    assert (many[1][:, 0] >= one[1][:, 0] - 1e-9).all()
+    assert (many[1].diff(dim=1) <= 0).all(), "from the best down"
+    for n in range(4):
+        tokens, score = model.search(v[n:n + 1], which[n:n + 1], 50)
+        assert score[0].tolist() == pytest.approx(many[1][n].tolist(), rel=1e-9)
+        assert torch.equal(tokens[0, 0], many[0][n, 0, :tokens.shape[2]])
+
+
+def test_length_power_prefers_longer_texts() -> None:
+    model, v = prefixed(), tensor(6, K, D)
+    lengths = [(model.search(v, torch.zeros(6, dtype=torch.long), 30, power)[0][:, 0] != PAD).sum().item()
+               for power in (0.0, 1.0)]
+    assert lengths[1] > lengths[0]
+
+
 MODEL, H = decoder(), tensor(2, D)
 WHICH = torch.tensor([0, 1])
 
@@ -193,6 +368,9 @@ WHICH = torch.tensor([0, 1])
     (lambda: MODEL.generate(H, torch.tensor([0])), ValueError, "which must have 2 entries, got 1"),
     (lambda: MODEL.generate(H, WHICH, -1.0), ValueError, "temperature must be positive"),
     (lambda: MODEL.generate(H, WHICH, 1.0), TypeError, "a temperature above 0 needs a generator"),
+    (lambda: MODEL.search(H, WHICH, 0), ValueError, "beams must be at least 1, got 0"),
+    (lambda: MODEL.search(H, WHICH[:1]), ValueError, "which must have 2 entries, got 1"),
+    (lambda: MODEL.search(H, WHICH, 2, -1.0), ValueError, "length_power may not be below 0"),
 ])
 def test_sizes_tokens_and_temperatures_that_do_not_fit_are_refused(call: object, error: type, match: str) -> None:
     with pytest.raises(error, match=match):

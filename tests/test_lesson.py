@@ -20,12 +20,14 @@ import mmcore
 from mmcore import lesson
 from mmcore.applications import naming
 from mmcore.applications.alignment import AlignmentTrainer
+from mmcore.applications.captioning import CaptioningTrainer, tokens_of
 from mmcore.applications.question_answering import AnsweringTrainer
 from mmcore.applications.retrieval import RetrievalTrainer
 from mmcore.applications.sentiment import AloneTrainer, SentimentTrainer, product_of_experts
 from mmcore.data import emoji, scenes, views
 from mmcore.data.utterances import MODALITIES
 from mmcore.fusion import MultimodalFusion
+from mmcore.generation import generation_loss
 from mmcore.training import evaluating
 
 HERE = Path(__file__).parent
@@ -123,6 +125,19 @@ def answering_diagrams() -> list[Run]:
     return [(trainer.model.forward, {"image": image, **tokens})]
 
 
+def captioning_diagrams() -> list[Run]:
+    trainer = CaptioningTrainer(naming_steps=1, caption_steps=1, batch=2, device="cpu")
+    drawn = trainer.data.draw_to_describe(4, torch.Generator().manual_seed(0))
+    image = trainer.data.pictures(drawn["cells"], drawn["artist"]) / 255
+
+    def forward(image: Tensor, cells: Tensor, tokens: Tensor) -> dict[str, Tensor]:
+        out = trainer.model(image, tokens[:, :-1])
+        L_name = torch.nn.functional.cross_entropy(out["z"].flatten(0, 1), cells.flatten() % out["z"].shape[2])
+        return {**out, "L_name": L_name, "L_caption": generation_loss(out["logits"], tokens)}
+
+    return [(forward, {"image": image, "cells": drawn["cells"], "tokens": tokens_of(trainer.model, drawn)})]
+
+
 def alignment_diagrams() -> list[Run]:
     trainer = AlignmentTrainer(views.load(), batch=8, device="cpu")
     batch = trainer.draw()
@@ -152,6 +167,7 @@ DIAGRAMS: dict[str, Callable[[], list[Run]]] = {
     "02_cross_modal_alignment": alignment_diagrams,
     "03_multimodal_fusion": fusion_diagrams,
     "04_visual_question_answering": answering_diagrams,
+    "05_image_captioning": captioning_diagrams,
     "06_cross_modal_retrieval": retrieval_diagrams,
     "07_multimodal_sentiment": sentiment_diagrams,
 }

@@ -1,5 +1,7 @@
 """场景数据 / The scenes data."""
 
+import re
+
 import pytest
 import torch
 from torch import Tensor
@@ -179,6 +181,94 @@ def test_question_number_finds_the_words_of_a_question(drawn: dict[str, Tensor])
                                                 row["wording"])
 
 
+# -- captions ---------------------------------------------------------------------------------------------------------
+
+CAPTIONS = {
+    ((0, 1, -1, -1), "reading"): ("左上有一只狗，它右边有一只猫。", "A dog at the top left, a cat to its right."),
+    ((0, 1, -1, -1), "reverse"): ("右上有一只猫，它左边有一只狗。", "A cat at the top right, a dog to its left."),
+    ((-1, 7, 25, -1), "reading"): ("右上有一个苹果，它左下方有一个闹钟。",
+                                   "An apple at the top right, an alarm clock to its lower left."),
+    ((10, -1, 4, 2), "reverse"): ("右下有一头大象，它左边有一条鱼，它左上方有一个梨。",
+                                  "An elephant at the bottom right, a fish to its left, a pear to its upper left."),
+    ((-1, -1, -1, 20), "reading"): ("右下有一把钥匙。", "A key at the bottom right."),
+}
+
+
+@pytest.mark.parametrize(("cells", "order"), CAPTIONS)
+def test_captions_are_said_in_good_grammar(cells: tuple[int, ...], order: str) -> None:
+    found = tuple(scenes.caption(cells, language, order) for language in LANGUAGES)
+    assert found == CAPTIONS[cells, order]
+
+
+MEASURES = "".join({thing.measure for thing in THINGS})
+PARTS = {"zh": re.compile(rf"(?P<where>[左右][上下]|它..?[边面方])有一[{MEASURES}](?P<what>.+)"),
+         "en": re.compile(r"an? (?P<what>.+?) (?P<where>(at|to|above|below) .+)")}
+
+
+def parse(said: str, language: str) -> tuple[list[int], list[int]]:
+    """从说明倒推事实，和说的次序 / From a caption back to its facts, and the order in which it names them."""
+    k = LANGUAGES.index(language)
+    steps = {"右": (0, 1), "左": (0, -1), "下": (1, 0), "上": (-1, 0)}
+    steps |= {"right": (0, 1), "left": (0, -1), "below": (1, 0), "above": (-1, 0), "lower": (1, 0), "upper": (-1, 0)}
+    cells, named = [EMPTY] * CELLS, []
+    for part in re.split("，|, ", said.rstrip("。.")):
+        found = PARTS[language].fullmatch(part[0].lower() + part[1:])
+        where = found["where"]
+        if not named:
+            cell = [place[k] for place in PLACES].index(where.removeprefix("at the "))
+        else:
+            moves = [move for word, move in steps.items() if word in where]
+            row, column = named[0] // 2 + sum(m[0] for m in moves), named[0] % 2 + sum(m[1] for m in moves)
+            assert row in (0, 1)
+            assert column in (0, 1)
+            cell = 2 * row + column
+        assert cells[cell] == EMPTY
+        cells[cell] = [thing.title[k] for thing in THINGS].index(found["what"])
+        named.append(cell)
+    return cells, named
+
+
+@pytest.fixture(scope="module")
+def described(train: scenes.Scenes) -> dict[str, Tensor]:
+    return train.draw_to_describe(N, generator())
+
+
+def test_a_caption_tells_all_the_facts_and_each_of_its_words_is_known(described: dict[str, Tensor]) -> None:
+    known = {c for said in scenes.every_word() for c in re.findall(r"[a-z]+|.", said.lower())}
+    relations = set()
+    for row in rows(described):
+        language, order = LANGUAGES[row["language"]], scenes.ORDERS[row["order"]]
+        said = scenes.caption(row["cells"], language, order)
+        filled = [cell for cell in range(CELLS) if row["cells"][cell] != EMPTY]
+        filled = filled if order == "reading" else filled[::-1]
+        assert parse(said, language) == (row["cells"], filled)
+        assert {*re.findall(r"[a-z]+|.", said.lower())} <= known
+        relations |= {scenes.relation(filled[0], cell)[1] for cell in filled[1:]}
+    assert relations == {said for _, said in scenes.RELATIONS.values()}
+    assert len(relations) == 8
+    assert scenes.relation(2, 2) == ("", "")
+
+
+def test_scenes_to_describe_are_balanced_as_the_card_says(described: dict[str, Tensor]) -> None:
+    cells = described["cells"]
+    filled = cells != EMPTY
+    for count in (1, 2, 3):
+        assert (filled.sum(1) == count).double().mean() == pytest.approx(1 / 3, abs=0.03)
+    assert filled.double().mean(0).tolist() == pytest.approx([0.5] * CELLS, abs=0.03)
+    assert all(len(set(row)) == len(row) for row in ([c for c in r if c != EMPTY] for r in cells.tolist()))
+    for name in ("language", "order"):
+        assert described[name].double().mean() == pytest.approx(0.5, abs=0.03)
+    assert torch.bincount(described["artist"], minlength=5).min() > N / 6
+
+
+def test_new_pairs_meet_in_every_new_scene_to_describe_and_in_no_seen_one(train, described) -> None:
+    apart = scenes.apart()
+    for drawn, new in ((train.draw_to_describe(300, generator(), pairs="new"), True), (described, False)):
+        for row in drawn["cells"].tolist():
+            there = [thing for thing in row if thing != EMPTY]
+            assert any(bool(apart[a, b]) for a in there for b in there) is new
+
+
 # -- bad input --------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize(("call", "error", "match"), [
@@ -195,6 +285,13 @@ def test_question_number_finds_the_words_of_a_question(drawn: dict[str, Tensor])
     (lambda s: s.pictures(torch.full((1, 4), 30), torch.tensor([0])), ValueError, "between -1 .empty. and 29"),
     (lambda s: s.pictures(torch.zeros(1, 4, dtype=torch.int64), torch.tensor([5])), ValueError, "between 0 and 4"),
     (lambda s: s.pictures(torch.zeros(1, 4, dtype=torch.int64), torch.tensor([0, 1])), ValueError, "one for each of 1"),
+    (lambda s: s.draw_to_describe(0, generator()), ValueError, "count must be at least 1"),
+    (lambda s: s.draw_to_describe(2, generator(), "old"), ValueError, "pairs must be one of seen, new"),
+    (lambda s: scenes.caption([0, 1, 2, 3]), ValueError, "a caption names 1 to 3 things, the picture has 4"),
+    (lambda s: scenes.caption([-1] * 4), ValueError, "a caption names 1 to 3 things, the picture has 0"),
+    (lambda s: scenes.caption([0, 1, 30, -1]), ValueError, "cells must be 4 numbers from −1 .empty. to 29"),
+    (lambda s: scenes.caption([0, -1, -1, -1], "fr"), ValueError, "language must be one of zh, en"),
+    (lambda s: scenes.caption([0, -1, -1, -1], "en", "random"), ValueError, "order must be one of reading, reverse"),
     (lambda s: scenes.question("why", 0), ValueError, "kind must be one of"),
     (lambda s: scenes.question("what", 4), ValueError, "about must be below 4, got 4"),
     (lambda s: scenes.question("where", 0, "fr"), ValueError, "language must be one of zh, en"),

@@ -6,7 +6,7 @@ All of it is generated from known facts: what is in which cell. The pictures com
 other files. See CARD.md in this folder.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,11 +15,12 @@ from torch import Tensor
 
 from mmcore import checks
 from mmcore.data import emoji
+from mmcore.data.scenes.captions import MOST_NAMED, ORDERS, RELATIONS, caption, every_word, relation
 from mmcore.data.scenes.things import LANGUAGES, NUMBERS, PLACES, THINGS, Thing
 
-__all__ = ["ANSWERS", "CELLS", "EMPTY", "KINDS", "LANGUAGES", "PAIRS", "PLACES", "ROLES", "SIZE", "THINGS", "WORDINGS",
-           "Scenes", "Thing", "answers_of", "apart", "check_cells", "join", "load", "question", "question_number",
-           "questions", "reply", "split"]
+__all__ = ["ANSWERS", "CELLS", "EMPTY", "KINDS", "LANGUAGES", "MOST_NAMED", "ORDERS", "PAIRS", "PLACES", "RELATIONS",
+           "ROLES", "SIZE", "THINGS", "WORDINGS", "Scenes", "Thing", "answers_of", "apart", "caption", "check_cells",
+           "every_word", "join", "load", "question", "question_number", "questions", "relation", "reply", "split"]
 
 VERSION = 1  # of what a seed gives
 ROLES = emoji.ROLES
@@ -77,11 +78,7 @@ class Scenes:
         Raises: TypeError / ValueError 个数、种类或偏差不对，或没有随机数发生器 / for a wrong number, kind or bias, or
         no generator.
         """
-        checks.whole(count, "count")
-        checks.require(isinstance(generator, torch.Generator),
-                       f"generator 需要是 torch.Generator，收到 {type(generator).__name__}",
-                       f"generator must be a torch.Generator, got {type(generator).__name__}", TypeError)
-        checks.one_of(pairs, "pairs", PAIRS)
+        _check_draw(count, generator, pairs)
         checks.require(len(kinds) > 0 and not isinstance(kinds, str), "kinds 需要是种类的列表，至少一种",
                        "kinds must be a list of kinds, one at least")
         for kind in kinds:
@@ -89,15 +86,39 @@ class Scenes:
         if bias is not None:
             checks.require(0 <= checks.number(bias, "bias") <= 1, f"bias 需要在 0 与 1 之间，收到 {bias}",
                            f"bias must lie between 0 and 1, got {bias}")
-        if pairs == "seen":
-            return self._draw(count, generator, kinds, True, bias, turned)
-        parts, found = [], 0
-        while found < count:  # about one scene in four has such a pair
-            part = self._draw(4 * count, generator, kinds, False, bias, turned)
-            keep = _has_new_pair(part["cells"]).nonzero().squeeze(1)[:count - found]
-            parts.append({name: values[keep] for name, values in part.items()})
-            found += len(keep)
-        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        return _with_pairs(count, pairs, lambda n, known: self._draw(n, generator, kinds, known, bias, turned))
+
+    def draw_to_describe(self, count: int, generator: torch.Generator, pairs: str = "seen") -> dict[str, Tensor]:
+        """抽出 N 个可以用一句话说完的场景，一到三样东西 / Draw N scenes for captions, of one to three different things.
+
+        一样、两样、三样各三分之一（`pairs="new"` 时没有一样的）；每样在哪一格、哪种语言、哪种次序，都一样可能。
+        `pairs` 同 `draw`。说明本身由 `caption` 从 `cells` 写出。
+
+        One, two and three things are equally frequent (with `pairs="new"` there are no scenes of one); so are cells,
+        languages and orders. `pairs` is that of `draw`. The caption itself is written from `cells` by `caption`.
+
+        | 返回 returned | 形状 shape | 含义 meaning |
+        |---|---|---|
+        | `cells` | (N, 4) int64 | 事实：每格里的东西，空为 −1 / the facts: the thing in each cell, −1 for none |
+        | `artist` | (N,) int64 | 谁画的 / who drew it |
+        | `language`, `order` | (N,) int64 | 用哪种语言、按哪种次序说 / in which language and order to describe it |
+
+        Raises: TypeError / ValueError 个数或 `pairs` 不对，或没有随机数发生器 / for a wrong number or `pairs`, or no
+        generator.
+        """
+        _check_draw(count, generator, pairs)
+
+        def draw(n: int, known: bool) -> dict[str, Tensor]:
+            def below(count: int) -> Tensor:
+                return torch.randint(count, (n,), generator=generator)
+
+            things = _distinct(n, generator, known)
+            cells = torch.where(torch.arange(CELLS) <= below(MOST_NAMED)[:, None], things, EMPTY)
+            cells = cells.gather(1, torch.rand(n, CELLS, generator=generator).argsort(1))
+            return {"cells": cells, "artist": below(len(self.artists)), "language": below(len(LANGUAGES)),
+                    "order": below(len(ORDERS))}
+
+        return _with_pairs(count, pairs, draw)
 
     def _draw(self, n: int, generator: torch.Generator, kinds: Sequence[str], known: bool, bias: float | None,
               turned: bool) -> dict[str, Tensor]:
@@ -221,6 +242,27 @@ def apart() -> Tensor:
     step = (number[:, None] - number).abs()
     step = torch.minimum(step, len(THINGS) - step)  # round in a ring
     return torch.isin(step, torch.tensor(_STEPS_APART))
+
+
+def _check_draw(count: int, generator: torch.Generator, pairs: str) -> None:
+    checks.whole(count, "count")
+    checks.require(isinstance(generator, torch.Generator),
+                   f"generator 需要是 torch.Generator，收到 {type(generator).__name__}",
+                   f"generator must be a torch.Generator, got {type(generator).__name__}", TypeError)
+    checks.one_of(pairs, "pairs", PAIRS)
+
+
+def _with_pairs(count: int, pairs: str, draw: Callable[[int, bool], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """`draw(n, known)` 抽够 `count` 个；"new" 只留有新搭配的 / Draw `count`; "new" keeps those with a new pair."""
+    if pairs == "seen":
+        return draw(count, True)
+    parts, found = [], 0
+    while found < count:  # about one scene in four has such a pair
+        part = draw(4 * count, False)
+        keep = _has_new_pair(part["cells"]).nonzero().squeeze(1)[:count - found]
+        parts.append({name: values[keep] for name, values in part.items()})
+        found += len(keep)
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def _has_new_pair(cells: Tensor) -> Tensor:
