@@ -110,7 +110,7 @@ class Clips:
             "gone": torch.rand(n, FRAMES, generator=g) < GONE,
             "ground": _grounds(between(0, 1), between(0.6, 1, 3, 1, 1), between(-0.2, 0.2, 3, 4, 4)),
             "bar": torch.stack([between(-0.8, 0.8), between(0.08, 0.2), between(0, 1), between(0.2, 0.8)], 1),
-            "pitch": 300 * 2 ** between(0, 1), "snr_db": between(0, 16),
+            "pitch": 300 * 2 ** between(0, 1), "snr_db": between(3, 18),
             "lot": torch.randint(2 ** 31, (n,), generator=g),
             "moment": whole(FRAMES), "order": torch.rand(n, FRAMES, generator=g).argsort(1)}
         backwards = reverse(facts)
