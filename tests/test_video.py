@@ -6,6 +6,7 @@ from torch import Tensor
 
 from mmcore.applications import video
 from mmcore.applications.video import ANSWERS, PICTURE, WITH_SOUND, VideoModel, VideoTrainer
+from mmcore.data import clips
 from mmcore.data.clips import MOTIONS
 
 COUNT = 64
@@ -171,9 +172,11 @@ def test_a_short_training_learns_the_order() -> None:
                                                ("sound", {"ordered", "shuffled", "muted", "blinded"})])
 def test_an_examination_has_all_its_parts_and_order_counts_only_for_who_can_see_it(models: str, exams: set) -> None:
     result = video.train_and_test(models, 1, steps=2, count=20, role="validation")
-    assert set(result) == exams | {"pairs"}
+    assert set(result) == exams | {"pairs", "turns"}
     assert all(set(result[exam]) == set(video.GROUPS[models]) for exam in result)
     assert all(len(five) == 5 for five in result["pairs"].values())
+    assert all(right >= result["pairs"][name][video.TURNS] for name, both in result["turns"].items() for right in both)
+    assert clips.MOTIONS[2 * video.TURNS][1] == "clockwise"
     for name in {"frame", "mean", "bag"} & set(result["ordered"]):
         assert result["ordered"][name] == result["shuffled"][name] <= 0.5
 

@@ -30,6 +30,7 @@ STEPS = {PICTURE: 250, WITH_SOUND: 250}  # chosen on the validation split
 LEARNING_RATE = 8e-3
 MUTE = 0.2  # the share of clips without sound, where a model is to learn to do without it
 CLIPS = 2048  # that a training learns from, and as many backwards
+TURNS = 3  # the pair of motions that turn
 EAR_STEP = clips.EARS * clips.MELS * clips.STEPS // FRAMES  # numbers of sound for each frame
 
 
@@ -279,6 +280,7 @@ def train_and_test(models: str, seed: int, mute: float = MUTE, steps: int | None
     | `ordered`, `shuffled` | 按次序，打乱 / in order, shuffled |
     | `muted`, `blinded` | 没有声音，没有画面；只有 "sound" 才考 / without sound, without pictures; of "sound" alone |
     | `pairs` | 五对动作上各一个数 / a number for each of the five pairs of motions |
+    | `turns` | 转的短片：多少说是转，多少左右说对 / clips that turn: how many said to, how many to the right side |
 
     Raises: ValueError `models` 未知 / for unknown `models`.
     """
@@ -292,6 +294,12 @@ def train_and_test(models: str, seed: int, mute: float = MUTE, steps: int | None
     out, pair = trained.scores(seen), seen["motion"] // 2
     result["pairs"] = {name: [accuracy(out[f"z_{name}"][pair == k], seen["motion"][pair == k])
                               for k in range(len(MOTIONS) // 2)] for name in trained.answers}
+    turning = pair == TURNS
+    for name in trained.answers:
+        said, side = out[f"z_{name}"][turning].argmax(1), seen["motion"][turning] % 2
+        sideways = ((said // 2 == TURNS) | (said // 2 == 0)) & (said % 2 == side)
+        result.setdefault("turns", {})[name] = [(said // 2 == TURNS).double().mean().item(),
+                                                sideways.double().mean().item()]
     return result
 
 
