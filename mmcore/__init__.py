@@ -46,6 +46,11 @@ _HOME = {  # name: the module it lives in
     "cell_attention_weights": "cell_attention",
     "cell_gates": "cell_attention",
     "CellAttention": "cell_attention",
+    "mean_over_time": "temporal",
+    "recurrent_states": "temporal",
+    "temporal_attention_weights": "temporal",
+    "Recurrence": "temporal",
+    "TemporalAttention": "temporal",
     "CrossModalAligner": "training",
     "MultimodalFusionTrainer": "training",
 }

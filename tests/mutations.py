@@ -181,6 +181,14 @@ MUTATIONS = [
     Mutation("pictures keep their brightness", ENCODERS,
              "self.standardise: nn.Module = nn.GroupNorm(1, 3, affine=False)", "self.standardise: nn.Module = "
              "nn.Identity()", "test_encoders"),
+    Mutation("attention is shared among attentions and not among frames", "temporal.py", "W, b)), w).softmax(1)",
+             "W, b)), w).softmax(2)", "test_temporal"),
+    Mutation("a reversal keeps its answer", "data/clips/__init__.py", '"motion": facts["motion"] ^ 1,',
+             '"motion": facts["motion"],', "test_clips"),
+    Mutation("train and test share their paths", "data/clips/__init__.py",
+             "len(ROLES) * seed + ROLES.index(self.role)", "len(ROLES) * seed", "test_clips"),
+    Mutation("frames are shuffled and their sound is not", "applications/video.py", '"sound": sound, "moment": moment}',
+             '"sound": seen["sound"], "moment": moment}', "test_video"),
     Mutation("an arrow too few is no fault of a diagram", LESSON, "                arrows.add((name_of[source], name))",
              "                arrows.add((name_of[source], name)) if source.moment % 2 else None", "test_lesson"),
     Mutation("an exercise passes half right", LESSON, "    wrong = (~torch.isclose(x, wanted, rtol=1e-4, atol=1e-7))"

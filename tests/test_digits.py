@@ -313,8 +313,8 @@ def test_a_bad_argument_is_refused(train: digits.Digits, change: dict, error: ty
 def test_an_unknown_role_or_shape_is_refused(train: digits.Digits) -> None:
     with pytest.raises(ValueError, match=r"role 需要是.*role must be one of train, validation, test, got 'exam'"):
         digits.load("exam")
-    with pytest.raises(TypeError, match="samples must be a one-dimensional floating tensor"):
-        digits.to_wav(torch.zeros(2, 3))
+    with pytest.raises(TypeError, match=r"samples must be a floating tensor of shape \(S,\) or \(2, S\)"):
+        digits.to_wav(torch.zeros(3, 2))
     with pytest.raises(TypeError, match="at least 400 numbers"):
         digits.mel_power(torch.zeros(10))
     with pytest.raises(TypeError, match=r"power must have shape \(B, 24, 32\)"):

@@ -18,13 +18,13 @@ from torch import Tensor, nn
 
 import mmcore
 from mmcore import lesson
-from mmcore.applications import naming
+from mmcore.applications import naming, video
 from mmcore.applications.alignment import AlignmentTrainer
 from mmcore.applications.captioning import CaptioningTrainer, tokens_of
 from mmcore.applications.question_answering import AnsweringTrainer
 from mmcore.applications.retrieval import RetrievalTrainer
 from mmcore.applications.sentiment import AloneTrainer, SentimentTrainer, product_of_experts
-from mmcore.data import emoji, scenes, views
+from mmcore.data import clips, emoji, scenes, views
 from mmcore.data.utterances import MODALITIES
 from mmcore.fusion import MultimodalFusion
 from mmcore.generation import generation_loss
@@ -161,6 +161,19 @@ def sentiment_diagrams() -> list[Run]:
     return [(forward, {**{m: seen[m] for m in MODALITIES}, "log_prior": alone.log_prior})]
 
 
+def video_diagrams() -> list[Run]:
+    data = clips.load("validation")
+    seen = video.observe(data, data.draw(3, 0))
+
+    def watching(frames: Tensor, moment: Tensor) -> dict[str, Tensor]:
+        return video.VideoModel(video.PICTURE).eval()(frames, seen["sound"], moment)
+
+    def listening(frames: Tensor, sound: Tensor) -> dict[str, Tensor]:
+        return video.VideoModel(video.WITH_SOUND).eval()(frames, sound, seen["moment"])
+    frames = {"frames": seen["frames"] / 255}
+    return [(watching, {**frames, "moment": seen["moment"]}), (listening, {**frames, "sound": seen["sound"]})]
+
+
 # 每一课的图依次是哪些计算 / Which computations the diagrams of each lesson show, in their order.
 DIAGRAMS: dict[str, Callable[[], list[Run]]] = {
     "01_vision_language_model": vision_language_diagrams,
@@ -170,6 +183,7 @@ DIAGRAMS: dict[str, Callable[[], list[Run]]] = {
     "05_image_captioning": captioning_diagrams,
     "06_cross_modal_retrieval": retrieval_diagrams,
     "07_multimodal_sentiment": sentiment_diagrams,
+    "08_video_understanding": video_diagrams,
 }
 
 

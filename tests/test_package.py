@@ -14,7 +14,8 @@ ROOT = Path(mmcore.__file__).parent
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 LAYERS = [
     "checks", "background", "checkpoints", "text", "data", "ranking", "encoders", "generation", "alignment",
-    "vision_language", "fusion", "cell_attention", "training", "vision_language_training", "applications", "machine"]
+    "vision_language", "fusion", "cell_attention", "temporal", "training",
+    "vision_language_training", "applications", "machine"]
 
 
 def test_importing_mmcore_loads_torch_and_nothing_heavier() -> None:

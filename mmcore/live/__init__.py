@@ -14,6 +14,7 @@ from .controls import field, menu, slider, switch
 from .curve import Curves, Plot
 from .explore import beside, explore, stack
 from .figure import picture, scatter
+from .film import film, strip
 from .kernel import is_live
 from .language import page
 from .output import Output
@@ -22,5 +23,5 @@ from .sound import audio
 from .weights import Weights, weights
 
 __all__ = ["COLOURS", "Card", "Curves", "Output", "Plot", "Training", "Weights", "audio", "bars", "beside", "chart",
-           "explore", "field", "gallery", "is_live", "menu", "note", "page", "picture", "rows", "scatter",
-           "search_box", "shares", "slider", "stack", "switch", "table", "weights"]
+           "explore", "field", "film", "gallery", "is_live", "menu", "note", "page", "picture", "rows", "scatter",
+           "search_box", "shares", "slider", "stack", "strip", "switch", "table", "weights"]

@@ -35,18 +35,18 @@ def mel_power(samples: Tensor) -> Tensor:
 
     | 符号 symbol | 代码 code | 形状 shape | 含义 meaning |
     |---|---|---|---|
-    | x | `samples` | (S,) | 波形 / the waveform |
+    | x | `samples` | (…, S) | 波形，可以有许多段 / the waveform, or many of them |
     | h | `hann` | (400,) | 汉宁窗 / the Hann window |
     | W | `mel_filters()` | (24, 257) | 三角滤波器 / triangular filters |
-    | P | 返回 returned | (24, T) | 每个频带、每帧的功率 / the power in each band and frame |
+    | P | 返回 returned | (…, 24, T) | 每个频带、每帧的功率 / the power in each band and frame |
     """
-    checks.require(isinstance(samples, Tensor) and samples.is_floating_point() and samples.ndim == 1
-                   and len(samples) >= WINDOW,
-                   f"samples 需要是至少 {WINDOW} 个数的一维浮点张量",
-                   f"samples must be a one-dimensional floating tensor of at least {WINDOW} numbers", TypeError)
+    checks.require(isinstance(samples, Tensor) and samples.is_floating_point() and samples.ndim > 0
+                   and samples.shape[-1] >= WINDOW,
+                   f"samples 需要是浮点张量，每段至少 {WINDOW} 个数",
+                   f"samples must be a floating tensor of at least {WINDOW} numbers each", TypeError)
     hann = torch.hann_window(WINDOW)
-    spectrum = torch.fft.rfft(samples.unfold(0, WINDOW, HOP) * hann, FFT)  # (T, 257)
-    return mel_filters() @ spectrum.abs().square().T
+    spectrum = torch.fft.rfft(samples.unfold(-1, WINDOW, HOP) * hann, FFT)  # (…, T, 257)
+    return mel_filters() @ spectrum.abs().square().mT
 
 
 @cache
@@ -89,15 +89,18 @@ def to_wav(samples: Tensor) -> bytes:
     音量调到峰值 0.9，所以嘈杂声越响，人声听起来越轻。
 
     The volume is set to a peak of 0.9, so that speech sounds fainter the louder the babble is.
+
+    `samples` 是 (S,)，或左右两耳的 (2, S) / is (S,), or (2, S) for a left and a right ear.
     """
-    checks.require(isinstance(samples, Tensor) and samples.is_floating_point() and samples.ndim == 1
-                   and len(samples) > 0, "samples 需要是一维浮点张量",
-                   "samples must be a one-dimensional floating tensor", TypeError)
+    checks.require(isinstance(samples, Tensor) and samples.is_floating_point() and samples.numel() > 0
+                   and (samples.ndim == 1 or (samples.ndim == 2 and len(samples) == 2)),
+                   "samples 需要是 (S,) 或 (2, S) 的浮点张量",
+                   "samples must be a floating tensor of shape (S,) or (2, S)", TypeError)
     scaled = samples * (0.9 * 32767 / samples.abs().max().clamp(min=1e-9))
     out = io.BytesIO()
     with wave.open(out, "wb") as file:
-        file.setnchannels(1)
+        file.setnchannels(samples.ndim)
         file.setsampwidth(2)
         file.setframerate(RATE)
-        file.writeframes(scaled.round().to(torch.int16).numpy().astype("<i2").tobytes())
+        file.writeframes(torch.atleast_2d(scaled).T.round().to(torch.int16).numpy().astype("<i2").tobytes())
     return out.getvalue()
