@@ -182,7 +182,8 @@ def test_axe_finds_no_serious_barrier_in_what_is_ours(visit, dressed):
 def test_nothing_sticks_out_of_a_phone_or_a_projector(visit, notebook, dressed, screen):
     with visit.page.size(*SCREENS[screen]):
         sticking_out = visit.page.sticking_out()
-        visit.page.screenshot(SHOTS / f"{notebook.stem}-{dressed}-{screen}.png")
+        if (dressed, screen) in {("zh-light", "phone"), ("en-dark", "projector")}:
+            visit.page.screenshot(SHOTS / f"{notebook.stem}-{dressed}-{screen}.png")
     assert sticking_out == []
 
 

@@ -1,5 +1,7 @@
 """看图说话 / Image captioning."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 
@@ -262,3 +264,20 @@ def test_the_commonest_caption_is_never_a_whole_answer() -> None:
 
 def test_a_short_training_learns_to_speak(short: CaptioningTrainer) -> None:
     assert short.examine(TRAIN, 100)["token"] > 0.4
+
+
+def test_what_was_kept_of_a_trainer_comes_back_with_its_stage() -> None:
+    made = trainer(3, 3)
+    for _ in range(2):
+        made.train_step()
+    kept, before = deepcopy(made.state_dict()), state(made.model)
+    for _ in range(3):
+        made.train_step()
+    assert not made.naming
+    made.load_state_dict(deepcopy(kept))
+    assert made.naming
+    assert not changed(before, made.model)
+    while made.naming:
+        made.train_step()
+    made.train_step()
+    assert changed(before, made.model)

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import io
+import os
 import re
 import subprocess
 import sys
@@ -517,6 +518,26 @@ def test_a_loss_that_becomes_infinite_is_said_and_the_panel_goes_back_to_weights
         await until(lambda: run._state == "running" and run.i > first + 40)
         assert run.history["loss"][1][-1] < 10
         assert not torch.equal(thing.weights(), good)
+        run._close()
+
+    asyncio.run(watch())
+
+
+def test_copies_of_another_model_are_not_put_back(watched):
+    async def watch():
+        thing, lr = Exploding(), live.slider("步长", "step size", 0.05, 0.01, 1e9, log=True)
+        run = thing.training(lr)
+        run.start()
+        await until(lambda: run.i > 5)
+        run._start_button.click()
+        await until(lambda: run._state == "paused")
+        thing.model = torch.nn.Linear(3, 2)
+        before, at = thing.weights(), run.i
+        run._back_button.click()
+        await until(lambda: "another model" in run._message.value)
+        assert torch.equal(thing.weights(), before)
+        assert run.i == at
+        await until(lambda: run._back_button.layout.display == "none")
         run._close()
 
     asyncio.run(watch())
@@ -1224,3 +1245,28 @@ def test_outside_a_kernel_nobody_watches(monkeypatch):
 def test_importing_mmcore_does_not_import_live():
     code = "import sys, mmcore; print([m for m in ('mmcore.live', 'ipywidgets', 'matplotlib') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+BARE_MACHINE = """
+import warnings
+import matplotlib.font_manager as fonts
+real = fonts.findSystemFonts                          # below: no font but what a package brings
+fonts.findSystemFonts = lambda paths=None, **more: real(paths, **more) if paths else []
+fonts.fontManager = fonts.FontManager()
+warnings.simplefilter("error")                        # a missing glyph is a warning of matplotlib
+from mmcore import live
+title = ("损失、准确率、温度、注意力", "loss")
+drawn = live.chart(title, ("步", "step"), [0, 1, 2], {("验证集", "validation"): [0.1, 0.5, 0.9]})
+played = live.audio(b"RIFF" + (36).to_bytes(4, "little") + b"WAVEfmt " + (16).to_bytes(4, "little")
+                    + bytes([1, 0, 1, 0]) + (8000).to_bytes(4, "little") + (16000).to_bytes(4, "little")
+                    + bytes([2, 0, 16, 0]) + b"data" + (0).to_bytes(4, "little"), ("一声狗叫", "a bark"))
+print(len(drawn.png) > 5000, repr(played))
+"""
+
+
+def test_a_machine_without_fonts_display_or_sound_draws_chinese_and_says_what_would_be_heard(tmp_path):
+    env = {"PATH": os.defpath, "HOME": str(tmp_path), "MPLCONFIGDIR": str(tmp_path), "FONTCONFIG_FILE": os.devnull,
+           "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONUTF8": "1"}  # no DISPLAY, no player
+    run = subprocess.run([sys.executable, "-c", BARE_MACHINE], env=env, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout == "True 一声狗叫 / a bark\n"

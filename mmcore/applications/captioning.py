@@ -235,6 +235,21 @@ class CaptioningTrainer:
         self.say_schedule = one_cycle(self.say_optimizer, self.caption_steps)
         self._done, self._features = 0, None
 
+    def state_dict(self) -> dict[str, object]:
+        """学到的一切和走到了哪里，可以存下 / All that is learned and how far it came, to be kept."""
+        return {name: part.state_dict() for name, part in self._parts.items()} | {"done": self._done}
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        """放回 `state_dict` 给的 / Put back what `state_dict` gave."""
+        for name, part in self._parts.items():
+            part.load_state_dict(state[name])
+        self._done, self._features = state["done"], None
+
+    @property
+    def _parts(self) -> dict[str, nn.Module | torch.optim.Optimizer | torch.optim.lr_scheduler.LRScheduler]:
+        return {"model": self.model, "see_optimizer": self.see_optimizer, "see_schedule": self.see_schedule,
+                "say_optimizer": self.say_optimizer, "say_schedule": self.say_schedule}
+
     def train_step(self, withhold: float = 0.0) -> dict[str, float]:
         """走一步 / Take one step: {"L_name", "L"} in the first stage, {"L_caption", "L"} in the second.
 

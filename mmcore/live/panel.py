@@ -36,6 +36,8 @@ WAITING = ("下一格在等训练结束：请按“继续”或“开始”，�
            "with what has been learned.")
 RESET_LATER = ("已记下：下次 start() 或 finish() 从头训练；在那之前，学到的都留着。",
                "Noted: the next start() or finish() trains from the beginning; until then what was learned is kept.")
+OTHER_MODEL = ("存下的几份是另一个模型的，放不回去；按“重置”可以从头训练。",
+               "The copies that were kept belong to another model and cannot be put back; Reset trains from the start.")
 NO_LOOP = ("这里没有人在看，训练已经一口气做完；要边看边训练，请在 JupyterLab 里运行这一格。",
            "Nobody was watching, so the training ran to its end at once; run this cell in JupyterLab to watch it.")
 
@@ -345,10 +347,15 @@ class Training:
         earlier = [kept for kept in self._kept if kept[0] < self.i] or self._kept[:1]
         if not earlier or self._wish == "run":
             return
-        self._kept = earlier
-        self.i, states = earlier[-1]
-        for thing, state in zip(self._keeps(), states, strict=True):
+        at, states = earlier[-1]
+        things = list(self._keeps())
+        if [_form(thing.state_dict()) for thing in things] != [_form(state) for state in states]:
+            self._kept = []  # another model was built since then
+            self._tell(OTHER_MODEL)
+            return
+        for thing, state in zip(things, states, strict=True):
             thing.load_state_dict(deepcopy(state))
+        self.i, self._kept = at, earlier
         self.curves.cut(self.i)
         self._evaluated_at, self._viewed_at, self._moved = self.i, -1, True
         self.error, self._told = None, ""
@@ -458,6 +465,14 @@ def _written(value: object) -> str:
     if isinstance(value, Mapping):
         return "(" + " ".join(f"{name}={_written(part)}" for name, part in value.items()) + ")"
     return f"{value:.3g}" if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)
+
+
+def _form(state: object) -> object:
+    """名字与大小，不看数值；优化器的记录从第一步才有，不算 / Names and sizes, no values; what an optimiser notes, which
+    only its first step creates, is left out."""
+    if isinstance(state, Mapping):
+        return {name: _form(part) for name, part in state.items() if name != "state"}
+    return tuple(state.shape) if hasattr(state, "shape") else None
 
 
 def _finite(record: Record) -> Record:
