@@ -112,7 +112,7 @@ def test_an_error_that_is_the_lesson_is_allowed():
 # --- what a lesson asserts --------------------------------------------------------------------------------------------
 
 def test_the_list_of_claims_hears_values_signs_and_how_often_and_an_assert_still_fails():
-    shell = SimpleNamespace(user_ns={}, ast_transformers=[], execution_count=7)
+    shell = SimpleNamespace(user_ns={"In": ["", "x"]}, ast_transformers=[])
     mm_claims.found.clear()
     mm_claims.watch(shell)
 

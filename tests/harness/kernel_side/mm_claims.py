@@ -77,9 +77,10 @@ def watch(shell):
 
     def place(n, message):
         _, text, line = _nodes[n]
-        key = (shell.execution_count, line, text, str(message))
+        cell = len(shell.user_ns["In"]) - 1  # execution_count has moved on already in some versions
+        key = (cell, line, text, str(message))
         if key not in _places:
-            _places[key] = {"cell": shell.execution_count, "claim": text, "about": message, "times": 0, "values": []}
+            _places[key] = {"cell": cell, "claim": text, "about": message, "times": 0, "values": []}
             found.append(_places[key])
         return _places[key]
 
