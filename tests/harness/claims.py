@@ -56,7 +56,7 @@ def section(run):
             before = claim["cell"]
             lines += ["", *(f"{sentence}  " for sentence in said(cells[before])), "",
                       "| 比较 comparison | 数值 values | 次数 times |", "|---|---|---|"]
-        about = " · ".join(claim["about"]) + ": " if isinstance(claim["about"], (list, tuple)) else ""
+        about = " · ".join(claim["about"]) + ": " if isinstance(claim["about"], list) and claim["about"] else ""
         values = [interval(*pair) for pair in claim["values"]]
         signs = [*claim.get("signs", []), ""]
         shown = " ".join(f"{value} {sign}" for value, sign in zip(values, signs, strict=False)).strip()
