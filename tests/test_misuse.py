@@ -1,4 +1,4 @@
-"""坏输入：每个公开的名字，每个参数 / Misuse: each public name, each of its arguments, spoiled in every way that fits.
+"""坏输入：公开的名字，一个参数一个参数地弄坏 / Misuse: public names, spoiled one argument at a time.
 
 A good call is written down once; hypothesis spoils one argument of it at a time. Each time there must be an error that
 says in both languages what was wrong, and nothing may have changed.
