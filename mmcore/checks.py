@@ -36,6 +36,16 @@ def matrix(x: torch.Tensor, name: str, rows: int | None = None, columns: int | N
             f"{name} must have shape ({_size(rows)}, {_size(columns)}), got {shape_of(x)}")
 
 
+def shape(x: torch.Tensor, name: str, *shapes: tuple[int, ...]) -> None:
+    """x 必须是浮点张量，形状是所列之一 / x must be a floating-point tensor of one of the shapes."""
+    require(isinstance(x, torch.Tensor) and x.is_floating_point(),
+            f"{name} 需要是浮点张量", f"{name} must be a floating-point tensor", TypeError)
+    wanted = [f"({', '.join(map(str, sizes))})" for sizes in shapes]
+    require(tuple(x.shape) in shapes,
+            f"{name} 需要形状 {' 或 '.join(wanted)}，收到 {shape_of(x)}",
+            f"{name} must have shape {' or '.join(wanted)}, got {shape_of(x)}")
+
+
 def positive(x: float | torch.Tensor, name: str) -> None:
     """x 必须是有限正数，或只含一个有限正数的张量 / x must be one finite positive number, or a tensor that holds one."""
     value = one_number(x, name, whole_tensors=True)

@@ -33,7 +33,7 @@ def weighted_sum(w: Tensor, features: Sequence[Tensor]) -> Tensor:
     """
     check_features(features)
     b, m = len(features[0]), len(features)
-    _check_shape(w, "w", (m,), (b, m))
+    checks.shape(w, "w", (m,), (b, m))
     first, *others = w.unsqueeze(-1).unbind(-2)  # each (1,) or (B, 1)
     total = first * features[0]
     for w_i, f_i in zip(others, features[1:], strict=True):
@@ -109,7 +109,7 @@ def late_fusion(features: Sequence[Tensor], w: Tensor) -> Tensor:
     Paper: Kittler et al. 1998, On Combining Classifiers.
     """
     check_features(features)
-    _check_shape(w, "w", (len(features),))
+    checks.shape(w, "w", (len(features),))
     total = float(w.detach().sum())
     checks.require(bool((w >= 0).all()), f"w 的每一项都不能小于 0，收到 {w.tolist()}",
                    f"no entry of w may be below 0, got {w.tolist()}")
@@ -173,10 +173,10 @@ def attention_fusion_weights(features: Sequence[Tensor], W_f: Tensor, b_f: Tenso
     checks.matrix(W_f, "W_f")
     h, d = W_f.shape
     check_features(features, width=d)
-    _check_shape(b_f, "b_f", (h,))
-    _check_shape(W_a, "W_a", (h,))
+    checks.shape(b_f, "b_f", (h,))
+    checks.shape(W_a, "W_a", (h,))
     if not isinstance(b_a, (int, float)):
-        _check_shape(b_a, "b_a", ())
+        checks.shape(b_a, "b_a", ())
     scores = [torch.tanh(F.linear(f_i, W_f, b_f)) @ W_a + b_a for f_i in features]  # M × (B,)
     return torch.stack(scores, -1).softmax(-1)
 
@@ -225,7 +225,7 @@ def gated_fusion_weights(features: Sequence[Tensor], W_g: Tensor, b_g: Tensor) -
     checks.matrix(W_g, "W_g")
     m, d = W_g.shape
     check_features(features, m, d)
-    _check_shape(b_g, "b_g", (m,))
+    checks.shape(b_g, "b_g", (m,))
     scores = [f_i @ W_i for f_i, W_i in zip(features, W_g.unbind(), strict=True)]  # M × (B,)
     return torch.sigmoid(torch.stack(scores, -1) + b_g)
 
@@ -276,7 +276,7 @@ def adaptive_fusion_weights(candidates: Sequence[Tensor], W_s: Tensor, b_s: Tens
     check_features(candidates, len(CANDIDATES))
     checks.matrix(W_s, "W_s", len(CANDIDATES), len(CANDIDATES) * candidates[0].shape[1])
     if b_s is not None:
-        _check_shape(b_s, "b_s", (len(CANDIDATES),))
+        checks.shape(b_s, "b_s", (len(CANDIDATES),))
     return F.linear(torch.cat(list(candidates), -1), W_s, b_s).softmax(-1)
 
 
@@ -372,12 +372,3 @@ def _check_widths(feature_dims: Sequence[int]) -> None:
                    f"feature_dims must list at least two widths, one for each modality, got {feature_dims!r}")
     for i, width in enumerate(feature_dims):
         checks.whole(width, f"feature_dims[{i}]")
-
-
-def _check_shape(x: Tensor, name: str, *shapes: tuple[int, ...]) -> None:
-    checks.require(isinstance(x, Tensor) and x.is_floating_point(), f"{name} 需要是浮点张量",
-                   f"{name} must be a floating-point tensor", TypeError)
-    wanted = [f"({', '.join(map(str, shape))})" for shape in shapes]
-    checks.require(tuple(x.shape) in shapes,
-                   f"{name} 需要形状 {' 或 '.join(wanted)}，收到 {checks.shape_of(x)}",
-                   f"{name} must have shape {' or '.join(wanted)}, got {checks.shape_of(x)}")

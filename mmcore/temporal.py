@@ -71,8 +71,8 @@ def recurrent_states(f: Tensor, W: Tensor, U: Tensor, b: Tensor, c: Tensor) -> T
     hidden = U.shape[1]
     checks.matrix(U, "U", 3 * hidden, hidden)
     checks.matrix(W, "W", 3 * hidden, f.shape[2])
-    _check_vector(b, "b", 3 * hidden)
-    _check_vector(c, "c", hidden)
+    checks.shape(b, "b", (3 * hidden,))
+    checks.shape(c, "c", (hidden,))
     read = F.linear(f, W, b)  # (B, T, 3 H), all frames at once: no order in this part
     h, states = f.new_zeros(len(f), hidden), []
     for new in read.unbind(1):
@@ -112,7 +112,7 @@ def temporal_attention_weights(x: Tensor, W: Tensor, b: Tensor, w: Tensor) -> Te
     """
     _check_steps(x, "x")
     checks.matrix(W, "W", None, x.shape[2])
-    _check_vector(b, "b", len(W))
+    checks.shape(b, "b", (len(W),))
     checks.matrix(w, "w", None, len(W))
     return F.linear(torch.tanh(F.linear(x, W, b)), w).softmax(1)
 
@@ -188,9 +188,3 @@ def _check_steps(x: Tensor, name: str, steps: int | None = None) -> None:
     checks.require(x.ndim == 3 and x.shape[1] > 0 and steps in (None, x.shape[1]),
                    f"{name} 需要形状 {wanted}，收到 {checks.shape_of(x)}",
                    f"{name} must have shape {wanted}, got {checks.shape_of(x)}")
-
-
-def _check_vector(x: Tensor, name: str, length: int) -> None:
-    checks.require(isinstance(x, Tensor) and x.is_floating_point() and x.shape == (length,),
-                   f"{name} 需要是 ({length},) 的浮点张量",
-                   f"{name} must be a floating-point tensor of shape ({length},)")

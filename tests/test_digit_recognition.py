@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
+from harness.trained import same, state
 
 from mmcore.applications import digit_recognition as recognition
 from mmcore.applications.digit_recognition import AloneTrainer, DigitTrainer
@@ -20,14 +20,6 @@ def alone() -> AloneTrainer:
     for _ in range(60):
         trainer.train_step()
     return trainer
-
-
-def state(module: torch.nn.Module) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in module.state_dict().items()}
-
-
-def same(module: torch.nn.Module, before: dict[str, Tensor]) -> bool:
-    return all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
 
 
 def test_a_short_training_of_each_modality_learns_far_above_chance(alone: AloneTrainer) -> None:

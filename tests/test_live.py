@@ -489,11 +489,16 @@ class Exploding:
                              keeps=lambda: (self.model, self.optimizer))
 
 
+def exploding():
+    thing, lr = Exploding(), live.slider("步长", "step size", 0.05, 0.01, 1e9, log=True)
+    run = thing.training(lr)
+    run.start()
+    return thing, lr, run
+
+
 def test_a_loss_that_becomes_infinite_is_said_and_the_panel_goes_back_to_weights_that_were_good(watched):
     async def watch():
-        thing, lr = Exploding(), live.slider("步长", "step size", 0.05, 0.01, 1e9, log=True)
-        run = thing.training(lr)
-        run.start()
+        thing, lr, run = exploding()
         await until(lambda: run.i > 45)
         assert run._back_button.layout.display == "none"  # nothing to go back from while all goes well
         lr.value = 1e9
@@ -525,9 +530,7 @@ def test_a_loss_that_becomes_infinite_is_said_and_the_panel_goes_back_to_weights
 
 def test_copies_of_another_model_are_not_put_back(watched):
     async def watch():
-        thing, lr = Exploding(), live.slider("步长", "step size", 0.05, 0.01, 1e9, log=True)
-        run = thing.training(lr)
-        run.start()
+        thing, _, run = exploding()
         await until(lambda: run.i > 5)
         run._start_button.click()
         await until(lambda: run._state == "paused")

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from harness.trained import check_seed, same, state
 
 from mmcore.applications import question_answering as answering
 from mmcore.applications.question_answering import AnsweringModel, AnsweringTrainer
@@ -17,10 +18,6 @@ def trainer(**options: object) -> AnsweringTrainer:
 @pytest.fixture(scope="module")
 def model() -> AnsweringModel:
     return trainer().model.eval()
-
-
-def state(model: torch.nn.Module) -> list[torch.Tensor]:
-    return [x.clone() for x in model.state_dict().values()]
 
 
 def test_shapes_and_names(model: AnsweringModel) -> None:
@@ -48,22 +45,16 @@ def test_every_parameter_gets_a_gradient() -> None:
 
 def test_the_blind_model_does_not_depend_on_the_picture_nor_the_deaf_one_on_the_question() -> None:
     pictures = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    for sees, same in (("question", True), ("picture", False), ("both", False)):
+    for sees, alike in (("question", True), ("picture", False), ("both", False)):
         made = trainer(sees=sees).model.eval()
         z = made(pictures, **made.text_encoder.tokenize(["Is there a dog?"] * 2))["z"]
-        assert torch.allclose(z[0], z[1]) is same
+        assert torch.allclose(z[0], z[1]) is alike
         one = made(pictures[:1].repeat(2, 1, 1, 1), **made.text_encoder.tokenize(["有狗吗？", "左上是什么？"]))["z"]
         assert torch.allclose(one[0], one[1]) is (sees == "picture")
 
 
 def test_the_same_seed_gives_the_same_model_and_reset_begins_anew() -> None:
-    made, other = trainer(), trainer(seed=1)
-    first = [made.train_step() for _ in range(2)]
-    learned = state(made.model)
-    made.reset()
-    assert [made.train_step() for _ in range(2)] == first
-    assert all(torch.equal(a, b) for a, b in zip(state(made.model), learned, strict=True))
-    assert other.train_step() != first[0]
+    check_seed(trainer(), trainer(seed=1))
 
 
 def test_the_loss_is_answers_plus_beta_times_naming() -> None:
@@ -76,7 +67,7 @@ def test_what_is_refused_changes_nothing() -> None:
     before = state(made.model)
     with pytest.raises(ValueError, match="beta may not be below 0"):
         made.train_step(beta=-1.0)
-    assert all(torch.equal(a, b) for a, b in zip(state(made.model), before, strict=True))
+    assert same(made.model, before)
     made.train_step()
     with pytest.raises(ValueError, match="has 1 steps and all are done"):
         made.train_step()

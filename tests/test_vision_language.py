@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from harness import trained
 from torch import Tensor, nn
 
 from mmcore import lesson, text
@@ -302,14 +303,6 @@ def test_inputs_that_do_not_fit_are_refused(call: Callable, error: type, match: 
 
 # -- the trainer ------------------------------------------------------------------------------------------------------
 
-def state(model: nn.Module) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in model.state_dict().items()}
-
-
-def unchanged(model: nn.Module, before: dict[str, Tensor]) -> bool:
-    return all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-
-
 def test_the_losses_are_what_they_say() -> None:
     model = make()
     trainer = VLMTrainer(model, "cpu", 0.5, 2.0, 3.0, tau=0.2)
@@ -403,10 +396,10 @@ def test_a_step_that_cannot_be_made_changes_nothing(change: dict, error: type, m
     model = make()
     trainer, given = VLMTrainer(model, "cpu"), batch(model)
     trainer.train_step(**given)
-    before = state(model)
+    before = trained.state(model)
     with pytest.raises(error, match=re.escape(match)):
         trainer.train_step(**{**given, **change})
-    assert unchanged(model, before)
+    assert trained.same(model, before)
     trainer.train_step(**given)  # and goes on
 
 
@@ -426,9 +419,9 @@ def test_without_a_device_the_trainer_takes_what_is_there_and_moves_model_and_ba
 def test_looking_at_the_losses_trains_nothing_and_keeps_the_mode() -> None:
     model = make().train()
     trainer, given = VLMTrainer(model, "cpu"), batch(model)
-    before = state(model)
+    before = trained.state(model)
     trainer.losses(**given)
-    assert unchanged(model, before)
+    assert trained.same(model, before)
     assert model.training
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from ..checks import positive, require, whole
+from .axes import encode
 from .output import Drawn, Text, bilingual, data_uri, plain
 from .sound import player
 
@@ -59,7 +60,7 @@ def strip(frames: Any, label: Text, names: Sequence[str] | None = None, below: A
     whole(width, "width", 16)
     gap = np.full((pages.shape[1], 1, 3), 255, np.uint8)
     row = np.concatenate([part for page in pages for part in (page, gap)], 1)  # (h, T (w + 1), 3)
-    png = _still(row)
+    png = encode(row)
     head = "".join(f"<span>{escape(name)}</span>" for name in names)
     parts = [f'<div class="mm-title">{bilingual(label)}</div>',
              f'<div aria-hidden="true" style="display:grid;grid-template-columns:repeat({len(pages)},1fr);'
@@ -71,7 +72,7 @@ def strip(frames: Any, label: Text, names: Sequence[str] | None = None, below: A
                 f"below 需要是二维、有限的数，收到形状 {shades.shape}",
                 f"below must be finite and have two dimensions, got shape {shades.shape}")
         grey = (255 * (1 - shades[::-1].clip(0, 1))).round().astype(np.uint8)
-        parts.append(_image(_still(grey), "声音 / sound", width, max(40, width // 9)))
+        parts.append(_image(encode(grey), "声音 / sound", width, max(40, width // 9)))
     return Drawn(f'<div class="mm mm-strip">{"".join(parts)}</div>', plain(label), png)
 
 
@@ -88,12 +89,6 @@ def _moving(pages: Sequence[Image.Image], milliseconds: Sequence[float]) -> byte
     out = io.BytesIO()
     pages[0].save(out, "PNG", save_all=True, append_images=list(pages[1:]), loop=0,
                   duration=[round(ms) for ms in milliseconds])  # frames that are alike are kept as one, for longer
-    return out.getvalue()
-
-
-def _still(pixels: np.ndarray) -> bytes:
-    out = io.BytesIO()
-    Image.fromarray(pixels).save(out, "PNG")
     return out.getvalue()
 
 

@@ -190,10 +190,4 @@ def load(role: str = "train") -> Clips:
     Raises: ValueError 划分未知，或表情数据的文件缺失、损坏 / if the split is unknown or a file of the emoji data is
     missing or damaged.
     """
-    checks.one_of(role, "role", ROLES)
-    data = emoji.load()
-    names = data.names("en")
-    keep = [names.index(thing.concept) for thing in THINGS]
-    artists = data.by_role(role)
-    return Clips(role, torch.stack([data.pictures[artist][keep] for artist in artists]),
-                 tuple(data.artists[artist].title for artist in artists))
+    return Clips(role, *emoji.drawings([thing.concept for thing in THINGS], role))

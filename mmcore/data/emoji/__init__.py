@@ -7,6 +7,7 @@ See CARD.md in this folder: source, licences, how it was made, what is not in it
 
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -83,6 +84,25 @@ class Emoji:
         """所有名字与关键词，两种语言 / All names and keywords, in both languages."""
         return [text for c in self.concepts for language in c.names
                 for text in (c.names[language], *c.keywords[language])]
+
+
+def drawings(concepts: Sequence[str], role: str) -> tuple[Tensor, tuple[str, ...]]:
+    """这些概念的图画，由该角色的每位作者画 / The drawings of these concepts by every artist of a role.
+
+    (A, N, 3, 32, 32) uint8，和作者的名字 / and the titles of the artists. `concepts`：英文名 / English names.
+
+    Raises: ValueError 角色或概念未知，或文件缺失、损坏 / if the role or a concept is unknown, or a file is missing or
+    damaged.
+    """
+    checks.one_of(role, "role", ROLES)
+    data = load()
+    names = data.names("en")
+    for concept in concepts:
+        checks.require(concept in names, f"没有叫 {concept!r} 的概念", f"there is no concept named {concept!r}")
+    keep = [names.index(concept) for concept in concepts]
+    artists = data.by_role(role)
+    return (torch.stack([data.pictures[artist][keep] for artist in artists]),
+            tuple(data.artists[artist].title for artist in artists))
 
 
 def load(subset: str = "classroom", folder: Path | str = ASSETS) -> Emoji:

@@ -84,8 +84,7 @@ class Scenes:
         for kind in kinds:
             checks.one_of(kind, "kinds", KINDS)
         if bias is not None:
-            checks.require(0 <= checks.number(bias, "bias") <= 1, f"bias 需要在 0 与 1 之间，收到 {bias}",
-                           f"bias must lie between 0 and 1, got {bias}")
+            checks.share(checks.number(bias, "bias"), "bias")
         return _with_pairs(count, pairs, lambda n, known: self._draw(n, generator, kinds, known, bias, turned))
 
     def draw_to_describe(self, count: int, generator: torch.Generator, pairs: str = "seen") -> dict[str, Tensor]:
@@ -193,13 +192,7 @@ def load(role: str = "train") -> Scenes:
     Raises: ValueError 划分未知，或表情数据的文件缺失、损坏 / if the split is unknown or a file of the emoji data is
     missing or damaged.
     """
-    checks.one_of(role, "role", ROLES)
-    data = emoji.load()
-    names = data.names("en")
-    keep = [names.index(thing.concept) for thing in THINGS]
-    artists = data.by_role(role)
-    return Scenes(role, torch.stack([data.pictures[artist][keep] for artist in artists]),
-                  tuple(data.artists[artist].title for artist in artists))
+    return Scenes(role, *emoji.drawings([thing.concept for thing in THINGS], role))
 
 
 def join(tiles: Tensor) -> Tensor:
