@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from harness.trained import check_seed, same, state
 from torch import Tensor
 
 from mmcore.applications import video
@@ -19,10 +20,6 @@ def trainer(**options: object) -> VideoTrainer:
 @pytest.fixture(scope="module")
 def seen() -> dict[str, Tensor]:
     return video.paper("validation", 20)
-
-
-def state(model: torch.nn.Module) -> list[Tensor]:
-    return [x.clone() for x in model.state_dict().values()]
 
 
 def forward(model: VideoModel, seen: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -129,13 +126,7 @@ def test_shuffle_and_mute_do_what_they_say() -> None:
 
 
 def test_the_same_seed_gives_the_same_model_and_reset_begins_anew() -> None:
-    made, other = trainer(), trainer(seed=1)
-    first = [made.train_step() for _ in range(2)]
-    learned = state(made.model)
-    made.reset()
-    assert [made.train_step() for _ in range(2)] == first
-    assert all(torch.equal(a, b) for a, b in zip(state(made.model), learned, strict=True))
-    assert other.train_step() != first[0]
+    check_seed(trainer(), trainer(seed=1))
 
 
 def test_what_is_refused_changes_nothing() -> None:
@@ -145,14 +136,15 @@ def test_what_is_refused_changes_nothing() -> None:
         made.train_step(shuffle=1.5)
     with pytest.raises(ValueError, match="mute must be from 0 to 1"):
         made.train_step(mute=-0.1)
-    assert all(torch.equal(a, b) for a, b in zip(state(made.model), before, strict=True))
+    assert same(made.model, before)
     made.train_step()
     with pytest.raises(ValueError, match="has 1 steps and all are done"):
         made.train_step()
 
 
 @pytest.mark.parametrize(("options", "match"), [
-    ({"answers": ("frame", "guess")}, "answers must be one of frame, mean"), ({"steps": 0}, "steps must be at least 1"),
+    ({"answers": ("frame", "guess")}, "answers must be one of frame, mean"),
+    ({"asks": "why"}, "asks must be one of motion, thing"), ({"steps": 0}, "steps must be at least 1"),
     ({"batch": 1}, "batch must be at least 2"), ({"count": 1}, "count must be at least 2"),
 ])
 def test_bad_options_are_refused(options: dict, match: str) -> None:
@@ -179,6 +171,27 @@ def test_an_examination_has_all_its_parts_and_order_counts_only_for_who_can_see_
     assert clips.MOTIONS[2 * video.TURNS][1] == "clockwise"
     for name in {"frame", "mean", "bag"} & set(result["ordered"]):
         assert result["ordered"][name] == result["shuffled"][name] <= 0.5
+
+
+def test_asked_what_it_is_the_models_learn_things_and_not_motions() -> None:
+    made = trainer(answers=("mean",), asks="thing", steps=40, batch=32)
+    drawn = made._draw(0.0, 0.0)
+    known = made.pool["frames"].float().mean(2).flatten(1).sort(1).values / 255  # colours and order change, not these
+    for n in range(5):
+        row = (known - drawn["frames"][n].mean(1).flatten().sort().values).abs().amax(1).argmin()
+        assert drawn["thing"][n] == made.pool["thing"][row]
+    video.finish(made)
+    out = made.scores(made.pool)
+    assert out["z_mean"].shape[1] == len(video.QUESTIONS["thing"]) == len(clips.THINGS)
+    assert made.marks(out, made.pool)["mean"] > 0.4  # of the clips it learned from; chance is 0.125
+
+
+def test_the_examination_on_things_has_new_clips_by_known_artists_as_well() -> None:
+    result = video.train_and_test("thing", 1, steps=2, count=20, role="validation")
+    assert set(result) == {"ordered", "shuffled", "known", "known shuffled"}
+    assert all(set(marks) == set(PICTURE) for marks in result.values())
+    learned, asked = (clips.load("train").draw(20, seed) for seed in (0, 1))
+    assert not torch.equal(learned["x"], asked["x"])
 
 
 def test_an_unknown_group_of_models_is_refused() -> None:

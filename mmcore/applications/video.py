@@ -16,17 +16,18 @@ from torch import Tensor, nn
 from mmcore import checks
 from mmcore.applications.fusing import accuracy
 from mmcore.data import clips
-from mmcore.data.clips import FRAMES, MOTIONS
+from mmcore.data.clips import FRAMES, MOTIONS, THINGS
 from mmcore.fusion import EarlyFusion, LateFusion
 from mmcore.temporal import Recurrence, TemporalAttention, mean_over_time
 from mmcore.training import check_steps_left, choose_device, evaluating, make_optimizer, one_cycle, seeded, train_on
 
 PICTURE = ("frame", "mean", "bag", "attention", "recurrent")  # bag: attention without places
 WITH_SOUND = ("recurrent", "sound", "early", "late")
-GROUPS = {"picture": PICTURE, "sound": WITH_SOUND}
+GROUPS = {"picture": PICTURE, "sound": WITH_SOUND, "thing": PICTURE}
 ANSWERS = tuple(dict.fromkeys(PICTURE + WITH_SOUND))
+QUESTIONS = {"motion": MOTIONS, "thing": tuple((thing.zh, thing.en) for thing in THINGS)}  # what it does, what it is
 FEATURE_DIM, HIDDEN_DIM, HEADS = 48, 64, 8
-STEPS = {PICTURE: 250, WITH_SOUND: 250}  # chosen on the validation split
+STEPS, BATCH = 250, 56  # chosen on the validation split, to train within ten seconds
 LEARNING_RATE = 8e-3
 MUTE = 0.2  # the share of clips without sound, where a model is to learn to do without it
 CLIPS = 2048  # that a training learns from, and as many backwards
@@ -63,17 +64,18 @@ class VideoModel(nn.Module):
     | `h_v`, `h_a` | (B, H) | 循环 (8.2)：看到的、听到的 / recurrence: what was seen, what was heard |
     | `f_av`, `h_av` | (B, T, D), (B, H) | 每帧早期融合 (3.1)，再循环 / each frame fused early, then recurrence |
     | `h_late` | (B, H) | 晚期融合 (3.2)：h_v 与 h_a / late fusion of h_v and h_a |
-    | `z_…` | (B, 10) | 每个模型对 `MOTIONS` 的得分 / scores of every model, see `MOTIONS` |
+    | `z_…` | (B, K) | 每个模型对 `QUESTIONS[asks]` 的得分 / scores of every model, see `QUESTIONS[asks]` |
 
     只算 `answers` 里的模型用到的 / Only what the models in `answers` use is computed.
 
-    Raises: ValueError `answers` 里有未知的模型 / for an unknown model in `answers`.
+    Raises: ValueError `answers` 里有未知的模型，或问题未知 / for an unknown model in `answers` or an unknown question.
     """
 
-    def __init__(self, answers: Sequence[str] = ANSWERS):
+    def __init__(self, answers: Sequence[str] = ANSWERS, asks: str = "motion"):
         super().__init__()
         for name in answers:
             checks.one_of(name, "answers", ANSWERS)
+        checks.one_of(asks, "asks", tuple(QUESTIONS))
         d, h = FEATURE_DIM, HIDDEN_DIM
         self.answers = tuple(answers)
         self.eye = FrameEncoder(d)
@@ -84,7 +86,7 @@ class VideoModel(nn.Module):
         self.early_fusion = EarlyFusion([d, d], d, 2 * d)
         self.late_fusion = LateFusion(h, 2)
         widths = {"frame": d, "mean": d, "bag": HEADS * d, "attention": HEADS * d}
-        self.heads = nn.ModuleDict({name: _head(widths.get(name, h)) for name in ANSWERS})
+        self.heads = nn.ModuleDict({name: _head(widths.get(name, h), len(QUESTIONS[asks])) for name in ANSWERS})
 
     def forward(self, frames: Tensor, sound: Tensor, moment: Tensor) -> dict[str, Tensor]:
         out: dict[str, Tensor] = {}
@@ -112,8 +114,8 @@ class VideoModel(nn.Module):
         return out
 
 
-def _head(width: int) -> nn.Module:
-    return nn.Sequential(nn.Linear(width, 64), nn.GELU(), nn.Linear(64, len(MOTIONS)))
+def _head(width: int, choices: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(width, 64), nn.GELU(), nn.Linear(64, choices))
 
 
 def by_frame(sound: Tensor) -> Tensor:
@@ -167,10 +169,16 @@ def shuffled(seen: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     `moment` 仍指着同一幅画面 / still points to the same picture.
     """
-    sound = seen["sound"].unflatten(-1, (FRAMES, -1)).movedim(3, 1)  # (N, T, 2, 24, 2)
-    sound = clips.shuffle(sound, seen["order"]).movedim(1, 3).flatten(3)
-    moment = seen["order"].argsort(1).gather(1, seen["moment"][:, None]).squeeze(1)
-    return {**seen, "frames": clips.shuffle(seen["frames"], seen["order"]), "sound": sound, "moment": moment}
+    order = seen["order"]
+    moment = order.argsort(1).gather(1, seen["moment"][:, None]).squeeze(1)
+    return {**seen, "frames": clips.shuffle(seen["frames"], order), "sound": _heard_in(seen["sound"], order),
+            "moment": moment}
+
+
+def _heard_in(sound: Tensor, order: Tensor) -> Tensor:
+    """声音按帧的次序重排 / The sound in the order of the frames: (N, 2, 24, 24), (N, T) → (N, 2, 24, 24)."""
+    steps = sound.unflatten(-1, (FRAMES, -1)).movedim(3, 1)  # (N, T, 2, 24, 2): two steps in one frame
+    return clips.shuffle(steps, order).movedim(1, 3).flatten(3)
 
 
 def muted(seen: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -188,20 +196,20 @@ def blinded(seen: Mapping[str, Tensor]) -> dict[str, Tensor]:
 class VideoTrainer:
     """几个模型一起学，共用眼睛和耳朵 / Several models learn together, with common eyes and ears.
 
-    每一批里，一半的短片倒着放，红绿蓝随机换位。
+    每一批里，一半的短片倒着放，红绿蓝随机换位。`asks` 是要答的问题：它做什么，或它是什么。
 
-    In every batch half of the clips are played backwards, and red, green and blue change places at random.
+    In every batch half of the clips are played backwards, and red, green and blue change places at random. `asks` is
+    the question to be answered: what the thing does, or what it is.
 
-    Raises: TypeError / ValueError 个数或模型不对 / for a wrong number or model.
+    Raises: TypeError / ValueError 个数、模型或问题不对 / for a wrong number, model or question.
     """
 
-    def __init__(self, answers: Sequence[str] = PICTURE, steps: int | None = None, seed: int = 0, batch: int = 64,
-                 device: str | torch.device | None = None, count: int = CLIPS):
-        answers = tuple(answers)
-        steps = STEPS.get(answers, 250) if steps is None else steps
+    def __init__(self, answers: Sequence[str] = PICTURE, steps: int = STEPS, seed: int = 0, batch: int = BATCH,
+                 device: str | torch.device | None = None, count: int = CLIPS, asks: str = "motion"):
         for value, name, least in ((steps, "steps", 1), (seed, "seed", 0), (batch, "batch", 2), (count, "count", 2)):
             checks.whole(value, name, least)
-        self.answers, self.steps, self.seed, self.batch = answers, steps, seed, batch
+        checks.one_of(asks, "asks", tuple(QUESTIONS))
+        self.answers, self.asks, self.steps, self.seed, self.batch = tuple(answers), asks, steps, seed, batch
         self.device, self.pool = choose_device(device), lessons(count)
         self.reset()
 
@@ -209,7 +217,7 @@ class VideoTrainer:
         """从头再来，同样的随机数 / Start anew with the same random numbers."""
         self.generator = torch.Generator().manual_seed(self.seed)
         with seeded(self.seed):
-            self.model = VideoModel(self.answers).to(self.device)
+            self.model = VideoModel(self.answers, self.asks).to(self.device)
         self.optimizer = make_optimizer(self.model, LEARNING_RATE, weight_decay=0.05)
         self.schedule = one_cycle(self.optimizer, self.steps)
 
@@ -228,7 +236,7 @@ class VideoTrainer:
 
         def losses() -> dict[str, Tensor]:
             out = self.model(seen["frames"], seen["sound"], seen["moment"])
-            own = {name: F.cross_entropy(out[f"z_{name}"], seen["motion"]) for name in self.answers}
+            own = {name: F.cross_entropy(out[f"z_{name}"], seen[self.asks]) for name in self.answers}
             return {**own, "total_loss": sum(own.values())}
 
         found = train_on(self.model, self.optimizer, losses)
@@ -244,12 +252,12 @@ class VideoTrainer:
         order = torch.where((torch.rand(n, generator=g) < shuffle)[:, None], anyhow, in_order)
         colours = torch.rand(n, 3, generator=g).argsort(1)
         frames = pool["frames"][rows[:, None, None], order[:, :, None], colours[:, None]]
-        sound = pool["sound"][rows].unflatten(-1, (FRAMES, -1))  # (n, 2, 24, T, 2): two steps in one frame
-        sound = torch.where(backwards.view(-1, 1, 1, 1, 1), sound.flip(-1), sound)
-        sound = sound.gather(3, order.view(n, 1, 1, FRAMES, 1).expand_as(sound)).flatten(3)
+        sound = pool["sound"][rows]
+        turned = sound.unflatten(-1, (FRAMES, -1)).flip(-1).flatten(3)  # backwards within every frame, too
+        sound = _heard_in(torch.where(backwards.view(-1, 1, 1, 1), turned, sound), order)
         sound = sound * (torch.rand(n, generator=g) >= mute).view(-1, 1, 1, 1)
         return {"frames": frames / 255, "sound": sound, "motion": pool["motion"][rows] ^ backwards.long(),
-                "moment": torch.randint(FRAMES, (n,), generator=g)}
+                "thing": pool["thing"][rows], "moment": torch.randint(FRAMES, (n,), generator=g)}
 
     def scores(self, seen: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """所有有名字的张量 / All named tensors of the model, on the CPU."""
@@ -263,44 +271,58 @@ class VideoTrainer:
 
     def evaluate(self, seen: Mapping[str, Tensor]) -> dict[str, float]:
         """每个模型的正确率 / The accuracy of every model."""
-        out = self.scores(seen)
-        return {name: accuracy(out[f"z_{name}"], seen["motion"]) for name in self.answers}
+        return self.marks(self.scores(seen), seen)
+
+    def marks(self, out: Mapping[str, Tensor], seen: Mapping[str, Tensor]) -> dict[str, float]:
+        """`scores` 里每个模型的正确率 / The accuracy of every model in what `scores` gave."""
+        return {name: accuracy(out[f"z_{name}"], seen[self.asks]) for name in self.answers}
 
 
-def train_and_test(models: str, seed: int, mute: float = MUTE, steps: int | None = None, count: int = 500,
+def train_and_test(models: str, seed: int, mute: float = MUTE, steps: int = STEPS, count: int = 500,
                    role: str = "test") -> dict[str, dict]:
     """训练一遍，考一遍 / Train once with one seed, and test it: {exam: {model: accuracy}}.
 
-    `models`："picture" 是只看画面的模型，"sound" 是有声音的。
+    `models`："picture" 是只看画面的模型，"sound" 是有声音的；"thing" 是只看画面的模型，但问的是它是什么。
 
-    `models`: "picture" are the models of pictures alone, "sound" those with sound.
+    `models`: "picture" are the models of pictures alone, "sound" those with sound; "thing" are the models of pictures
+    alone, asked what the thing is.
 
     | 键 key | 内容 what |
     |---|---|
     | `ordered`, `shuffled` | 按次序，打乱 / in order, shuffled |
+    | `known`, `known shuffled` | 同上，训练里的作者，新的短片；只有 "thing" / by artists of the training, new clips |
     | `muted`, `blinded` | 没有声音，没有画面；只有 "sound" 才考 / without sound, without pictures; of "sound" alone |
-    | `pairs` | 五对动作上各一个数 / a number for each of the five pairs of motions |
+    | `pairs` | 五对动作上各一个数；"thing" 没有 / a number for each of the five pairs of motions; not of "thing" |
     | `turns` | 转的短片：多少说是转，多少左右说对 / clips that turn: how many said to, how many to the right side |
 
     Raises: ValueError `models` 未知 / for unknown `models`.
     """
     checks.one_of(models, "models", tuple(GROUPS))
     seen = paper(role, count)
-    trained = finish(VideoTrainer(GROUPS[models], steps, seed, device="cpu"), mute=mute)
-    exams = {"ordered": seen, "shuffled": shuffled(seen)}
+    asks = "thing" if models == "thing" else "motion"
+    trained = finish(VideoTrainer(GROUPS[models], steps, seed, device="cpu", asks=asks), mute=mute)
+    out = trained.scores(seen)
+    exams = {"shuffled": shuffled(seen)}
     if models == "sound":
         exams |= {"muted": muted(seen), "blinded": blinded(seen)}
-    result: dict[str, dict] = {name: trained.evaluate(exam) for name, exam in exams.items()}
-    out, pair = trained.scores(seen), seen["motion"] // 2
-    result["pairs"] = {name: [accuracy(out[f"z_{name}"][pair == k], seen["motion"][pair == k])
-                              for k in range(len(MOTIONS) // 2)] for name in trained.answers}
-    turning = pair == TURNS
-    for name in trained.answers:
-        said, side = out[f"z_{name}"][turning].argmax(1), seen["motion"][turning] % 2
-        sideways = ((said // 2 == TURNS) | (said // 2 == 0)) & (said % 2 == side)
-        result.setdefault("turns", {})[name] = [(said // 2 == TURNS).double().mean().item(),
-                                                sideways.double().mean().item()]
-    return result
+    if models == "thing":
+        known = paper("train", count, seed=1)  # 0 is what was learned from
+        exams |= {"known": known, "known shuffled": shuffled(known)}
+    result = {"ordered": trained.marks(out, seen), **{name: trained.evaluate(exam) for name, exam in exams.items()}}
+    return result if models == "thing" else {**result, **_by_motion(trained.answers, out, seen["motion"])}
+
+
+def _by_motion(answers: Sequence[str], out: Mapping[str, Tensor], motion: Tensor) -> dict[str, dict]:
+    """`train_and_test` 的 "pairs" 与 "turns" / "pairs" and "turns" of `train_and_test`."""
+    pair, side = motion // 2, motion % 2
+    turning, pairs, turns = pair == TURNS, {}, {}
+    for name in answers:
+        z = out[f"z_{name}"]
+        pairs[name] = [accuracy(z[pair == k], motion[pair == k]) for k in range(len(MOTIONS) // 2)]
+        said = z[turning].argmax(1)
+        sideways = ((said // 2 == TURNS) | (said // 2 == 0)) & (said % 2 == side[turning])
+        turns[name] = [(said // 2 == TURNS).double().mean().item(), sideways.double().mean().item()]
+    return {"pairs": pairs, "turns": turns}
 
 
 def finish(trainer: VideoTrainer, **values: float) -> VideoTrainer:
