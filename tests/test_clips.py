@@ -133,6 +133,13 @@ def test_lost_frames_are_grey_and_a_bar_hides_what_is_behind(train: clips.Clips)
     assert not (frames[0, :, :, :8] == 128).all()
 
 
+def test_of_ten_frames_one_is_lost_and_half_of_the_clips_have_a_bar(train: clips.Clips) -> None:
+    facts = train.draw(2000, 3)
+    assert facts["gone"].double().mean() == pytest.approx(0.1, abs=0.01)
+    barred = train._bars(facts["bar"]).flatten(1).any(1)
+    assert barred.double().mean() == pytest.approx(0.5, abs=0.05)
+
+
 # -- sound ------------------------------------------------------------------------------------------------------------
 
 def loudness(sound: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 import shutil
+import unicodedata
 import wave
 from pathlib import Path
 
@@ -65,7 +66,10 @@ def test_every_way_of_writing_belongs_to_one_digit(train: digits.Digits) -> None
     texts = {form.text.casefold(): digit for digit, row in enumerate(train.forms) for form in row}
     assert all(texts[form.text.casefold()] == digit for digit, row in enumerate(train.forms) for form in row)
     assert {"seven", "七", "柒", "qi", "qī", "vii", "٧", "७"} <= {text for text, digit in texts.items() if digit == 7}
-    assert len({len(row) for row in train.forms}) == 1
+    assert {len(row) for row in train.forms} == {19}
+    letters = {c for row in train.forms for form in row for c in form.text if c.isalpha()}
+    scripts = {unicodedata.name(c).split()[0].replace("HIRAGANA", "KATAKANA") for c in letters}
+    assert len(scripts) == 8, scripts
 
 
 def test_without_noise_a_text_reads_as_it_was_written(train: digits.Digits) -> None:

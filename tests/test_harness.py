@@ -95,6 +95,9 @@ BAD = {
     "bold that does not open": (stored.bold_is_bold, lesson(PAIR.replace("越小", "越**（小）** "))),
     "someone's own kernel": (stored.plain_kernel, new_notebook(metadata={"kernelspec": {**KERNEL, "name": "mine"}})),
     "a number from nowhere": (stored.numbers_come_from_somewhere, lesson("# R@1 是 0.873 · R@1 is 0.873", *GOOD[1:])),
+    "a plot retold in Chinese": (stored.plots_are_asked_about, lesson(PAIR.replace("温度", "看左图：声音领先。温度"))),
+    "a plot retold in English": (stored.plots_are_asked_about,
+                                 lesson(PAIR.replace("A small", "In the right plot sound leads. A small"))),
     "a note that nothing asserts": (stored.notes_say_what_was_asserted,
                                     lesson(*GOOD, ('live.note("高于 0.9。", "Above 0.9.")', ""))),
 }
@@ -103,6 +106,16 @@ BAD = {
 @pytest.mark.parametrize(("check", "notebook"), BAD.values(), ids=BAD)
 def test_a_flaw_is_seen(check, notebook):
     assert list(check(notebook))
+
+
+@pytest.mark.parametrize(("zh", "en"), [
+    ("看左图：谁领先？", "Who leads in the left plot?"),
+    ("右图是正确率，虚线是瞎猜。", "On the right is the accuracy; the dashed line is guessing."),
+    ("损失最低是 $\\ln 2$。", "The lowest loss is $\\ln 2$."),
+], ids=["a question", "what is drawn", "a theorem"])
+def test_a_plot_may_be_asked_about_and_explained_and_a_theorem_may_be_told(zh, en):
+    notebook = lesson(PAIR.replace("温度", f"{zh}温度").replace("A small", f"{en} A small"))
+    assert not list(stored.plots_are_asked_about(notebook))
 
 
 def test_an_error_that_is_the_lesson_is_allowed():

@@ -40,6 +40,15 @@ def test_no_hint_is_a_name_of_its_concept_and_three_concepts_share_each() -> Non
     assert TASK.pairs.sum(0).min() >= naming.SHARED_BY
 
 
+def test_the_task_is_as_large_as_the_lesson_says() -> None:
+    """第 01 课说的数 / The numbers that lesson 01 gives."""
+    assert (len(TASK.label), len(TASK.classes), len(TASK.hints)) == (200, 40, 121)
+    chinese = torch.tensor([not word.isascii() for word in TASK.hints])
+    assert 0 < ((TASK.pairs & chinese).sum(1) == 0).sum() < 100, "some concepts have English hints alone"
+    model = NamingTrainer(TASK, 1, 16, device="cpu").model
+    assert model.name_tokenizer.get_vocab_size() == 551
+
+
 def test_a_task_is_the_same_each_time_and_keeps_pictures_beside_their_concepts() -> None:
     again = naming.load_task()
     assert (again.hints, again.classes) == (TASK.hints, TASK.classes)

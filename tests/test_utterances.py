@@ -65,6 +65,7 @@ def test_every_split_has_each_kind_face_and_number_of_the_card() -> None:
     assert [len(SPLITS[role].faces) for role in ROLES] == [75, 55, 31]
     assert [len(SPLITS[role].voices) for role in ROLES] == [14, 4, 6]
     assert [sum(s.kind == "open" for s in SPLITS[role].sentences) for role in ROLES] == [72, 18, 22]
+    assert [sum(s.kind == "ironic" for s in SPLITS[role].sentences) for role in ROLES] == [26, 6, 8]
     for split in SPLITS.values():
         assert {s.kind for s in split.sentences} == set(utterances.KINDS)
         assert {face.expression for face in split.faces} == set(EXPRESSIONS)
@@ -107,6 +108,15 @@ def test_faces_and_tones_follow_the_odds_of_the_card_and_are_drawn_apart() -> No
             torch.testing.assert_close(column.bincount(minlength=4) / rows.sum(), wanted, atol=0.04, rtol=0)
         both = (4 * joint[0] + joint[1]).bincount(minlength=16).view(4, 4) / rows.sum()
         torch.testing.assert_close(both, wanted[:, None] * wanted, atol=0.04, rtol=0)
+
+
+def test_a_wry_face_leans_a_little_to_blame_and_words_that_say_the_opposite_are_few() -> None:
+    """第 07 课这样说训练数据 / Lesson 07 says so of the training data."""
+    seen = said(SPLITS["train"], 120)
+    meant = seen["label"][seen["shown"] == EXPRESSIONS.index("wry")].bincount(minlength=3)
+    assert 1 < meant[0] / meant[2] < 1.5
+    opposite = (seen["words"] - seen["label"]).abs() == 2
+    assert 0.1 < opposite.double().mean() < 0.25
 
 
 def test_the_table_of_the_card_is_the_one_in_the_code() -> None:

@@ -30,6 +30,12 @@ REFERENCE = re.compile(r"[(（]\d\.\d(?:[)）]|-|–)|(?:section|第) ?\d\.\d") 
 APPLICATIONS = Path(__file__).parents[2] / "mmcore" / "applications"
 # What prose works out by itself: √½, √2 and its exponential, a mean of three, ln 128, 112 of 422 in percent.
 WORKED_OUT = {math.sqrt(0.5), math.sqrt(2), math.exp(math.sqrt(2)), 4 / 3, math.log(128), 100 * 112 / 422}
+# A sentence about a plot of a training; and words that say how it came out.
+PLOT = re.compile(r"[左右]图|附在本页|\b(?:left|right) plot\b|\bon the (?:left|right)\b|\bstored with this page", re.I)
+OUTCOME = re.compile(
+    r"最[高低早晚先]|领先|得多|几乎全|大半|[停留]在|跌|"
+    r"\b(?:lowest|highest|leads?|nearly all|most of|stay(?:s|ed)?|f[ae]lls?|far (?:below|above))\b", re.I)
+SENTENCE = re.compile(r"(?<=[。？！])|(?<=[.?!])\s|\n\s*(?:\n|[-*\d])")
 SELF_CONTAINED = re.compile(r"data:[\w/+.-]+;base64,[A-Za-z0-9+/=\s]+")
 
 
@@ -223,6 +229,20 @@ def notes_say_what_was_asserted(notebook):
             yield f"cell {i}: live.note without an assert"
 
 
+def plots_are_asked_about(notebook):
+    """曲线是读者自己那一次训练的，没有断言管着它：说到它，就发问 / A plot shows the reader's own run: prose on it asks.
+
+    Nothing may be asserted on that run, so how it comes out is a question in prose, and a claim where others are
+    asserted. Other sentences without a number are not looked at: no list of words tells a result from a theorem.
+    """
+    for i, text in markdown(notebook):
+        for pattern in (FENCE, FORMULA, INLINE_CODE, TAG):
+            text = pattern.sub(" ", text)
+        for sentence in SENTENCE.split(text):
+            if PLOT.search(sentence) and OUTCOME.search(sentence) and not re.search(r"[?？]", sentence):
+                yield f"cell {i}: tells how a plot came out: {' '.join(sentence.split())[:90]!r}"
+
+
 def bold_is_bold(notebook):
     """`**先猜：**看` 不会变粗：冒号要在星号外面 / Bold that Markdown leaves as it was typed."""
     for i, text in markdown(notebook):
@@ -242,4 +262,4 @@ def punctuates(character):
 
 CHECKS = [execution_order, clean_outputs, both_languages, headings, machine_traces, loads_nothing, images_described,
           plain_kernel, same_numbers, numbers_come_from_somewhere, notes_say_what_was_asserted,
-          bold_is_bold]  # fmt: skip
+          plots_are_asked_about, bold_is_bold]  # fmt: skip
