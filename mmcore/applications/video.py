@@ -1,9 +1,9 @@
 """看懂一段短片：一帧、平均、循环、注意力，加上声音 / Understanding a clip: a frame, mean, recurrence, attention, sound.
 
-所有的模型共用一双眼睛：每一帧的特征 f_t 由同一个小卷积网络给出，一起训练。所以它们之间的差别，只能来自怎样对待时间。
+所有的模型共用一双眼睛：每一帧的特征 f_t 由同一个小卷积网络给出，一起训练。所以它们之间的差别，只能来自 f_t 以后。
 
 All models share their eyes: one small convolutional network gives the feature f_t of every frame and is trained by all
-of them together. So the difference between them can come only from how they treat time.
+of them together. So the difference between them can come only from what follows f_t.
 """
 
 from collections.abc import Mapping, Sequence

@@ -17,8 +17,7 @@ def same(model: nn.Module, before: dict[str, Tensor]) -> bool:
 
 
 def check_seed(made: Any, other: Any, steps: int = 2) -> None:
-    """`reset` 从头再来，走的步一样；另一个种子的 `other` 不一样 / `reset` begins anew; `other`, of another seed, differs.
-    """
+    """`reset` 以后走的步一样，另一个种子的不同 / The same steps after `reset`, and others with another seed."""
     first = [made.train_step() for _ in range(steps)]
     learned = state(made.model)
     made.reset()
