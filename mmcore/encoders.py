@@ -194,15 +194,22 @@ def _resnet_tiny() -> tuple[nn.Module, int]:
     net.relu, net.maxpool = nn.Identity(), nn.Sequential(net.maxpool, net.relu)  # the same, on a quarter of the numbers
     net.layer1 = net._make_layer(BasicBlock, width, 1, stride=2)
     net.layer2 = net.layer3 = net.layer4 = net.fc = nn.Identity()
-    net.avgpool = _DownTo(cells)  # changes nothing at 32 pixels; larger pictures come down to 4 × 4 too
+    net.avgpool = _Cells(cells)  # at 32 pixels 4 × 4 already; larger pictures come down to 4 × 4 too
     return net, width * cells * cells
 
 
-class _DownTo(nn.AdaptiveAvgPool2d):
-    """没有可平均的就原样放过，省下时间 / Lets pass what needs no averaging, which saves its time."""
+class _Cells(nn.AdaptiveAvgPool2d):
+    """(B, C, H, W) → (B, 4, 4, C)：一格接一格，正是 channels_last 在内存里的次序，摊平时什么也不用搬。
+
+    没有可平均的就不平均，省下时间。
+
+    (B, C, H, W) → (B, 4, 4, C): cell after cell, which is how channels_last lies in memory, so that nothing is moved
+    when it is flattened. What needs no averaging is not averaged, which saves its time.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
-        return x if x.shape[2:] == (self.output_size, self.output_size) else super().forward(x)
+        small = x.shape[2:] == (self.output_size, self.output_size)
+        return (x if small else super().forward(x)).permute(0, 2, 3, 1)
 
 
 class _MeanOfPatches(nn.Module):
