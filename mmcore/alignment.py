@@ -53,10 +53,11 @@ def contrastive_loss(a: Tensor, b: Tensor, tau: float | Tensor, positives: Tenso
     `positives[i, j]` is true where aᵢ and bⱼ mean the same (a caption that occurs twice, say). Then row i takes the
     mean of the log over its positives, each of them in the denominator. Without it, the diagonal alone.
 
-    计算时写成 softplus(其余的 logsumexp − 正例)：与公式相等，且损失接近 0 时梯度仍然准确。半精度的特征先变成 float32。
+    只有一个正例的行，计算时写成 softplus(其余的 logsumexp − 正例)：与公式相等，且损失接近 0 时梯度仍然准确。半精度的
+    特征先变成 float32。
 
-    It is computed as softplus(logsumexp of the others − positive): equal to the formula, and its gradient stays exact
-    where the loss is near 0. Features of half precision become float32 first.
+    A row with one positive is computed as softplus(logsumexp of the others − positive): equal to the formula, and its
+    gradient stays exact where the loss is near 0. Features of half precision become float32 first.
 
     Raises: TypeError / ValueError 形状、类型、τ 不对，N < 2，某个特征全是 0，或某行某列没有正例 / for a wrong shape,
     type or τ, N < 2, a feature that is all 0, or a row or column without a positive.
@@ -380,22 +381,18 @@ def _logsumexp_both(S: Tensor, bound: float | Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _several(S: Tensor, positives: Tensor) -> Tensor:
-    """按行，每个正例各自对全部负例 / Along the rows, each positive against all that is not it.
+    """按行，每个正例对所在的整行 / Along the rows, each positive against its whole row.
 
-    正例多于 8 个的行不必如此：它的损失至少是 ln 9，离 0 很远，直接算也准确。
+    只有一个正例的行，损失可以接近 0，这时 softplus 才准确。正例多于一个的行不必如此：它的损失至少是 ln 2，离 0 很远。
 
-    A row of more than 8 positives needs no such care: its loss is at least ln 9, far from 0, and exact when computed
-    directly.
+    The loss of a row with one positive can come near 0, where only softplus is exact. A row of more needs no such care:
+    its loss is at least ln 2, far from 0.
     """
     count = positives.sum(1)
-    few = count <= 8
-    row, column = (positives & few.unsqueeze(1)).nonzero(as_tuple=True)  # (P,) each: all pairs (i, p) with p in P(i)
-    others = S[row].scatter(1, column.unsqueeze(1), -torch.inf).logsumexp(1)
-    total = S.new_zeros(len(S)).index_add(0, row, F.softplus(others - S[row, column]))
-    if bool(few.all()):
-        return (total / count).mean()
-    direct = S.logsumexp(1) - torch.where(positives, S, 0.0).sum(1) / count
-    return torch.where(few, total / count, direct).mean()
+    alone = count == 1
+    rivals = S.masked_fill(positives & alone.unsqueeze(1), -torch.inf).logsumexp(1)
+    loss = rivals - torch.where(positives, S, 0.0).sum(1) / count
+    return torch.where(alone, F.softplus(loss), loss).mean()
 
 
 def _check_positives(positives: Tensor, n: int) -> None:

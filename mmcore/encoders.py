@@ -158,6 +158,8 @@ class TextEncoder(nn.Module):
                        "attention_mask 每行需要至少一个 1：有一行没有真词元",
                        "each row of attention_mask needs at least one 1: a row has no real token")
         _check_batch(self.normalise, len(input_ids))
+        longest = int(attention_mask.any(0).nonzero().max()) + 1  # what is padding in every row costs nothing
+        input_ids, attention_mask = input_ids[:, :longest], attention_mask[:, :longest]
         states = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state  # (B, L, width)
         real = attention_mask.unsqueeze(-1).to(states.dtype)
         return self.normalise(self.project((states * real).sum(1) / real.sum(1)))  # (B, d_t)
@@ -189,17 +191,25 @@ def _resnet_tiny() -> tuple[nn.Module, int]:
     net.inplanes = width // 2
     net.conv1 = nn.Conv2d(3, width // 2, kernel_size=5, stride=2, padding=2, bias=False)
     net.bn1 = nn.BatchNorm2d(width // 2)
+    net.relu, net.maxpool = nn.Identity(), nn.Sequential(net.maxpool, net.relu)  # the same, on a quarter of the numbers
     net.layer1 = net._make_layer(BasicBlock, width, 1, stride=2)
     net.layer2 = net.layer3 = net.layer4 = net.fc = nn.Identity()
-    net.avgpool = _DownTo(cells)  # changes nothing at 32 pixels; larger pictures come down to 4 × 4 too
+    net.avgpool = _Cells(cells)  # at 32 pixels 4 × 4 already; larger pictures come down to 4 × 4 too
     return net, width * cells * cells
 
 
-class _DownTo(nn.AdaptiveAvgPool2d):
-    """没有可平均的就原样放过，省下时间 / Lets pass what needs no averaging, which saves its time."""
+class _Cells(nn.AdaptiveAvgPool2d):
+    """(B, C, H, W) → (B, 4, 4, C)：一格接一格，正是 channels_last 在内存里的次序，摊平时什么也不用搬。
+
+    没有可平均的就不平均，省下时间。
+
+    (B, C, H, W) → (B, 4, 4, C): cell after cell, which is how channels_last lies in memory, so that nothing is moved
+    when it is flattened. What needs no averaging is not averaged, which saves its time.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
-        return x if x.shape[2:] == (self.output_size, self.output_size) else super().forward(x)
+        small = x.shape[2:] == (self.output_size, self.output_size)
+        return (x if small else super().forward(x)).permute(0, 2, 3, 1)
 
 
 class _MeanOfPatches(nn.Module):

@@ -87,7 +87,7 @@ def optimize(model: nn.Module, optimizer: torch.optim.Optimizer, forward: Callab
         loss = forward()
         checks.finite(loss.detach(), "损失 loss")
         loss.backward()
-        checks.finite(nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None]),
+        checks.finite(torch.stack([p.grad.sum() for p in model.parameters() if p.grad is not None]),  # spoiled by any
                       "梯度 gradient")
     except BaseException:
         optimizer.zero_grad()
