@@ -79,7 +79,8 @@ def optimize(model: nn.Module, optimizer: torch.optim.Optimizer, forward: Callab
     If the loss or a gradient is NaN or infinite, or `forward` fails or is interrupted, everything (the statistics of
     batch normalisation included) goes back to where it was before the step.
 
-    Raises: FloatingPointError 损失或梯度不是有限数 / if the loss or a gradient is not finite; what `forward` raises.
+    Raises: FloatingPointError 损失或梯度不是有限数 / if the loss or a gradient is not finite; ValueError 损失与模型无关 / if
+    the loss does not depend on the model; what `forward` raises.
     """
     before = [buffer.clone() for buffer in model.buffers()]
     optimizer.zero_grad()
@@ -87,8 +88,10 @@ def optimize(model: nn.Module, optimizer: torch.optim.Optimizer, forward: Callab
         loss = forward()
         checks.finite(loss.detach(), "损失 loss")
         loss.backward()
-        checks.finite(torch.stack([p.grad.sum() for p in model.parameters() if p.grad is not None]),  # spoiled by any
-                      "梯度 gradient")
+        sums = [p.grad.sum() for p in model.parameters() if p.grad is not None]
+        checks.require(len(sums) > 0, "没有一个参数有梯度：损失与这个模型无关",
+                       "no parameter has a gradient: the loss does not depend on this model")
+        checks.finite(torch.stack(sums), "梯度 gradient")  # one NaN or infinity spoils its sum
     except BaseException:
         optimizer.zero_grad()
         with torch.no_grad():

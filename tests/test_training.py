@@ -64,6 +64,14 @@ def test_a_forward_that_fails_after_a_batch_normalisation_changes_nothing(error:
     assert all(p.grad is None for p in net.parameters())
 
 
+def test_a_loss_that_does_not_depend_on_the_model_is_named_before_anything_changes() -> None:
+    model, other = nn.Linear(2, 1), nn.Linear(2, 1)
+    before = [p.clone() for p in model.parameters()]
+    with pytest.raises(ValueError, match="the loss does not depend on this model"):
+        optimize(model, make_optimizer(model, 0.1, 0.0), lambda: other(torch.ones(3, 2)).sum())
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before, strict=True))
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_evaluating_keeps_a_frozen_part_frozen_and_an_evaluated_net_evaluated(training: bool) -> None:
     net = model().train(training)
