@@ -79,8 +79,8 @@ def optimize(model: nn.Module, optimizer: torch.optim.Optimizer, forward: Callab
     If the loss or a gradient is NaN or infinite, or `forward` fails or is interrupted, everything (the statistics of
     batch normalisation included) goes back to where it was before the step.
 
-    Raises: FloatingPointError 损失或梯度不是有限数 / if the loss or a gradient is not finite; ValueError 损失与模型无关 / if
-    the loss does not depend on the model; what `forward` raises.
+    Raises: FloatingPointError 损失或梯度不是有限数 / if the loss or a gradient is not finite;
+    ValueError 损失与模型无关 / if the loss does not depend on the model; what `forward` raises.
     """
     before = [buffer.clone() for buffer in model.buffers()]
     optimizer.zero_grad()
