@@ -341,10 +341,15 @@ class Training:
         else:
             self._wake.set()
 
+    @property
+    def _earlier(self) -> list[tuple[int, list[dict]]]:
+        """此刻以前的副本，最近的在最后；没有就是第一份 / The copies from before now, else the first."""
+        return [kept for kept in self._kept if kept[0] < self.i] or self._kept[:1]
+
     def _go_back(self) -> None:
         """放回最近存下的一份；接着再按，退到更早的一份 / Put back the latest copy; pressed again, the one before it."""
         self._back_asked = False
-        earlier = [kept for kept in self._kept if kept[0] < self.i] or self._kept[:1]
+        earlier = self._earlier
         if not earlier or self._wish == "run":
             return
         at, states = earlier[-1]
@@ -406,7 +411,7 @@ class Training:
         button.description, button.icon = word, icon
         button.disabled = state in ("finished", "replaced")
         self._reset_button.disabled = state == "replaced"
-        back = max([i for i, _ in self._kept if i < self.i] or [i for i, _ in self._kept[:1]], default=0)
+        back = self._earlier[-1][0] if self._kept else 0
         self._back_button.description = f"回到第 {back} 步 · Back to step {back}"
         self._back_button.layout.display = "" if self._kept and state in ("paused", "failed") else "none"
         zh, en = STATES[state]
