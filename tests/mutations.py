@@ -119,6 +119,8 @@ MUTATIONS = [
              "return self.projection_A(features_A), self.projection_B(features_B)",
              "return self.projection_A(features_A), self.projection_B(features_B).detach()",
              "test_alignment test_aligner"),
+    Mutation("right answers count as kin", ALIGNING, "return (group[first] == group)[wrong].double()",
+             "return (group[first] == group).double()", "test_aligner"),
     Mutation("gates compete", FUSION, "return torch.sigmoid(torch.stack(scores, -1) + b_g)",
              "return torch.softmax(torch.stack(scores, -1) + b_g, -1)", "test_fusion"),
     Mutation("a dropped bias", FUSION, "scores = [torch.tanh(F.linear(f_i, W_f, b_f)) @ W_a + b_a for f_i in features]",

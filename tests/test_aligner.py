@@ -302,6 +302,9 @@ def test_the_measures_by_hand() -> None:
     group = torch.tensor([0, 0, 1, 1])
     assert alignment.kin_among_nearest(x, x, group, 1) == 1
     assert alignment.kin_among_nearest(x, x, torch.tensor([0, 1, 0, 1]), 1) == 0
+    names = torch.eye(4)[[2, 0, 1, 3]]  # picture 0 is taken for 1, its kin; 1 for 2 and 2 for 0; 3 is right
+    assert alignment.mistaken_for_kin(torch.eye(4), names, group) == pytest.approx(1 / 3)
+    assert math.isnan(alignment.mistaken_for_kin(torch.eye(4), torch.eye(4), group))
 
 
 @pytest.mark.parametrize(("wrong", "match"), [({"batch": 300}, "at most 256, got 300"), ({"seed": -1}, "seed must be"),

@@ -207,6 +207,16 @@ def kin_among_nearest(a: Tensor, b: Tensor, group: Tensor, k: int = 5) -> float:
     return kin.gather(1, nearest)[counted].double().mean().item()
 
 
+def mistaken_for_kin(a: Tensor, b: Tensor, group: Tensor) -> float:
+    """认错的图画里，错成同组的占多少；一幅也没认错就是 nan / Of the wrong answers, the share within the group.
+
+    nan where no answer is wrong.
+    """
+    first = cosine_similarity(a, b).argmax(1)
+    wrong = first != torch.arange(len(first))
+    return (group[first] == group)[wrong].double().mean().item()
+
+
 def take_exams(trainer: AlignmentTrainer | None) -> dict[str, float]:
     """各项考试与测量 / All tests and measurements; None tests the raw features.
 
@@ -223,7 +233,9 @@ def take_exams(trainer: AlignmentTrainer | None) -> dict[str, float]:
     | `other_cosine` | 不配对的平均余弦 / of all that are no pair, in the same test |
     | `gap` | 模态间隙，学过的配对 / the modality gap on the pairs it learned from |
     | `alike` | 同一模态里不同概念的平均余弦 / mean cosine of different concepts within one modality |
-    | `kin`, `kin_concept` | 最近的五个别的名字里同组的比例 / share of its group among the five nearest other names |
+    | `kin` | 最近的五个别的名字里同组的比例（`artist`）/ share of its group among the five nearest other names |
+    | `wrong_kin` | 认错的图画里错成同组的比例（`artist`）/ of the wrong answers in `artist`, share in the group |
+    | `kin_concept` | 最近的两个，没见过的概念（`both`）/ among the two nearest, for concepts it never paired |
     """
     room, choose, new = (views.load(subset) for subset in ("classroom", "validation", "held-out"))
     learned, (validation,), (unseen,) = (room.by_role(role) for role in ("train", "validation", "test"))
@@ -233,6 +245,7 @@ def take_exams(trainer: AlignmentTrainer | None) -> dict[str, float]:
     a, b = (torch.cat(side) for side in zip(*known, strict=True))
     kin = [kin_among_nearest(*features_of(trainer, data, unseen, language), data.groups(), k)
            for data, k in ((room, 5), (new, 2)) for language in LANGUAGES]
+    wrong = [mistaken_for_kin(*features_of(trainer, room, unseen, language), room.groups()) for language in LANGUAGES]
     own, other = (exam(trainer, room, learned, k) for k in (0, 1))
     return {"seen": own if trainer and trainer.one_language else (own + other) / 2, "other_language": other,
             "validation": exam(trainer, room, [validation]),
@@ -241,7 +254,7 @@ def take_exams(trainer: AlignmentTrainer | None) -> dict[str, float]:
             "mean_cosine": pair.mean().item(),
             "other_cosine": ((S.sum() - pair.sum()) / (S.numel() - pair.numel())).item(),
             "gap": modality_gap(a, b).item(), "alike": (spread(known[0][0]) + spread(known[0][1])) / 2,
-            "kin": (kin[0] + kin[1]) / 2, "kin_concept": (kin[2] + kin[3]) / 2}
+            "kin": (kin[0] + kin[1]) / 2, "kin_concept": (kin[2] + kin[3]) / 2, "wrong_kin": sum(wrong) / len(wrong)}
 
 
 def train_and_test(seed: int, steps: int, tau: float = TAU, alpha: float = 1.0, beta: float = 0.0, gamma: float = 0.0,
