@@ -189,8 +189,11 @@ MUTATIONS = [
              '"motion": facts["motion"],', "test_clips"),
     Mutation("train and test share their paths", "data/clips/__init__.py",
              "len(ROLES) * seed + ROLES.index(self.role)", "len(ROLES) * seed", "test_clips"),
-    Mutation("frames are shuffled and their sound is not", "applications/video.py", '"sound": sound, "moment": moment}',
-             '"sound": seen["sound"], "moment": moment}', "test_video"),
+    Mutation("frames are shuffled and their sound is not", "applications/video.py",
+             '"sound": _heard_in(seen["sound"], order),', '"sound": seen["sound"],', "test_video"),
+    Mutation("asked what it is, the models learn what it does", "applications/video.py",
+             'F.cross_entropy(out[f"z_{name}"], seen[self.asks])', 'F.cross_entropy(out[f"z_{name}"], seen["motion"])',
+             "test_video"),
     Mutation("an arrow too few is no fault of a diagram", LESSON, "                arrows.add((name_of[source], name))",
              "                arrows.add((name_of[source], name)) if source.moment % 2 else None", "test_lesson"),
     Mutation("an exercise passes half right", LESSON, "    wrong = (~torch.isclose(x, wanted, rtol=1e-4, atol=1e-7))"
