@@ -396,7 +396,7 @@ def commonest(count: int = 1000, seed: int = 12345, examples: int = 20_000) -> d
 
     One for each language and order; scores as in `examine`, except that `token` compares place by place.
     """
-    train, model = scenes.load("train"), CaptioningModel()
+    train, tokenizer = scenes.load("train"), make_tokenizer()
     known, drawn = (train.draw_to_describe(n, torch.Generator().manual_seed(s))
                     for n, s in ((examples, seed + 1), (count, seed)))
     counts: dict[tuple[int, int], Counter[str]] = {}
@@ -406,7 +406,7 @@ def commonest(count: int = 1000, seed: int = 12345, examples: int = 20_000) -> d
     written, wanted = [best[key] for key in _instructions(drawn)], captions_of(drawn)
     hits = total = 0
     for one, other in zip(written, wanted, strict=True):
-        a, b = (model.tokenizer.encode(line).ids[1:] for line in (one, other))
+        a, b = (tokenizer.encode(line).ids[1:] for line in (one, other))
         hits, total = hits + sum(x == y for x, y in zip(a, b, strict=False)), total + len(b)
     return {"exact": sum(a == b for a, b in zip(written, wanted, strict=True)) / count, "token": hits / total,
             "chrf": chrf(written, wanted)}
