@@ -228,10 +228,14 @@ class CaptioningTrainer:
         self.generator = torch.Generator().manual_seed(self.seed)
         self.eyes = nn.ModuleList([self.model.visual_encoder, self.model.namer])
         self.see_optimizer = make_optimizer(self.eyes, RATES[0], DECAY[0])
-        self.see_schedule = one_cycle(self.see_optimizer, self.naming_steps or self.caption_steps)
         self.say_optimizer = make_optimizer(self.model.decoder, RATES[1], DECAY[1])
         for group in self.say_optimizer.param_groups:
             group["betas"] = BETAS
+        if self.naming_steps == 0:  # a single stage: the eyes learn while it speaks, in their own way
+            for group in self.see_optimizer.param_groups:
+                own = {name: group[name] for name in ("params", "lr", "weight_decay", "betas")}
+                self.say_optimizer.add_param_group(own)
+        self.see_schedule = one_cycle(self.see_optimizer, max(1, self.naming_steps))
         self.say_schedule = one_cycle(self.say_optimizer, self.caption_steps)
         self._done, self._features = 0, None
 
@@ -299,12 +303,7 @@ class CaptioningTrainer:
             h = (f[cells] + noise).masked_fill(blind.view(-1, 1, 1).to(self.device), 0.0)
             return {"L_caption": generation_loss(self.model.decoder(h, tokens[:, :-1]), tokens)}
 
-        if learns_to_see:
-            self.see_optimizer.zero_grad()
-        found = train_on(self.model if learns_to_see else self.model.decoder, self.say_optimizer, losses, "L_caption")
-        if learns_to_see:
-            self.see_optimizer.step()
-            self.see_schedule.step()
+        found = train_on(self.model, self.say_optimizer, losses, "L_caption")
         self.say_schedule.step()
         return found
 
