@@ -209,6 +209,8 @@ MUTATIONS = [
     Mutation("in a single stage the eyes do not learn", CAPTIONING,
              "if self.naming_steps == 0:  # a single stage", "if self.naming_steps < 0:  # a single stage",
              "test_captioning"),
+    Mutation("right sentences of mistaken scenes count among those all named", CAPTIONING,
+             "int((exact & whole).sum())", "int(exact.sum())", "test_captioning"),
     Mutation("a sentence right but for its end counts as exact", CAPTIONING,
              "return (hit | ~real).all(1), hit[real]", "return (hit | ~real | (wanted == 3)).all(1), hit[real]",
              "test_captioning"),

@@ -44,6 +44,8 @@ VARIANTS = {  # what a training of the lesson differs in
     "one stage": {"naming_steps": 0, "caption_steps": 500},  # these take about as long as both stages together
     "blind": {"withhold": 1.0, "naming_steps": 1, "caption_steps": 200},  # what it could name, it never sees
 }
+_NAMES = re.compile("|".join(
+    [thing.zh for thing in scenes.THINGS] + [rf"\b{thing.en}\b" for thing in scenes.THINGS]))
 EXAMS = {"two stages": ("known", "known new", "validation", "test", "test new", "shift"),
          "one stage": ("known", "test"), "blind": ("test",)}
 
@@ -317,14 +319,21 @@ class CaptioningTrainer:
 
     def examine(self, data: scenes.Scenes, count: int = 400, pairs: str = "seen", blind: bool = False,
                 seed: int = 12345, compared: int = COMPARED) -> dict[str, float]:
-        """在 `count` 个新场景上的成绩 / Scores on `count` new scenes: {"named", "exact", "token", "chrf"}, from 0 to 1.
+        """在重新抽的 `count` 个场景上的成绩，从 0 到 1 / Scores on `count` scenes drawn anew, from 0 to 1.
 
-        `named`：几成的格认对了；`exact`：贪心写出的与正确的一字不差；`token`：给定前面正确的词，下一个词对了几成；`chrf`：
-        前 `compared` 句的 `chrf`，0 就没有这一项。`blind`：不给看图。同样的 `seed` 是同样的考卷。
+        | 名字 name | 含义 meaning |
+        |---|---|
+        | `named` | 几成的格认对了 / the share of cells named right |
+        | `exact` | 贪心写出的与正确的一字不差 / what greedy writing gives is right to the letter |
+        | `exact_named` | 同上，只算四格都认对的场景 / the same, of the scenes all of whose cells were named right |
+        | `token` | 给定前面正确的词，下一个词对了几成 / the share of next words right, given the right ones before |
+        | `chrf` | 前 `compared` 句的 `chrf` / `chrf` of the first `compared` captions |
 
-        `named`: the share of cells named right; `exact`: what greedy writing gives is right to the letter; `token`: the
-        share of next tokens that are right given the right ones before; `chrf` is that of the first `compared`
-        captions, left out if that is 0. With `blind` the pictures are withheld. The same `seed` is the same paper.
+        没有一个场景四格都认对，`exact_named` 就是 0；`compared` 是 0，就没有 `chrf`。`blind`：不给看图。同样的 `seed`
+        是同样的考卷。
+
+        Where no scene has all its cells named right, `exact_named` is 0; with `compared` 0 there is no `chrf`. With
+        `blind` the pictures are withheld. The same `seed` is the same paper.
         """
         drawn = data.draw_to_describe(count, torch.Generator().manual_seed(seed), pairs)
         wanted, named, right, token = [], [], [], []
@@ -343,8 +352,11 @@ class CaptioningTrainer:
                 texts = captions_of(part)[:few]
                 written += self._write(f_v[:few], tokens[:few, 0], exact[:few], texts)
                 wanted += texts
-        found = {name: torch.cat(parts).double().mean().item()
-                 for name, parts in (("named", named), ("exact", right), ("token", token))}
+        cells, exact = torch.cat(named), torch.cat(right)
+        whole = cells.all(1)
+        found = {"named": cells.double().mean().item(), "exact": exact.double().mean().item(),
+                 "exact_named": int((exact & whole).sum()) / max(1, int(whole.sum())),
+                 "token": torch.cat(token).double().mean().item()}
         return found | ({"chrf": chrf(written, wanted)} if compared else {})
 
     def _write(self, f_v: Tensor, start: Tensor, exact: Tensor, texts: Sequence[str]) -> list[str]:
@@ -438,10 +450,13 @@ def decode(trainer: CaptioningTrainer, data: scenes.Scenes, count: int = 80,
 
 
 def strange(trainer: CaptioningTrainer, data: scenes.Scenes, count: int = 60, seed: int = 12345) -> dict[str, object]:
-    """训练里没有的图画 / Pictures that training did not have: {"blank", "four"}.
+    """训练里没有的图画 / Pictures that training did not have: {"blank", "four", "more"}.
 
-    "blank"：全白的图画，每种语言和次序说的话 / a white picture, what is said of it in each language and order. "four"：
-    四格都满的图画，说明提到几样东西的平均 / pictures with all four cells filled, the mean number of things named.
+    | 名字 name | 含义 meaning |
+    |---|---|
+    | `blank` | 全白的图画，每种语言和次序说的话 / what is said of a white picture, in each language and order |
+    | `four` | 四格都满的图画，平均说到几样东西 / of pictures with four things, how many are named, the mean |
+    | `more` | 其中说到的多于三样的占几成 / the share of these sentences that name more than three |
     """
     model, generator = trainer.model, torch.Generator().manual_seed(seed)
     f_v = model.look(torch.full((3, 2 * scenes.SIZE, 2 * scenes.SIZE), 255, dtype=torch.uint8))
@@ -450,7 +465,13 @@ def strange(trainer: CaptioningTrainer, data: scenes.Scenes, count: int = 60, se
     with evaluating(model):
         f_v = model.see(data.pictures(cells, torch.zeros(count, dtype=torch.int64)).to(trainer.device) / 255)
     tokens = model.decoder.generate(f_v, torch.arange(count, device=trainer.device) % len(STARTS))[0]
-    return {"blank": said, "four": sum(len(re.split("[,，]", model.spell(line))) for line in tokens) / count}
+    told = [len(things_in(model.spell(line))) for line in tokens]
+    return {"blank": said, "four": sum(told) / count, "more": sum(n > scenes.MOST_NAMED for n in told) / count}
+
+
+def things_in(sentence: str) -> list[str]:
+    """句子里依次提到的东西 / The things a sentence names, in their order: "A dog at the top left." → ["dog"]."""
+    return _NAMES.findall(sentence)
 
 
 def train_and_test(variant: str, seed: int, naming_steps: int | None = None,
