@@ -193,7 +193,11 @@ class CausalDecoder(nn.Module):
 
     def generate(self, h: Tensor, which: Tensor, temperature: float = 0.0,
                  generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """一个词元一个词元地写 / Write token by token: (B, D), (B,) → tokens (B, ≤ max_tokens), p of the same shape.
+        """一个词元一个词元地写 / Write token by token: h, which (B,) → tokens (B, ≤ max_tokens), p of the same shape.
+
+        h 是 (B, D)，`one_each=True` 时是 (B, K, D)。
+
+        h is (B, D), or (B, K, D) with `one_each=True`.
 
         温度 0 每次取最可能的（贪心）；大于 0 时把 logits 除以它再抽签，用 `generator` 的随机数。写出 `end` 就停，后面
         补齐。p 是每个词元被选中时的概率（除以温度之前），补齐处是 1。

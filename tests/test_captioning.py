@@ -104,7 +104,8 @@ def test_a_single_stage_moves_encoder_and_decoder_together() -> None:
     made = trainer(naming_steps=0)
     encoder, decoder = state(made.model.visual_encoder), state(made.model.decoder)
     made.train_step()
-    assert not same(made.model.visual_encoder, encoder)
+    moved = dict(made.model.visual_encoder.named_parameters())
+    assert not [name for name, p in moved.items() if torch.equal(p, encoder[name])], "weights, not only statistics"
     assert not same(made.model.decoder, decoder)
     assert not [name for name, p in made.model.decoder.named_parameters() if p.grad is None or not p.grad.any()]
 
@@ -218,14 +219,43 @@ def test_ways_of_writing_and_strange_pictures_are_measured_on_any_model(short: C
     assert all(0 <= found["exact"] <= 1 and found["log_p"] < 0 for found in ways.values())
     found = captioning.strange(short, TRAIN, 8)
     assert len(found["blank"]) == len(STARTS)
-    assert 1 <= found["four"] <= captioning.MAX_TOKENS
+    assert 0 <= found["four"] <= captioning.MAX_TOKENS
+    assert 0 <= found["more"] <= 1
+    assert found["more"] * 4 <= found["four"]
+
+
+def test_the_things_of_a_sentence_are_those_it_was_made_of() -> None:
+    for k, thing in enumerate(scenes.THINGS):
+        cells = [k, scenes.EMPTY, (k + 1) % len(scenes.THINGS), (k + 2) % len(scenes.THINGS)]
+        names = [scenes.THINGS[cell].title for cell in cells if cell != scenes.EMPTY]
+        assert names[0] == thing.title
+        for i, language in enumerate(scenes.LANGUAGES):
+            assert captioning.things_in(scenes.caption(cells, language)) == [name[i] for name in names]
+            assert captioning.things_in(scenes.caption(cells, language, "reverse")) == [name[i] for name in names[::-1]]
+    assert captioning.things_in("A. at the bottom left.") == []
+
+
+def test_exact_where_all_is_named_looks_at_those_scenes_alone(short: CaptioningTrainer,
+                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    """每隔一句写对；认错一格的场景不算 / Every other sentence right; scenes with a cell mistaken do not count."""
+    drawn = TRAIN.draw_to_describe(40, torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        z = short.model.eval().namer(short.model.see(TRAIN.pictures(drawn["cells"], drawn["artist"]) / 255))
+    right = (z.argmax(2) == drawn["cells"] % 31).all(1)
+    half = torch.arange(40) % 2 == 0
+    assert 0 < right.sum() < 40
+    monkeypatch.setattr(captioning, "judge", lambda logits, tokens: (half, torch.ones(1, dtype=torch.bool)))
+    found = short.examine(TRAIN, 40, seed=3, compared=0)
+    assert found["exact"] == 0.5
+    assert found["exact_named"] == pytest.approx((half & right).sum().item() / right.sum().item())
+    assert short.examine(TRAIN, 40, seed=3, compared=0, blind=True)["exact_named"] == 0.0
 
 
 def test_an_exam_repeats_and_its_scores_lie_between_0_and_1(short: CaptioningTrainer) -> None:
     one, again = (short.examine(TRAIN, 60) for _ in range(2))
     assert one == again
     assert all(0 <= value <= 1 for value in one.values())
-    assert set(one) == {"named", "exact", "token", "chrf"}
+    assert set(one) == {"named", "exact", "exact_named", "token", "chrf"}
     assert "chrf" not in short.examine(TRAIN, 60, compared=0)
     assert one["exact"] < one["token"]
     assert short.examine(TRAIN, 60, blind=True) != one

@@ -1,6 +1,8 @@
 """场景数据 / The scenes data."""
 
 import re
+from itertools import combinations, permutations
+from math import comb
 
 import pytest
 import torch
@@ -231,6 +233,24 @@ def parse(said: str, language: str) -> tuple[list[int], list[int]]:
 @pytest.fixture(scope="module")
 def described(train: scenes.Scenes) -> dict[str, Tensor]:
     return train.draw_to_describe(N, generator())
+
+
+def test_how_many_scenes_there_are_to_describe_and_how_many_of_those_drawn_anew_were_drawn_before(
+        train: scenes.Scenes) -> None:
+    """CARD.md 和第 5 课说的数 / What CARD.md and lesson 5 say: most scenes of one or two things are not new."""
+    apart, things = scenes.apart(), range(len(THINGS))
+    groups = [[group for group in permutations(things, count)
+               if not any(apart[a, b] for a, b in combinations(group, 2))] for count in (1, 2, 3)]
+    assert [comb(CELLS, count) * len(group) for count, group in enumerate(groups, 1)] == [120, 4320, 52800]
+    learned, anew = (train.draw_to_describe(count, generator(seed))["cells"].tolist()
+                     for count, seed in ((24_000, 1), (2000, 2)))
+    known = {tuple(cells) for cells in learned}
+    met = {count: [tuple(cells) in known for cells in anew if 4 - cells.count(EMPTY) == count] for count in (1, 2, 3)}
+    share = {count: sum(found) / len(found) for count, found in met.items()}
+    assert share[1] == 1
+    assert 0.8 < share[2] < 0.9
+    assert 0.1 < share[3] < 0.2
+    assert all(0.3 < len(found) / len(anew) < 0.37 for found in met.values())
 
 
 def test_a_caption_tells_all_the_facts_and_each_of_its_words_is_known(described: dict[str, Tensor]) -> None:
