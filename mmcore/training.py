@@ -88,10 +88,11 @@ def optimize(model: nn.Module, optimizer: torch.optim.Optimizer, forward: Callab
         loss = forward()
         checks.finite(loss.detach(), "损失 loss")
         loss.backward()
-        sums = [p.grad.sum() for p in model.parameters() if p.grad is not None]
-        checks.require(len(sums) > 0, "没有一个参数有梯度：损失与这个模型无关",
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        checks.require(len(gradients) > 0, "没有一个参数有梯度：损失与这个模型无关",
                        "no parameter has a gradient: the loss does not depend on this model")
-        checks.finite(torch.stack(sums), "梯度 gradient")  # one NaN or infinity spoils its sum
+        # the norm squares, as AdamW does: what overflows there would spoil the optimiser for good
+        checks.finite(nn.utils.get_total_norm(gradients), "梯度 gradient")
     except BaseException:
         optimizer.zero_grad()
         with torch.no_grad():
