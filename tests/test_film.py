@@ -67,7 +67,7 @@ def test_the_lowest_row_of_the_sound_is_its_first_and_more_is_darker() -> None:
 
     html = live.strip(FRAMES, NAME, below=np.array([[1.0, 0.0], [0.0, 0.5]])).html
     sound = base64.b64decode(re.findall(r"base64,([^\"]+)", html)[1])
-    assert np.asarray(Image.open(io.BytesIO(sound))).tolist() == [[255, 128], [0, 255]]
+    assert np.asarray(Image.open(io.BytesIO(sound)).convert("L")).tolist() == [[255, 128], [0, 255]]
 
 
 @pytest.mark.parametrize(("call", "error", "match"), [
