@@ -208,9 +208,9 @@ MUTATIONS = [
     Mutation("a finished text goes on growing longer", GENERATION, "new_length = length + ~done",
              "new_length = length + 1", "test_generation"),
     Mutation("the second stage goes on changing the encoder", CAPTIONING,
-             'found = train_on(self.model, self.say_optimizer, losses, "L_caption")',
-             'found = train_on(self.model, self.say_optimizer, losses, "L_caption"); self.see_optimizer.step()',
-             "test_captioning"),
+             "found = train_on(self.model if learns_to_see else self.model.decoder, self.say_optimizer, losses, "
+             '"L_caption")', 'found = train_on(self.model, self.say_optimizer, losses, "L_caption"); '
+             "self.see_optimizer.step()", "test_captioning"),
     Mutation("in a single stage the eyes do not learn", CAPTIONING,
              "if self.naming_steps == 0:  # a single stage", "if self.naming_steps < 0:  # a single stage",
              "test_captioning"),

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from harness.trained import same, state
 from torch import Tensor
 
 from mmcore.alignment import AlignmentLoss, cosine_similarity
@@ -27,14 +28,6 @@ def aligner(seed: int = 0, **weights: float) -> CrossModalAligner:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return CrossModalAligner((6, 5), "cpu", 4, **{"lr": 0.01, **weights})
-
-
-def state(trainer: CrossModalAligner) -> list[Tensor]:
-    return [p.detach().clone() for p in trainer.alignment.parameters()]
-
-
-def unchanged(before: list[Tensor], trainer: CrossModalAligner) -> bool:
-    return all(torch.equal(x, y) for x, y in zip(before, state(trainer), strict=True))
 
 
 # -- CrossModalAligner ------------------------------------------------------------------------------------------------
@@ -134,12 +127,12 @@ def test_a_score_counts_every_text_that_means_the_same_as_right() -> None:
 def test_training_evaluating_and_scoring_leave_no_gradient_and_no_other_mode() -> None:
     trainer, (a, b) = aligner(), pairs()
     trainer.alignment.train()
-    before = state(trainer)
+    before = state(trainer.alignment)
     outputs = trainer.align_features(a, b)
     trainer.compute_alignment_score(a, b)
     assert trainer.alignment.training
     assert not any(x.requires_grad for x in outputs.values())
-    assert unchanged(before, trainer)
+    assert same(trainer.alignment, before)
     assert {"projected_A", "projected_B", "similarity", "semantic_A", "semantic_B", *KEYS} == set(outputs)
 
 
@@ -147,12 +140,12 @@ def test_training_evaluating_and_scoring_leave_no_gradient_and_no_other_mode() -
 def test_a_loss_that_is_not_finite_stops_with_a_clear_error_and_changes_nothing(spoil: float) -> None:
     trainer, (a, b) = aligner(gamma=1.0), pairs()
     trainer.train_step(a, b)
-    before, steps = state(trainer), trainer.optimizer.state_dict()["state"][0]["step"].clone()
+    before, steps = state(trainer.alignment), trainer.optimizer.state_dict()["state"][0]["step"].clone()
     bad = a.clone()
     bad[3, 2] = spoil
     with pytest.raises(FloatingPointError, match=r"这一步没有改变任何东西.*changed nothing"):
         trainer.train_step(bad, b * abs(spoil))
-    assert unchanged(before, trainer)
+    assert same(trainer.alignment, before)
     assert trainer.optimizer.state_dict()["state"][0]["step"] == steps
     assert math.isfinite(trainer.train_step(a, b)["total_loss"])
 
@@ -169,10 +162,10 @@ def test_a_loss_that_is_not_finite_stops_with_a_clear_error_and_changes_nothing(
 ])
 def test_a_step_on_what_does_not_fit_is_refused_and_changes_nothing(change: Callable, error: type, match: str) -> None:
     trainer = aligner()
-    before = state(trainer)
+    before = state(trainer.alignment)
     with pytest.raises(error, match=match):
         trainer.train_step(*change(*pairs()))
-    assert unchanged(before, trainer)
+    assert same(trainer.alignment, before)
     assert not trainer.optimizer.state_dict()["state"]
 
 

@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+from harness.trained import same as unchanged
+from harness.trained import state
 from torch import Tensor, nn
 
 from mmcore.fusion import (
@@ -491,17 +493,18 @@ def test_encoders_turn_raw_inputs_into_features_and_learn_along() -> None:
     raw, y = [tensor(8, 3, seed=i).float() for i in range(3)], torch.arange(8) % 4
     wanted = trainer.model([encode(x) for encode, x in zip(encoders, raw, strict=True)])["f"]
     assert torch.equal(trainer.fuse(raw)["f"], wanted)
-    before = state(trainer)
+    before = state(trainer.learned)
     for _ in range(2):  # the head starts at zero: the first step moves it alone
         trainer.train_step(raw, y)
-    assert all(not torch.equal(value, before[name]) for name, value in state(trainer).items() if name.startswith("2."))
-    before = state(trainer)
+    after = state(trainer.learned)
+    assert all(not torch.equal(after[name], before[name]) for name in after if name.startswith("2."))
+    before = state(trainer.learned)
     with pytest.raises(FloatingPointError, match="has changed nothing"):
         trainer.train_step([raw[0] * torch.nan, *raw[1:]], y)
     for call in (lambda: trainer.train_step(raw[:2], y), lambda: trainer.fuse(raw[:2])):
         with pytest.raises(ValueError, match="expected 3 modalities, got 2"):
             call()
-    assert all(torch.equal(value, before[name]) for name, value in state(trainer).items())
+    assert unchanged(trainer.learned, before)
     with pytest.raises(ValueError, match="encoders must be one for each modality, 3 in all"):
         MultimodalFusionTrainer(MultimodalFusion(WIDTHS, D), "cpu", 4, encoders=encoders[:2])
 
@@ -520,19 +523,15 @@ def test_target_features_are_learned_too() -> None:
     assert after["f_late"] == pytest.approx(wanted, rel=1e-5)
 
 
-def state(trainer: MultimodalFusionTrainer) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in trainer.learned.state_dict().items()}
-
-
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite_changes_nothing(value: float) -> None:
     trainer = MultimodalFusionTrainer(MultimodalFusion(WIDTHS, D), "cpu", 4)
     features, y = four_classes(8, 0)
     trainer.train_step(features, y)
-    before = state(trainer)
+    before = state(trainer.learned)
     with pytest.raises(FloatingPointError, match="has changed nothing"):
         trainer.train_step([features[0] * value, *features[1:]], y)
-    assert all(torch.equal(value, before[name]) for name, value in state(trainer).items())
+    assert unchanged(trainer.learned, before)
     trainer.train_step(features, y)  # and goes on
 
 
@@ -546,10 +545,10 @@ def test_a_choice_that_underflows_to_0_is_no_reason_to_stop() -> None:
 def test_evaluating_changes_neither_the_model_nor_its_mode() -> None:
     trainer = MultimodalFusionTrainer(MultimodalFusion(WIDTHS, D), "cpu", 4)
     trainer.train_step(*four_classes(8, 0))
-    before = state(trainer)
+    before = state(trainer.learned)
     assert trainer.evaluate(*four_classes(8, 1)) == trainer.evaluate(*four_classes(8, 1))
     assert trainer.model.training
-    assert all(torch.equal(value, before[name]) for name, value in state(trainer).items())
+    assert unchanged(trainer.learned, before)
 
 
 FEATURES, Y = four_classes(8, 0)
@@ -567,11 +566,11 @@ FEATURES, Y = four_classes(8, 0)
 def test_features_and_targets_that_do_not_fit_are_refused(classes: int | None, features: list[Tensor], targets: Tensor,
                                                           error: type, match: str) -> None:
     trainer = MultimodalFusionTrainer(MultimodalFusion(WIDTHS, D), "cpu", classes)
-    before = state(trainer)
+    before = state(trainer.learned)
     for call in (trainer.train_step, trainer.evaluate):
         with pytest.raises(error, match=match):
             call(features, targets)
-    assert all(torch.equal(value, before[name]) for name, value in state(trainer).items())
+    assert unchanged(trainer.learned, before)
 
 
 @pytest.mark.parametrize(("options", "error", "match"), [

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
+from harness.trained import same, state
 
 from mmcore.alignment import contrastive_loss
 from mmcore.applications import naming
@@ -207,10 +207,6 @@ def test_a_resnet_sees_changed_drawings_alone_and_a_vit_some_as_they_are() -> No
 
 # -- the trainer ------------------------------------------------------------------------------------------------------
 
-def state(trainer: NamingTrainer) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in trainer.model.state_dict().items()}
-
-
 def test_the_same_seed_trains_the_same_and_reset_starts_anew() -> None:
     torch.manual_seed(7)
     wanted = torch.rand(2)
@@ -236,16 +232,16 @@ def test_weights_and_temperature_act_on_the_very_next_step() -> None:
 
 def test_a_bad_weight_or_a_step_too_many_changes_nothing() -> None:
     trainer = NamingTrainer(TASK, 1, device="cpu")
-    before, drawn = state(trainer), trainer.generator.get_state()
+    before, drawn = state(trainer.model), trainer.generator.get_state()
     with pytest.raises(ValueError, match="beta may not be below 0"):
         trainer.train_step(beta=-1)
     assert torch.equal(trainer.generator.get_state(), drawn)
-    assert all(torch.equal(value, before[name]) for name, value in state(trainer).items())
+    assert same(trainer.model, before)
     trainer.train_step()
-    before = state(trainer)
+    before = state(trainer.model)
     with pytest.raises(ValueError, match="has 1 steps and all are done"):
         trainer.train_step()
-    assert all(torch.equal(value, before[name]) for name, value in state(trainer).items())
+    assert same(trainer.model, before)
 
 
 @pytest.mark.parametrize(("options", "match"), [

@@ -243,9 +243,10 @@ def take_exams(trainer: AlignmentTrainer | None) -> dict[str, float]:
     pair = S.diagonal(dim1=1, dim2=2)
     known = [features_of(trainer, room, artist, language) for artist in learned for language in LANGUAGES]
     a, b = (torch.cat(side) for side in zip(*known, strict=True))
-    kin = [kin_among_nearest(*features_of(trainer, data, unseen, language), data.groups(), k)
-           for data, k in ((room, 5), (new, 2)) for language in LANGUAGES]
-    wrong = [mistaken_for_kin(*features_of(trainer, room, unseen, language), room.groups()) for language in LANGUAGES]
+    asked, fresh = ([features_of(trainer, data, unseen, language) for language in LANGUAGES] for data in (room, new))
+    kin = [kin_among_nearest(*sides, room.groups(), 5) for sides in asked]
+    wrong = [mistaken_for_kin(*sides, room.groups()) for sides in asked]
+    kin_concept = [kin_among_nearest(*sides, new.groups(), 2) for sides in fresh]
     own, other = (exam(trainer, room, learned, k) for k in (0, 1))
     return {"seen": own if trainer and trainer.one_language else (own + other) / 2, "other_language": other,
             "validation": exam(trainer, room, [validation]),
@@ -254,7 +255,7 @@ def take_exams(trainer: AlignmentTrainer | None) -> dict[str, float]:
             "mean_cosine": pair.mean().item(),
             "other_cosine": ((S.sum() - pair.sum()) / (S.numel() - pair.numel())).item(),
             "gap": modality_gap(a, b).item(), "alike": (spread(known[0][0]) + spread(known[0][1])) / 2,
-            "kin": (kin[0] + kin[1]) / 2, "kin_concept": (kin[2] + kin[3]) / 2, "wrong_kin": sum(wrong) / len(wrong)}
+            "kin": sum(kin) / 2, "kin_concept": sum(kin_concept) / 2, "wrong_kin": sum(wrong) / 2}
 
 
 def train_and_test(seed: int, steps: int, tau: float = TAU, alpha: float = 1.0, beta: float = 0.0, gamma: float = 0.0,

@@ -305,7 +305,7 @@ class CaptioningTrainer:
             h = (f[cells] + noise).masked_fill(blind.view(-1, 1, 1).to(self.device), 0.0)
             return {"L_caption": generation_loss(self.model.decoder(h, tokens[:, :-1]), tokens)}
 
-        found = train_on(self.model, self.say_optimizer, losses, "L_caption")
+        found = train_on(self.model if learns_to_see else self.model.decoder, self.say_optimizer, losses, "L_caption")
         self.say_schedule.step()
         return found
 

@@ -208,7 +208,6 @@ class VideoTrainer:
                  device: str | torch.device | None = None, count: int = CLIPS, asks: str = "motion"):
         for value, name, least in ((steps, "steps", 1), (seed, "seed", 0), (batch, "batch", 2), (count, "count", 2)):
             checks.whole(value, name, least)
-        checks.one_of(asks, "asks", tuple(QUESTIONS))
         self.answers, self.asks, self.steps, self.seed, self.batch = tuple(answers), asks, steps, seed, batch
         self.device, self.pool = choose_device(device), lessons(count)
         self.reset()

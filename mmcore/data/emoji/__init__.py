@@ -94,13 +94,11 @@ def drawings(concepts: Sequence[str], role: str) -> tuple[Tensor, tuple[str, ...
     Raises: ValueError 角色或概念未知，或文件缺失、损坏 / if the role or a concept is unknown, or a file is missing or
     damaged.
     """
-    checks.one_of(role, "role", ROLES)
     data = load()
-    names = data.names("en")
+    artists, names = data.by_role(role), data.names("en")
     for concept in concepts:
         checks.require(concept in names, f"没有叫 {concept!r} 的概念", f"there is no concept named {concept!r}")
     keep = [names.index(concept) for concept in concepts]
-    artists = data.by_role(role)
     return (torch.stack([data.pictures[artist][keep] for artist in artists]),
             tuple(data.artists[artist].title for artist in artists))
 
