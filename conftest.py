@@ -1,4 +1,4 @@
-"""每次测试共同的环境，以及让 nbval 认识的前端 / The environment all tests share, and the front end nbval learns from.
+"""所有测试共同的环境，与 nbval 共用的运行 / What all tests share: the environment, and with nbval a run of each lesson.
 
 This file lies at the root because pytest must read it for notebooks/ as well as for tests/.
 """
@@ -22,20 +22,20 @@ os.environ.update(
     PYDEVD_DISABLE_FILE_VALIDATION="1", PYTHONUTF8="1",
 )  # fmt: skip
 os.environ.pop("JPY_SESSION_NAME", None)
-# Each lesson runs three times (nbval, a fresh kernel, a browser); what it trains in the background is trained once.
+# Each lesson runs twice (in a fresh kernel and in a browser); what it trains in the background is trained once.
 RESULTS = None if "MM_RESULTS" in os.environ else tempfile.mkdtemp(prefix="mm-results-")
 os.environ.setdefault("MM_RESULTS", RESULTS or "")
 
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "browser: needs JupyterLab and Chromium")
-    # nbval hands every kernel an open /dev/null and closes none; jupyter_client leaves its sockets to the collector
+    # jupyter_client leaves its sockets to the collector
     config.addinivalue_line("filterwarnings", "ignore:unclosed.*:ResourceWarning")
     config.addinivalue_line("filterwarnings", "ignore::pytest.PytestUnraisableExceptionWarning")
     if config.getoption("nbval", False):
-        from harness import front_end
+        from harness import replay
 
-        front_end.install()
+        replay.install()
 
 
 def pytest_unconfigure(config):
@@ -45,7 +45,7 @@ def pytest_unconfigure(config):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """一课在一个内核、一个浏览器里：各是一份活 / One lesson in one kernel or browser is one piece of work.
+    """一课在一个内核里、在一个浏览器里，各是一份活 / A lesson in a kernel is one piece of work; in a browser, another.
 
     Any other file of tests is one piece too.
     """
@@ -53,10 +53,10 @@ def pytest_xdist_make_scheduler(config, log):
 
     class ByLesson(LoadFileScheduling):
         def _split_scope(self, nodeid):
-            file, _, test = nodeid.partition("::")
-            lesson = re.search(r"\[(\d\d_\w+)", test)
-            apart = lesson and file.endswith(("test_browser.py", "test_notebooks.py"))
-            return f"{file} {lesson[1]}" if apart else file
+            file, lesson = nodeid.partition("::")[0], re.search(r"\b\d\d_\w+", nodeid)
+            if lesson and file.endswith(("test_notebooks.py", ".ipynb")):
+                return lesson[0]  # tests/test_notebooks.py and nbval look at the same run
+            return f"{file} {lesson[0]}" if lesson and file.endswith("test_browser.py") else file
 
     return ByLesson(config, log)
 

@@ -34,7 +34,7 @@ def generation_loss(logits: Tensor, tokens: Tensor, pad: int = 0) -> Tensor:
     """
     checks.require(isinstance(logits, Tensor) and logits.ndim == 3 and logits.is_floating_point(),
                    "logits 需要是 (B, L, V) 的浮点张量", "logits must be a floating tensor (B, L, V)", TypeError)
-    _check_tokens(tokens, len(logits), logits.shape[1] + 1)
+    check_tokens(tokens, len(logits), logits.shape[1] + 1)
     wanted = tokens[:, 1:]
     real = wanted != pad
     checks.require(bool(real.any()), "没有一个要写的词元，全是补齐", "there is no token to write, all is padding")
@@ -69,12 +69,18 @@ def beam_search(next_log_p: Callable[[Tensor], Tensor], start: Tensor, most: int
     `next_log_p` is given tokens (B · beams, l), the texts of one row together. Returned are the tokens
     (B, beams, ≤ most) and s; where there are fewer than `beams` texts, the rest have a score of −∞.
 
-    Raises: TypeError / ValueError `most`、`beams` 或 λ 不对 / for a wrong `most`, `beams` or λ.
+    Raises: TypeError / ValueError 起始词元、`next_log_p`、`most`、`beams`、λ、`pad` 或 `end` 不对 / for wrong start
+    tokens, or a wrong `next_log_p`, `most`, `beams`, λ, `pad` or `end`.
     Paper: Sutskever et al. 2014, Sequence to Sequence Learning; Wu et al. 2016, Google's Neural Machine Translation
     System (the division by length).
     """
-    checks.whole(most, "most")
-    checks.whole(beams, "beams")
+    checks.require(callable(next_log_p), f"next_log_p 需要是函数，收到 {type(next_log_p).__name__}",
+                   f"next_log_p must be a function, got {type(next_log_p).__name__}", TypeError)
+    checks.require(isinstance(start, Tensor) and start.dtype == torch.int64 and start.ndim == 2
+                   and start.shape[1] == 1 and len(start) > 0, "start 需要是 int64 张量 (B, 1)",
+                   "start must be an int64 tensor (B, 1)", TypeError)
+    for value, name, least in ((most, "most", 1), (beams, "beams", 1), (pad, "pad", 0), (end, "end", 0)):
+        checks.whole(value, name, least)
     checks.not_negative(length_power, "length_power")
     n, device = len(start), start.device
     tokens = start.repeat_interleave(beams, 0)  # (B · beams, 1): the texts so far
@@ -83,7 +89,9 @@ def beam_search(next_log_p: Callable[[Tensor], Tensor], start: Tensor, most: int
     length = torch.zeros(n, beams, dtype=torch.long, device=device)
     done = torch.zeros(n, beams, dtype=torch.bool, device=device)
     for _ in range(most):
-        log_p = next_log_p(tokens).view(n, beams, -1)  # (B, beams, V)
+        log_p = next_log_p(tokens)
+        checks.matrix(log_p, "next_log_p", n * beams)
+        log_p = log_p.view(n, beams, -1)  # (B, beams, V)
         stay = torch.full_like(log_p, -torch.inf)
         stay[..., pad] = 0.0  # a finished text goes on as it is, and in one way only
         new_total = total.to(log_p).unsqueeze(2) + torch.where(done.unsqueeze(2), stay, log_p)
@@ -176,20 +184,27 @@ class CausalDecoder(nn.Module):
 
     def forward(self, h: Tensor, tokens: Tensor) -> Tensor:
         self._check_h(h)
-        _check_tokens(tokens, len(h))
-        checks.require(1 <= tokens.shape[1] <= self.max_tokens,
-                       f"需要 1 到 {self.max_tokens} 个词元，收到 {tokens.shape[1]} 个",
-                       f"expected 1 to {self.max_tokens} tokens, got {tokens.shape[1]}")
+        self.check_tokens(tokens, len(h))
         b, width = len(h), self.embed.embedding_dim
-        checks.require(bool(((tokens >= 0) & (tokens < self.vocabulary + self.starts)).all()),
-                       f"词元编号需要在 0 到 {self.vocabulary + self.starts - 1} 之间",
-                       f"token ids must lie between 0 and {self.vocabulary + self.starts - 1}")
         x = torch.cat([self.open(h).view(b, self.prefix, width), self.embed(tokens)], 1)  # (B, prefix + L, W)
         x = x + self.place.weight[:x.shape[1]]
         for block in self.blocks:
             x = block(x)
         x = self.normalise(x[:, self.prefix:])  # (B, L, W)
         return F.linear(x, self.embed.weight[:self.vocabulary], self.bias)  # (B, L, V)
+
+    def check_tokens(self, tokens: Tensor, b: int) -> None:
+        """`forward` 能读这 b 行词元吗 / Whether `forward` can read these b rows of tokens.
+
+        Raises: TypeError / ValueError 不能 / if not.
+        """
+        check_tokens(tokens, b)
+        checks.require(1 <= tokens.shape[1] <= self.max_tokens,
+                       f"需要 1 到 {self.max_tokens} 个词元，收到 {tokens.shape[1]} 个",
+                       f"expected 1 to {self.max_tokens} tokens, got {tokens.shape[1]}")
+        checks.require(bool(((tokens >= 0) & (tokens < self.vocabulary + self.starts)).all()),
+                       f"词元编号需要在 0 到 {self.vocabulary + self.starts - 1} 之间",
+                       f"token ids must lie between 0 and {self.vocabulary + self.starts - 1}")
 
     def generate(self, h: Tensor, which: Tensor, temperature: float = 0.0,
                  generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
@@ -283,7 +298,8 @@ def _draw(logits: Tensor, generator: torch.Generator) -> Tensor:
     return torch.multinomial(p, 1, generator=generator).squeeze(1).to(logits.device)
 
 
-def _check_tokens(tokens: Tensor, b: int, length: int | None = None) -> None:
+def check_tokens(tokens: Tensor, b: int, length: int | None = None) -> None:
+    """b 行词元编号 / b rows of token ids; raises TypeError / ValueError 不是 / if they are not."""
     checks.require(isinstance(tokens, Tensor) and tokens.dtype == torch.int64, "tokens 需要是 int64 张量",
                    "tokens must be an int64 tensor", TypeError)
     checks.require(tokens.ndim == 2 and len(tokens) == b and length in (None, tokens.shape[1]),

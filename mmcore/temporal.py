@@ -170,6 +170,7 @@ class TemporalAttention(nn.Module):
     def place(self, f: Tensor) -> Tensor:
         """x：每帧的特征加上它的位置 / x: the feature of every frame plus its place, (B, T, D)."""
         _check_steps(f, "f", None if self.p is None else len(self.p))
+        checks.shape(f, "f", (len(f), f.shape[1], self.W.shape[1]))
         return f if self.p is None else f + self.p
 
     def weights(self, f: Tensor) -> Tensor:

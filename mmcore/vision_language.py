@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from mmcore import checks, text
 from mmcore.data import emoji
 from mmcore.encoders import TextEncoder, VisualEncoder
-from mmcore.generation import CausalDecoder
+from mmcore.generation import CausalDecoder, check_tokens
 
 LANGUAGES = ("zh", "en")  # the start tokens of the decoder, in this order
 
@@ -187,11 +187,8 @@ class VisualLanguageModel(nn.Module):
     def forward(self, image: Tensor | None = None, input_ids: Tensor | None = None,
                 attention_mask: Tensor | None = None, name_ids: Tensor | None = None,
                 image_given: Tensor | None = None, text_given: Tensor | None = None) -> dict[str, Tensor]:
+        self._check(image, input_ids, attention_mask, name_ids, image_given, text_given)
         out: dict[str, Tensor] = {}
-        checks.require((input_ids is None) == (attention_mask is None), "input_ids 和 attention_mask 需要一起给",
-                       "input_ids and attention_mask must come together")
-        checks.require(image is None or input_ids is None or len(image) == len(input_ids),
-                       "image 和 input_ids 需要同样多行", "image and input_ids must have the same number of rows")
         if image is not None:
             out["f_v"] = self.visual_encoder(image)
             out["retrieval_v"] = self.retrieval_head_v(out["f_v"])
@@ -203,6 +200,26 @@ class VisualLanguageModel(nn.Module):
         if name_ids is not None:
             out["generation_logits"] = self.generation_head(out["h"], name_ids[:, :-1])
         return out
+
+    def _check(self, image: Tensor | None, input_ids: Tensor | None, attention_mask: Tensor | None,
+               name_ids: Tensor | None, image_given: Tensor | None, text_given: Tensor | None) -> None:
+        """In training mode a pass moves running means: whatever is wrong must be said before the first encoder runs."""
+        checks.require((input_ids is None) == (attention_mask is None), "input_ids 和 attention_mask 需要一起给",
+                       "input_ids and attention_mask must come together")
+        checks.require(image is not None or input_ids is not None, "图像和文字都没有，无从融合",
+                       "neither picture nor text is there: nothing to fuse")
+        if image is not None:
+            self.visual_encoder.check(image)
+        if input_ids is not None:
+            self.text_encoder.check(input_ids, attention_mask)
+        checks.require(image is None or input_ids is None or len(image) == len(input_ids),
+                       "image 和 input_ids 需要同样多行", "image and input_ids must have the same number of rows")
+        b = len(image if image is not None else input_ids)
+        _check_given(image_given, b, "image_given")
+        _check_given(text_given, b, "text_given")
+        if name_ids is not None:
+            check_tokens(name_ids, b)
+            self.generation_head.check_tokens(name_ids[:, :-1], b)
 
     def name_tokens(self, names: Sequence[str], languages: Sequence[str]) -> Tensor:
         """名字 → 词元 / Names → tokens (B, L + 1): language, words, end, padding.
@@ -255,8 +272,10 @@ class VisualLanguageModel(nn.Module):
 
 def _hide(f: Tensor, given: Tensor | None, name: str) -> Tensor:
     """没给的行变成 0 / Rows that were not given become 0."""
-    if given is None:
-        return f
-    checks.require(isinstance(given, Tensor) and given.dtype == torch.bool and given.shape == (len(f),),
-                   f"{name} 需要是形状 ({len(f)},) 的布尔张量", f"{name} must be a boolean tensor of shape ({len(f)},)")
-    return f.masked_fill(~given.unsqueeze(1), 0.0)
+    _check_given(given, len(f), name)
+    return f if given is None else f.masked_fill(~given.unsqueeze(1), 0.0)
+
+
+def _check_given(given: Tensor | None, b: int, name: str) -> None:
+    checks.require(given is None or (isinstance(given, Tensor) and given.dtype == torch.bool and given.shape == (b,)),
+                   f"{name} 需要是形状 ({b},) 的布尔张量", f"{name} must be a boolean tensor of shape ({b},)")

@@ -32,6 +32,9 @@ class VLMTrainer:
                        f"model must be a VisualLanguageModel, got {type(model).__name__}", TypeError)
         checks.positive(lr, "lr")
         checks.not_negative(weight_decay, "weight_decay")
+        for x, name in ((alpha, "alpha"), (beta, "beta"), (gamma, "gamma")):
+            checks.not_negative(x, name)
+        checks.positive(tau, "tau")
         self.tune(alpha, beta, gamma, tau)
         self.device = choose_device(device)
         self.model = model.to(self.device)
@@ -80,6 +83,7 @@ class VLMTrainer:
     def _losses(self, image: Tensor, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, name_ids: Tensor,
                 positives: Tensor | None = None, image_given: Tensor | None = None,
                 text_given: Tensor | None = None) -> dict[str, Tensor]:
+        self.model.visual_encoder.check(image)
         self._check_labels(labels, len(image))
         out = self.model(image, input_ids, attention_mask, name_ids, image_given, text_given)
         out["classification_loss"] = F.cross_entropy(out["classification_logits"], labels)

@@ -1,7 +1,7 @@
 """浏览器里的课 / The lessons in a browser, as a reader meets them.
 
 Each lesson is run once, in a fixture; the tests below then look at it and touch it, in this order. What they write:
-screenshots in both languages, both themes and three widths, in tests/artifacts/ or where MM_SHOTS says.
+screenshots in both languages, both themes and two widths, in tests/artifacts/ or where MM_SHOTS says.
 """
 
 import os
@@ -18,8 +18,11 @@ SHOTS = Path(os.environ.get("MM_SHOTS") or Path(__file__).parent / "artifacts")
 NO_BROWSER = "没有 Chromium 或 playwright，不作浏览器测试 / no Chromium or playwright, so no tests in a browser"
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 TRAINING, SLIDER, SEARCH = r"\.Training\(", "[sS]lider", r"\bsearch_box\(|\bText\("
+CONTROL = r"\.Training\(|\.slider\(|\.menu\(|\bsearch_box\("
 DIAGRAM, FORMULA = r"(?m)^```mermaid", r"\$"
 LANGUAGES = ["zh", "en"]
+# Any two of a language, a theme and a screen meet.
+DRESSES = [("zh", "light", "phone"), ("en", "light", "projector"), ("en", "dark", "phone"), ("zh", "dark", "projector")]
 SCREENS = {"phone": (390, 844), "projector": (1920, 1080)}
 BACK = """() => window.jupyterapp.shell.activateById([...window.jupyterapp.shell.widgets('main')]
     .find(widget => widget.context?.path === '00_start_here.ipynb').id)"""
@@ -159,13 +162,18 @@ def test_both_languages_can_be_shown(visit):
     assert visit.page.visible("en")
 
 
-@pytest.fixture(scope="module", params=[("zh", "light"), ("en", "dark")], ids="-".join)
+@pytest.fixture(scope="module", params=DRESSES, ids="-".join)
 def dressed(visit, request):
-    """The lesson in one language and one theme; tests that share it are run together."""
-    language, theme = request.param
+    """The lesson in one language, one theme and one width; tests that share it are run together."""
+    language, theme, screen = request.param
     visit.page.choose_theme(THEMES[theme])
     visit.page.choose_language(language)
-    return f"{language}-{theme}"
+    with visit.page.size(*SCREENS[screen]):
+        yield "-".join(request.param)
+
+
+def test_nothing_sticks_out(visit, dressed):
+    assert visit.page.sticking_out() == []
 
 
 def test_screenshot(visit, notebook, dressed):
@@ -178,12 +186,13 @@ def test_axe_finds_no_serious_barrier_in_what_is_ours(visit, dressed):
     assert visit.page.barriers() == []
 
 
-def test_nothing_sticks_out_of_a_phone_or_a_projector(visit, notebook, dressed):
-    screen = {"zh-light": "phone", "en-dark": "projector"}[dressed]
-    with visit.page.size(*SCREENS[screen]):
-        sticking_out = visit.page.sticking_out()
-        visit.page.screenshot(SHOTS / f"{notebook.stem}-{dressed}-{screen}.png")
-    assert sticking_out == []
+def test_every_control_moves_and_nothing_breaks(visit):
+    """Last but the reloads: the buttons begin trainings anew."""
+    visit.needs(CONTROL)
+    moved, still = visit.page.move_everything()
+    assert moved
+    assert still == []
+    assert not visit.page.errors()
 
 
 def test_the_language_survives_a_reload(visit):

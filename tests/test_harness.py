@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import nbformat
 import numpy as np
 import pytest
-from harness import claims, fresh, stored
+from harness import claims, comparisons, fresh, stored
 from harness.kernel_side import mm_claims
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -142,6 +142,32 @@ def test_the_list_of_claims_hears_values_signs_and_how_often_and_an_assert_still
     assert rows == [("0.5 < s < 1", None, 2, [(0.5, 0.5), (0.7, 0.8), (1.0, 1.0)]),
                     ("low > 0", "a", 1, [(1.0, 1.0), (0.0, 0.0)]), ("low > 0", "b", 1, [(2.0, 2.0), (0.0, 0.0)]),
                     ("isinstance(scores, list)", None, 1, []), ("scores[0] < 0.5", None, 1, [(0.8, 0.8), (0.5, 0.5)])]
+
+
+def say(zh, en):
+    return f'<div lang="zh">\n\n{zh}\n\n</div>\n<div lang="en">\n\n{en}\n\n</div>'
+
+
+@pytest.mark.parametrize(("code", "zh", "en", "loose"), [
+    ("assert a > b", "甲比乙高。", "A is higher than B.", 0),
+    ("settle(claims)", "甲不如乙。", "A does worse.", 0),
+    ("lesson.check(f, cases)", "甲比乙高。", "A is higher than B.", 2),
+    ("print(a > b)", "甲比乙高。", "A and B.", 1),
+    ("print(a > b)", "甲和乙。", "A beats B.", 1),
+    ("print(a > b)", "甲比乙高吗？", "Is A higher than B?", 0),
+    ("print(a > b)", "甲和乙比较。", "A rather than B.", 0),
+])
+def test_a_comparison_in_prose_that_no_assert_stands_beside_is_found(code, zh, en, loose):
+    assert len(comparisons.sort(lesson((code, ""), say(zh, en)), "a lesson")[2]) == loose
+
+
+def test_a_comparison_held_elsewhere_names_an_assert_that_is_there(monkeypatch):
+    rows = [("甲比乙高", "", "a > b"), ("", "A beats B", "said"), ("丙比丁高", "", "how"), ("", "C beats D", "c > d")]
+    monkeypatch.setitem(comparisons.APART, "a lesson", rows)
+    notebook = lesson(("assert a > b", ""), "# 题 · Title", say("甲比乙高。", "A beats B."))
+    wrong = comparisons.sort(notebook, "a lesson")[2]
+    assert sorted(wrong) == ["'C beats D' compares nothing, or no longer", "'c > d' is in no cell that asserts",
+                             "'丙比丁高' compares nothing, or no longer"]
 
 
 @pytest.mark.parametrize(("other", "same"), [
@@ -290,16 +316,12 @@ def test_another_curve_is_another_figure_and_a_last_digit_is_not():
     assert fresh.difference(curve(1), curve(3)) > 0.25
 
 
-# --- nbval and its front end ------------------------------------------------------------------------------------------
+# --- nbval and the fresh run ------------------------------------------------------------------------------------------
 
 SHOWS = """
 from IPython.display import clear_output, display
-import ipywidgets as W
 print("gone"); clear_output(); print("also gone"); clear_output(wait=True)
 handle = display("first", display_id=True)
-out = W.Output()
-with out:
-    print("held"); display("held"); clear_output(wait=True); print("held again")
 handle.update("second")
 """
 

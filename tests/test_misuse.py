@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import mmcore
-from mmcore import checkpoints
+from mmcore import checkpoints, text
 from mmcore.training import CrossModalAligner, MultimodalFusionTrainer
 
 B, D, M = 4, 6, 3
@@ -100,6 +100,48 @@ def truths(positives: Tensor) -> st.SearchStrategy:
     return NO_TENSOR | st.sampled_from([positives.long(), positives[:-1], torch.zeros_like(positives)])
 
 
+def starts(y: Tensor) -> st.SearchStrategy:
+    return NO_TENSOR | st.sampled_from([y.float(), y[:, 0], y[:0], y.repeat(1, 2)])
+
+
+def function(f: Callable) -> st.SearchStrategy:
+    """No function, or one that returns no log probabilities of each text."""
+    return st.sampled_from([None, "argmax", lambda tokens: tokens, lambda tokens: f(tokens)[:1]])
+
+
+def numbered_from_0(n: int) -> st.SearchStrategy:
+    return st.sampled_from(["3", None, 2.5, True, [2]]) | st.integers(max_value=-1)
+
+
+def at_least_2(n: int) -> st.SearchStrategy:
+    return whole(n) | st.just(1)
+
+
+def frames(f: Tensor) -> st.SearchStrategy:
+    """As `tensor`, or without a frame, or of another number of frames or another width."""
+    return tensor(f) | st.sampled_from([f[:, :0], f[:, :-1], f[..., :-1], f[0]])
+
+
+def any_frames(f: Tensor) -> st.SearchStrategy:
+    return tensor(f) | st.sampled_from([f[:, :0], f[0]])
+
+
+def pictures(x: Tensor) -> st.SearchStrategy:
+    return NO_TENSOR | st.sampled_from([x[0], x[:, :1], x.unsqueeze(0), x[:-1]])
+
+
+def mask(m: Tensor) -> st.SearchStrategy:
+    return st.sampled_from(["text", 3, m[:-1], m[:, :-1], m * 0, None])
+
+
+def words(ids: Tensor) -> st.SearchStrategy:
+    return st.sampled_from(["text", 3, ids.float(), ids[:-1], ids[0], ids + 1000, -ids - 1])
+
+
+def truths_or_none(given: Tensor) -> st.SearchStrategy:
+    return st.sampled_from(["yes", 3, given.long(), given[:-1]])
+
+
 def choice(x: str) -> st.SearchStrategy:
     return st.text(max_size=8).filter(lambda text: text not in {"gates", "attention", "resnet-tiny", "bert-tiny"})
 
@@ -114,6 +156,17 @@ W = torch.full((M,), 1 / M)
 DECODER = mmcore.CausalDecoder(9, D, width=8)
 WRITTEN = torch.tensor([[9, 4, 3, 0]] * B)
 FUSION = mmcore.MultimodalFusion([D] * M, 5)
+
+TOKENIZER = text.build_tokenizer(["red apple", "红苹果", "tree", "fruit", "水果"])
+T = 5
+FRAMES = floats(B, T, D)
+torch.manual_seed(0)
+VLM = mmcore.VisualLanguageModel(4, 16, tokenizer=TOKENIZER, name_tokenizer=TOKENIZER)
+GIVEN = VLM.text_encoder.tokenize(["red apple", "苹果", "tree", "水果"])
+SEEN = {"image": (torch.rand(B, 3, 32, 32), pictures), "input_ids": (GIVEN["input_ids"], words),
+        "attention_mask": (GIVEN["attention_mask"], mask), "image_given": (torch.tensor([True] * B), truths_or_none),
+        "text_given": (torch.tensor([True, False] * 2), truths_or_none)}
+NAME_IDS = VLM.name_tokens(["red apple", "tree", "水果", "fruit"], ["en", "en", "zh", "en"])
 
 CALLS: dict[str, tuple[Callable, dict]] = {
     "contrastive_loss": (mmcore.contrastive_loss, PAIR | {"tau": (0.1, positive), "positives": (EYE, truths)}),
@@ -167,6 +220,30 @@ CALLS: dict[str, tuple[Callable, dict]] = {
     "CausalDecoder.forward": (DECODER, {"h": (floats(B, D), sized), "tokens": (WRITTEN, tokens)}),
     "VisualEncoder": (mmcore.VisualEncoder, {"feature_dim": (D, whole), "backbone": ("resnet-tiny", choice)}),
     "TextEncoder": (mmcore.TextEncoder, {"feature_dim": (D, whole)}),
+    "beam_search": (mmcore.beam_search, {
+        "next_log_p": (lambda tokens: torch.zeros(len(tokens), 9).log_softmax(1), function),
+        "start": (torch.full((B, 1), 9), starts), "most": (3, whole), "beams": (2, whole),
+        "length_power": (0.5, not_negative), "pad": (0, numbered_from_0), "end": (3, numbered_from_0)}),
+    "mean_over_time": (mmcore.mean_over_time, {"f": (FRAMES, any_frames)}),
+    "recurrent_states": (mmcore.recurrent_states, {
+        "f": (FRAMES, lambda f: any_frames(f) | st.just(f[..., :-1])), "W": (floats(6, D), sized),
+        "U": (floats(6, 2), sized), "b": (floats(6), sized), "c": (floats(2), sized)}),
+    "temporal_attention_weights": (mmcore.temporal_attention_weights, {
+        "x": (FRAMES, lambda f: any_frames(f) | st.just(f[..., :-1])), "W": (floats(3, D), sized),
+        "b": (floats(3), sized), "w": (floats(2, 3), wide)}),
+    "Recurrence": (mmcore.Recurrence, {"feature_dim": (D, whole), "hidden_dim": (3, whole)}),
+    "TemporalAttention": (mmcore.TemporalAttention, {
+        "feature_dim": (D, whole), "frames": (T, whole), "heads": (2, whole), "hidden_dim": (3, whole)}),
+    "TemporalAttention.forward": (mmcore.TemporalAttention(D, T), {"f": (FRAMES, frames)}),
+    "VisualLanguageModel": (
+        lambda **given: mmcore.VisualLanguageModel(tokenizer=TOKENIZER, name_tokenizer=TOKENIZER, **given),
+        {"num_classes": (4, at_least_2), "feature_dim": (16, whole), "backbone": ("resnet-tiny", choice),
+         "hidden_dim": (8, whole_or_none), "decoder_width": (8, whole)}),
+    "VisualLanguageModel.forward": (VLM, SEEN | {"name_ids": (NAME_IDS, words)}),
+    "VLMTrainer": (mmcore.VLMTrainer, {
+        "model": (VLM, lambda m: st.sampled_from([None, nn.Linear(2, 2), "model"])), "alpha": (1.0, not_negative),
+        "beta": (1.0, not_negative), "gamma": (1.0, not_negative), "tau": (0.1, positive), "lr": (0.01, positive),
+        "weight_decay": (0.3, not_negative)}),
     "CrossModalAligner": (CrossModalAligner, {
         "feature_dim": (D, widths), "lr": (0.01, positive), "weight_decay": (0.01, not_negative),
         "temperature": (0.1, positive)}),
@@ -213,6 +290,10 @@ def test_a_bad_argument_gets_a_clear_error_in_both_languages(name: str, argument
 
 # -- a step of training: whatever is refused, nothing has changed -----------------------------------------------------
 
+def what_learns(trainer: object) -> nn.Module:
+    return next(getattr(trainer, name) for name in ("learned", "alignment", "model") if hasattr(trainer, name))
+
+
 def fusing() -> tuple[MultimodalFusionTrainer, dict]:
     torch.manual_seed(0)
     trainer = MultimodalFusionTrainer(mmcore.MultimodalFusion([D] * M, 5), "cpu", num_classes=3)
@@ -224,10 +305,17 @@ def aligning() -> tuple[CrossModalAligner, dict]:
     return CrossModalAligner(D, "cpu"), {"features_A": (floats(B, D), sized), "features_B": (floats(B, D), sized)}
 
 
-@pytest.mark.parametrize("make", [fusing, aligning])
+def seeing() -> tuple[mmcore.VLMTrainer, dict]:
+    torch.manual_seed(0)
+    model = mmcore.VisualLanguageModel(4, 16, tokenizer=TOKENIZER, name_tokenizer=TOKENIZER)
+    return mmcore.VLMTrainer(model, "cpu"), SEEN | {
+        "labels": (torch.tensor([0, 1, 2, 3]), classes), "name_ids": (NAME_IDS, words), "positives": (EYE, truths)}
+
+
+@pytest.mark.parametrize("make", [fusing, aligning, seeing])
 def test_a_step_that_is_refused_changes_neither_weights_nor_optimiser(make: Callable) -> None:
     trainer, arguments = make()
-    learned = trainer.learned if hasattr(trainer, "learned") else trainer.alignment
+    learned = what_learns(trainer)
     good = {key: value for key, (value, _) in arguments.items()}
     trainer.train_step(**good)
     before, state = deepcopy(learned.state_dict()), deepcopy(trainer.optimizer.state_dict())
@@ -245,10 +333,10 @@ def test_a_step_that_is_refused_changes_neither_weights_nor_optimiser(make: Call
 
 
 @pytest.mark.parametrize("worth", [float("nan"), float("inf"), 1e38])
-@pytest.mark.parametrize("make", [fusing, aligning])
+@pytest.mark.parametrize("make", [fusing, aligning, seeing])
 def test_features_that_make_the_loss_infinite_change_nothing(make: Callable, worth: float) -> None:
     trainer, arguments = make()
-    learned = trainer.learned if hasattr(trainer, "learned") else trainer.alignment
+    learned = what_learns(trainer)
     good = {key: value for key, (value, _) in arguments.items()}
     before = deepcopy(learned.state_dict())
     first = next(iter(good))

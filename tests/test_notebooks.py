@@ -1,11 +1,11 @@
 """笔记本：提交的样子、干净的一次运行、每个控件 / The lessons: as committed, run afresh, with every widget moved.
 
-That the printed text is what a fresh run prints is nbval's part (`pytest notebooks`).
+That the printed text is what the same run prints is nbval's part (`pytest notebooks`).
 """
 
 import nbformat
 import pytest
-from harness import NOTEBOOKS, claims, fresh, stored
+from harness import NOTEBOOKS, claims, comparisons, fresh, stored
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
@@ -17,6 +17,16 @@ def test_there_are_lessons():
 @pytest.mark.parametrize("check", stored.CHECKS, ids=lambda check: check.__name__)
 def test_as_committed(notebook, check):
     assert not list(check(nbformat.read(notebook, 4))), check.__doc__
+
+
+def test_what_the_prose_compares_is_held_by_an_assert_or_needs_none(notebook):
+    assert not comparisons.sort(nbformat.read(notebook, 4), notebook.stem)[2], "harness/comparisons.py"
+
+
+def test_no_comparison_stands_beside_an_assert_that_is_never_made(run, notebook):
+    made = {claim["cell"] for claim in run.claims}
+    held = comparisons.sort(run.stored, notebook.stem)[0]
+    assert not [(i, held[i]) for i, _, cell in run.cells if i in held and cell.execution_count not in made]
 
 
 def test_small_enough_for_a_repository(notebook):

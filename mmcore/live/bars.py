@@ -32,7 +32,8 @@ def bars(rows: Sequence[tuple[Text, float]], title: Text | None = None, colour: 
         for (name, value), its in zip(rows, shades, strict=True))
     caption = "" if title is None else f"<caption>{bilingual(title)}</caption>"
     text = "\n".join(f"{plain(name)}  {value:.{digits}f}" for name, value in rows)
-    html = f'<div class="mm mm-scroll"><table class="mm-table mm-bars">{caption}<tbody>{body}</tbody></table></div>'
+    html = ('<div class="mm mm-scroll" tabindex="0"><table class="mm-table mm-bars">'
+            f'{caption}<tbody>{body}</tbody></table></div>')
     return Output(html, text if title is None else f"{plain(title)}\n{text}")
 
 

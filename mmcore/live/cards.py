@@ -200,7 +200,8 @@ def table(header: Sequence[Text], rows: Sequence[Sequence[Text | float]], title:
         return f"<tr>{''.join(filled)}</tr>"
 
     caption = "" if title is None else f"<caption>{bilingual(title)}</caption>"
-    html = (f'<div class="mm mm-scroll"><table class="mm-table">{caption}<thead>{line(header, "th")}</thead>'
+    html = ('<div class="mm mm-scroll" tabindex="0"><table class="mm-table">'
+            f'{caption}<thead>{line(header, "th")}</thead>'
             f'<tbody>{"".join(line(row, "td") for row in body)}</tbody></table></div>')
     lines = [[plain(x) for x in row] for row in [list(header), *body]]
     widths = [max(width(row[k]) for row in lines) for k in range(len(header))]

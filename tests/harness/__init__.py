@@ -1,8 +1,10 @@
 """测试所用的工具 / What the tests of the notebooks stand on.
 
-front_end    messages of a kernel that nbval ignores and JupyterLab does not
 stored       what can be seen in a notebook as committed, without running it
+comparisons  what the prose compares, and what guards it
+claims       the list of what the lessons assert
 fresh        one run in a fresh kernel with the network cut, then every widget moved
+replay       lets nbval look at that run
 kernel_side  the two files that run inside that kernel
 lab          JupyterLab in a headless Chromium
 devices      what stands in for a device that this machine lacks

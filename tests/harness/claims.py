@@ -9,6 +9,8 @@
 import re
 from pathlib import Path
 
+from harness import comparisons
+
 LIST = Path(__file__).parents[2] / "docs" / "claims.md"
 HEAD = """# 这些课断言了什么 · What the lessons assert
 
@@ -16,7 +18,8 @@ HEAD = """# 这些课断言了什么 · What the lessons assert
 
 这份清单由 `python tests/claims.py` 运行每一课得来，不是手写的；测试每次重新运行，再与它核对。“比较”是笔记本里的代码；
 “数值”是这一次运行里每一项的最小与最大；“次数”是比较了多少回，三个种子就是三回或三的倍数。没有数值的，是整体相等一类
-的核对。
+的核对。表的上方，先是这一格自己下的结论，再是（以 > 开头）紧挨着它的正文里比较了什么的句子。每课最后是不在断言旁边的
+比较，各由哪一格的断言守着，或者为什么用不着。
 
 </div>
 <div lang="en">
@@ -24,10 +27,14 @@ HEAD = """# 这些课断言了什么 · What the lessons assert
 This list comes from a run of each lesson by `python tests/claims.py`, not from anybody's hand; the tests run the
 lessons anew and hold it against that. “Comparison” is the code in the notebook, “values” are the lowest and the highest
 of each of its terms in that run, and “times” says how often it was made: with three seeds three times, or a multiple of
-it. Where there are no values, something is checked as a whole, such as that two tensors are equal.
+it. Where there are no values, something is checked as a whole, such as that two tensors are equal. Above a table stand
+first the conclusion of the cell itself, then, after a >, the sentences of the prose beside it that compare. Each lesson
+ends with those comparisons that stand beside no assert: by which one they are held, or why they need none.
 
 </div>
 """
+APART_HEAD = ("| 不在断言旁边的比较 comparisons beside no assert "
+              "| 由谁守着，或为什么用不着 held by which, or why by none |")
 NUMBER = re.compile(r"−?\d+(?:\.\d+)?(?:e[+-]\d+)?")
 
 
@@ -50,11 +57,14 @@ def said(cell):
 def section(run):
     """What the list is to say of a lesson after a run of it, as lines."""
     cells = {cell.execution_count: cell for _, _, cell in run.cells}
+    beside, apart, _ = comparisons.sort(run.stored, run.name)
+    prose = {cell.execution_count: beside.get(i, []) for i, _, cell in run.cells}
     lines, before = [f"## {run.name}"], None
     for claim in run.claims:
         if claim["cell"] != before:
             before = claim["cell"]
             lines += ["", *(f"{sentence}  " for sentence in said(cells[before])), "",
+                      *(f"> {sentence}  " for sentence in prose.pop(before, ())), "",
                       "| 比较 comparison | 数值 values | 次数 times |", "|---|---|---|"]
         about = " · ".join(claim["about"]) + ": " if isinstance(claim["about"], list) and claim["about"] else ""
         values = [interval(*pair) for pair in claim["values"]]
@@ -62,6 +72,11 @@ def section(run):
         shown = " ".join(f"{value} {sign}" for value, sign in zip(values, signs, strict=False)).strip()
         code = " ".join(claim["claim"].split()).replace("|", "\\|")
         lines.append(f"| {about}`{code}` | {shown} | {claim['times']} |")
+    if apart:
+        lines += ["", APART_HEAD, "|---|---|"]
+    for sentence, why in apart.items():
+        reason = " / ".join(comparisons.REASONS[why]) if why in comparisons.REASONS else f"`{why}`"
+        lines.append(f"| {sentence} | {reason} |".replace("\n", " "))
     return lines
 
 

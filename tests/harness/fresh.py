@@ -9,6 +9,7 @@ import io
 import os
 import tempfile
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import nbformat
@@ -57,8 +58,9 @@ class Run:
         self.cells = [(i, old, new) for i, (old, new) in pairs if old.cell_type == "code"]
 
 
+@cache
 def run(path, timeout=900):
-    """Run the notebook at `path` and move its widgets; nothing beside a temporary folder is written."""
+    """Run the notebook at `path` and move its widgets, once; nothing beside a temporary folder is written."""
     stored, notebook = nbformat.read(path, 4), nbformat.read(path, 4)
     for cell in notebook.cells:
         if cell.cell_type == "code":

@@ -174,6 +174,36 @@ HEIGHT = """() => {
     return o.scrollHeight + window.innerHeight - o.clientHeight + 20; }"""
 # axe-core looks at what lessons put on the page; code editors and the frame around them are JupyterLab's own.
 OURS = {"include": [[".jp-RenderedMarkdown"], [".jp-OutputArea-output"]]}
+# So are the boxes around a picture or a Markdown cell, which scroll on a phone: Chromium since 130 and Firefox let the
+# keyboard scroll them without a tabindex, and axe-core does not know it.
+THEIRS = ("scrollable-region-focusable", "jp-Rendered")
+# Every control as a reader's key, choice or click moves it, but the language switch; sliders and menus are moved back.
+# Returns how many there were, and those that did not answer.
+MOVE_ALL = """() => {
+    const still = [], shown = e => e.checkVisibility() && !e.disabled && !e.closest('.mm-switch');
+    const all = what => [...document.querySelectorAll(`.jp-Notebook .jp-OutputArea :is(${what})`)].filter(shown);
+    const handles = all('[role=slider]'), menus = all('select'), ticks = all('input[type=checkbox], .jupyter-button');
+    const press = (handle, key) => handle.dispatchEvent(new KeyboardEvent('keydown', {key, bubbles: true}));
+    const name = e => e.getAttribute('aria-label') || e.closest('.jupyter-widgets')?.innerText.trim() || e.className;
+    for (const handle of handles) {
+        const at = () => handle.parentElement.style.transform, before = at();
+        press(handle, 'ArrowRight');
+        const right = at();
+        press(handle, 'ArrowLeft');
+        if (at() === before && right === before) still.push(name(handle));
+        if (at() !== before) press(handle, 'ArrowRight');
+    }
+    for (const menu of menus) {
+        const before = menu.selectedIndex;
+        for (const index of [(before + 1) % menu.length, before]) {
+            menu.selectedIndex = index;
+            menu.dispatchEvent(new Event('change', {bubbles: true}));
+        }
+        if (menu.length < 2) still.push(name(menu));
+    }
+    for (const tick of ticks) tick.click();
+    return [handles.length + menus.length + ticks.length, still];
+}"""
 # What a reader must see or press, and cannot: to the right of the notebook's edge, with no way to scroll there.
 STICKING_OUT = """() => {
     const notebook = document.querySelector('.jp-Notebook'), edge = notebook.getBoundingClientRect().right + 1;
@@ -318,7 +348,8 @@ class Page:
         """What axe-core calls a serious or critical barrier to readers with a disability, in what is ours."""
         found = Axe().run(self.window, context=OURS, options={"resultTypes": ["violations"]}).response["violations"]
         return [f"{barrier['id']}: {node['html'][:200]}" for barrier in found
-                if barrier["impact"] in {"serious", "critical"} for node in barrier["nodes"]]
+                if barrier["impact"] in {"serious", "critical"} for node in barrier["nodes"]
+                if not (barrier["id"] == THEIRS[0] and THEIRS[1] in node["html"].partition(">")[0])]
 
     @contextmanager
     def size(self, width, height):
@@ -334,7 +365,7 @@ class Page:
         """Widgets beyond the right edge, and prose that cannot even be scrolled to."""
         return self.js(STICKING_OUT)
 
-    # --- sliders ---
+    # --- controls ---
 
     def running_panel(self, timeout=300):
         """The panel whose step number rises, once one does."""
@@ -373,6 +404,17 @@ class Page:
     def sliders(self):
         """The handles of all sliders."""
         return self.window.locator(".jp-Notebook .noUi-handle").all()
+
+    def move_everything(self):
+        """Move every slider and menu there and back and press every button, and wait until the kernel has answered.
+
+        Returns how many controls there were, and the names of those that did not move.
+        """
+        moved = self.js(MOVE_ALL)
+        self.settle(1)
+        self.window.wait_for_function(READY, timeout=120_000)
+        self.settle()
+        return moved
 
     def value(self, handle):
         """What is written beside a slider."""
