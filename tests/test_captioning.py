@@ -44,6 +44,7 @@ def test_shapes_and_names(model: CaptioningModel, drawn: dict[str, torch.Tensor]
     out = model(TRAIN.pictures(drawn["cells"], drawn["artist"]) / 255, tokens[:, :-1])
     shapes = {name: tuple(x.shape) for name, x in out.items()}
     v, length = model.decoder.vocabulary, tokens.shape[1] - 1
+    assert v == 130  # which the lesson says
     assert shapes == {"f_v": (20, 4, 128), "z": (20, 4, 31), "logits": (20, length, v)}
 
 
