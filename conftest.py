@@ -15,9 +15,10 @@ import pytest
 ROOT = Path(__file__).parent
 sys.path.insert(0, str(ROOT / "tests"))  # so that `harness` can be imported before any test is collected
 
-# Kernels inherit these: one thread repeats to the last bit, no person is watching, no hub is reached.
+# Kernels inherit these: one thread unless MM_THREADS says more, no person is watching, no hub is reached.
+THREADS = os.environ.get("MM_THREADS", "1")
 os.environ.update(
-    OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false",
+    OMP_NUM_THREADS=THREADS, MKL_NUM_THREADS=THREADS, OPENBLAS_NUM_THREADS=THREADS, TOKENIZERS_PARALLELISM="false",
     MM_LIVE="0", HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1",
     PYDEVD_DISABLE_FILE_VALIDATION="1", PYTHONUTF8="1",
 )  # fmt: skip

@@ -95,6 +95,7 @@ BAD = {
     "bold that does not open": (stored.bold_is_bold, lesson(PAIR.replace("越小", "越**（小）** "))),
     "someone's own kernel": (stored.plain_kernel, new_notebook(metadata={"kernelspec": {**KERNEL, "name": "mine"}})),
     "a number from nowhere": (stored.numbers_come_from_somewhere, lesson("# R@1 是 0.873 · R@1 is 0.873", *GOOD[1:])),
+    "as many threads as there are": (stored.one_thread, lesson(*GOOD[:1], ("import torch", ""))),
     "a whole number from nowhere": (stored.numbers_come_from_somewhere, lesson("# 73 919 · 73919 names", *GOOD[1:])),
     "a plot retold in Chinese": (stored.plots_are_asked_about, lesson(PAIR.replace("温度", "看左图：声音领先。温度"))),
     "a plot retold in English": (stored.plots_are_asked_about,

@@ -174,8 +174,8 @@ HEIGHT = """() => {
     return o.scrollHeight + window.innerHeight - o.clientHeight + 20; }"""
 # axe-core looks at what lessons put on the page; code editors and the frame around them are JupyterLab's own.
 OURS = {"include": [[".jp-RenderedMarkdown"], [".jp-OutputArea-output"]]}
-# So are the boxes around pictures, Markdown and widgets, which scroll on a phone: Chromium since 130 and Firefox let the
-# keyboard scroll them without a tabindex, and axe-core does not know it.
+# So are the boxes around pictures, Markdown and widgets, which scroll on a phone: Chromium since 130 and Firefox let
+# the keyboard scroll them without a tabindex, and axe-core does not know it.
 THEIRS = ("scrollable-region-focusable", "lm-Widget")
 # Every control as a reader's key, choice or click moves it, but the language switch; sliders and menus are moved back.
 # Returns how many there were, and those that did not answer.

@@ -252,6 +252,13 @@ def plots_are_asked_about(notebook):
                 yield f"cell {i}: tells how a plot came out: {' '.join(sentence.split())[:90]!r}"
 
 
+def one_thread(notebook):
+    """只用一个线程，机器有几个都一样 / One thread: sums are made in one order, however many a machine has."""
+    cells = [cell.source for _, cell in code(notebook)]
+    if any("import torch" in source for source in cells) and "torch.set_num_threads(1)" not in cells[0]:
+        yield "its first cell does not call torch.set_num_threads(1)"
+
+
 def bold_is_bold(notebook):
     """`**先猜：**看` 不会变粗：冒号要在星号外面 / Bold that Markdown leaves as it was typed."""
     for i, text in markdown(notebook):
@@ -271,4 +278,4 @@ def punctuates(character):
 
 CHECKS = [execution_order, clean_outputs, both_languages, headings, machine_traces, loads_nothing, images_described,
           plain_kernel, same_numbers, numbers_come_from_somewhere, notes_say_what_was_asserted,
-          plots_are_asked_about, bold_is_bold]  # fmt: skip
+          plots_are_asked_about, one_thread, bold_is_bold]  # fmt: skip
