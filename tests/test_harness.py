@@ -154,6 +154,7 @@ def say(zh, en):
     ("assert a > b", "甲比乙高。", "A is higher than B.", 0),
     ("settle(claims)", "甲不如乙。", "A does worse.", 0),
     ("lesson.check(f, cases)", "甲比乙高。", "A is higher than B.", 2),
+    ("def f():\n    assert a > b", "甲比乙高。", "A is higher than B.", 2),
     ("print(a > b)", "甲比乙高。", "A and B.", 1),
     ("print(a > b)", "甲和乙。", "A beats B.", 1),
     ("print(a > b)", "甲比乙高吗？", "Is A higher than B?", 0),
@@ -181,6 +182,11 @@ def test_a_comparison_held_elsewhere_names_an_assert_that_is_there(monkeypatch):
 ])
 def test_the_list_of_claims_forgives_another_machine_and_nothing_else(other, same):
     assert claims.alike("| `a > 0.5` | 0.80 … 0.85 > 0.500 | 3 |", other) is same
+
+
+def test_the_list_of_claims_holds_the_sentences_word_for_word():
+    assert claims.alike("| A beats B by 3. | data |", "| A beats B by 3. | data |")
+    assert not claims.alike("| A beats B by 3. | data |", "| B beats A by 3. | data |")
 
 
 # --- a fresh run ------------------------------------------------------------------------------------------------------

@@ -92,7 +92,7 @@ def alike(one, other):
         a, b = (float(x.replace("−", "-")) for x in (a, b))
         return abs(a - b) <= 0.03 + 0.05 * max(abs(a), abs(b))
     columns = [line.rsplit("|", 3) for line in (one, other)]  # …, values, times, end
-    if len(columns[0]) < 4 or len(columns[1]) < 4:
+    if min(map(len, columns)) < 4 or not columns[0][0].strip():  # a sentence, or a row of two columns
         return one == other
     (claim, values, *rest), (claim2, values2, *rest2) = columns
     numbers = [NUMBER.findall(v.replace("…", " ")) for v in (ends(values), ends(values2))]

@@ -21,6 +21,7 @@ WORDS = {
         r"|最[好差高低准强](?!到|的几|的就)|不如|胜|赢|[强高低多少]于|几乎[全都不没]|大半|不相上下|一样[好高准]"
         r"|(?:没有?|有)(?:好处|坏处|帮助)|[好差多少]得多|帮[得不]上|提高"),
 }
+LINK = re.compile(r"!?\[(?P<words>[^]]*)\]\([^)]*\)")
 TABLE = re.compile(r"(?m)^\|.*$")
 REASONS = {
     "how": ("说的是怎样做、怎样数、怎样看", "says how something is made, counted or read"),
@@ -59,6 +60,7 @@ APART = {
         ("最好的单独一样作参照", "with the best single modality to compare with", "how"),
         ("表中是三个种子的最低到最高", "", "how"),
         ("乘起来与最好的融合不相上下", "are a match for the best fusion", 'max((top[c] - each("warned", c)).max()'),
+        ("", "the worst number of three seeds", "how"),
         ("交叉熵最低也就是", "the cross-entropy is at best", "proof"),
         ("", "its accuracy is hardly better than guessing", "said"),
         ("就与最好的融合不相上下", "were a match for the best fusion", 'max((top[c] - each("warned", c)).max()'),
@@ -102,28 +104,32 @@ APART = {
 }
 
 
-def plain(text):
-    for pattern in (stored.FORMULA, stored.INLINE_CODE, stored.LINK, stored.TAG):
-        text = pattern.sub(" ", text)
-    return text
-
-
 def statements(cell):
     """[(language, sentence)] of what a Markdown cell states by comparing; a code cell states nothing."""
     if cell.cell_type != "markdown":
         return
+    kept = []  # formulas, code and the words of links stand for themselves, and nothing in them is compared
+
+    def keep(hit):
+        kept.append(hit["words"] if "words" in hit.re.groupindex else hit[0])
+        return f"\0{len(kept) - 1}\0"
+
     text = TABLE.sub("", stored.FENCE.sub("", stored.COMMENT.sub("", cell.source)))
     for language, content in stored.blocks(text)[0]:
-        for sentence in stored.SENTENCE.split(plain(content)):
-            if WORDS[language].search(sentence) and not re.search(r"[?？]", sentence):
-                yield language, " ".join(sentence.split()).lstrip("）)*- ")
+        for pattern in (stored.FORMULA, stored.INLINE_CODE, LINK):
+            content = pattern.sub(keep, content)
+        for sentence in stored.SENTENCE.split(stored.TAG.sub(" ", content)):
+            if WORDS[language].search(re.sub("\0\\d+\0", " ", sentence)) and not re.search(r"[?？]", sentence):
+                whole = re.sub("\0(\\d+)\0", lambda hit: kept[int(hit[1])], sentence)
+                yield language, " ".join(whole.split()).lstrip("）)*- ")
 
 
 def asserts(cell):
-    """Whether a code cell asserts, itself or by the `settle` of its lesson."""
+    """Whether a code cell asserts, itself or by the `settle` of its lesson; what it only defines does not count."""
     if cell.cell_type != "code":
         return False
     tree = ast.parse(re.sub(r"(?m)^(\s*)[%!].*$", r"\1pass", cell.source))
+    tree.body = [node for node in tree.body if not isinstance(node, ast.FunctionDef)]
     return any(isinstance(node, ast.Assert)
                or (isinstance(node, ast.Call) and getattr(node.func, "id", "") == "settle") for node in ast.walk(tree))
 
