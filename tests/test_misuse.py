@@ -118,12 +118,16 @@ def at_least_2(n: int) -> st.SearchStrategy:
 
 
 def frames(f: Tensor) -> st.SearchStrategy:
-    """As `tensor`, or without a frame, or of another number of frames or another width."""
-    return tensor(f) | st.sampled_from([f[:, :0], f[:, :-1], f[..., :-1], f[0]])
+    """As `wide_frames`, or of another number of frames."""
+    return wide_frames(f) | st.just(f[:, :-1])
 
 
 def any_frames(f: Tensor) -> st.SearchStrategy:
     return tensor(f) | st.sampled_from([f[:, :0], f[0]])
+
+
+def wide_frames(f: Tensor) -> st.SearchStrategy:
+    return any_frames(f) | st.just(f[..., :-1])
 
 
 def pictures(x: Tensor) -> st.SearchStrategy:
@@ -226,10 +230,10 @@ CALLS: dict[str, tuple[Callable, dict]] = {
         "length_power": (0.5, not_negative), "pad": (0, numbered_from_0), "end": (3, numbered_from_0)}),
     "mean_over_time": (mmcore.mean_over_time, {"f": (FRAMES, any_frames)}),
     "recurrent_states": (mmcore.recurrent_states, {
-        "f": (FRAMES, lambda f: any_frames(f) | st.just(f[..., :-1])), "W": (floats(6, D), sized),
+        "f": (FRAMES, wide_frames), "W": (floats(6, D), sized),
         "U": (floats(6, 2), sized), "b": (floats(6), sized), "c": (floats(2), sized)}),
     "temporal_attention_weights": (mmcore.temporal_attention_weights, {
-        "x": (FRAMES, lambda f: any_frames(f) | st.just(f[..., :-1])), "W": (floats(3, D), sized),
+        "x": (FRAMES, wide_frames), "W": (floats(3, D), sized),
         "b": (floats(3), sized), "w": (floats(2, 3), wide)}),
     "Recurrence": (mmcore.Recurrence, {"feature_dim": (D, whole), "hidden_dim": (3, whole)}),
     "TemporalAttention": (mmcore.TemporalAttention, {
