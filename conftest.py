@@ -6,14 +6,9 @@ This file lies at the root because pytest must read it for notebooks/ as well as
 import os
 import re
 import shutil
-import sys
 import tempfile
-from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parent
-sys.path.insert(0, str(ROOT / "tests"))  # so that `harness` can be imported before any test is collected
 
 # Kernels inherit these: one thread unless MM_THREADS says more, no person is watching, no hub is reached.
 THREADS = os.environ.get("MM_THREADS", "1")
@@ -34,7 +29,7 @@ def pytest_configure(config):
     config.addinivalue_line("filterwarnings", "ignore:unclosed.*:ResourceWarning")
     config.addinivalue_line("filterwarnings", "ignore::pytest.PytestUnraisableExceptionWarning")
     if config.getoption("nbval", False):
-        from harness import replay
+        from tests.harness import replay
 
         replay.install()
 

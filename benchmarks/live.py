@@ -21,7 +21,7 @@ from collections.abc import Iterator
 import torch
 
 from benchmarks.ratio import Ratio, show
-from mmcore import live
+from mmlessons import live
 
 STEPS, ROUNDS, WIDTH = 250, 5, 1024
 

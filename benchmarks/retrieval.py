@@ -13,8 +13,8 @@ import time
 
 import torch
 
-from mmcore.applications import retrieval
-from mmcore.data import emoji
+from mmlessons.data import emoji
+from mmlessons.tasks import cross_modal_retrieval as retrieval
 
 
 def main(lengths: list[int]) -> None:

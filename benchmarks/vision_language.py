@@ -27,9 +27,9 @@ from torch import Tensor, nn
 
 from benchmarks.ratio import Ratio, in_turn
 from benchmarks.ratio import show as show_ratios
-from mmcore.applications import naming
 from mmcore.encoders import BACKBONES, TEXT_MODELS
-from mmcore.vision_language_training import LOSSES
+from mmcore.vision_language import LOSSES
+from mmlessons.tasks import vision_language_model as naming
 
 
 def show(name: str, runs: list[dict]) -> None:

@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmcore import checks
+from mmcore.ranking import mutual_scores
+from mmcore.training import choose_device, evaluating, make_optimizer, train_on
 
 
 def cosine_similarity(a: Tensor, b: Tensor) -> Tensor:
@@ -326,6 +328,100 @@ class AlignmentLoss(nn.Module):
         checks.positive(self.temperature, "temperature")
         for name in ("alpha", "beta", "gamma"):
             checks.not_negative(getattr(self, name), name)
+
+
+class CrossModalAligner:
+    """对齐两种模态的特征：(2.2) 的投影，用 (2.1)、(2.2)、(2.3) 训练 / Aligns the features of two modalities.
+
+    编码器已经训练好，不再改变；这里只学两个投影。`temperature`、`alpha`、`beta`、`gamma` 用 `tune` 在两步之间改变，从
+    下一步起生效。`feature_dim` 是一个宽度，或两个：(D_A, D_B)。`normalize` 同 `AlignmentLoss`。
+
+    The encoders are trained and stay as they are; only the two projections of (2.2) are learned, by (2.1), (2.2) and
+    (2.3). `temperature`, `alpha`, `beta` and `gamma` are changed between steps with `tune` and act from the next step
+    on. `feature_dim` is one width, or two: (D_A, D_B). `normalize` is that of `AlignmentLoss`.
+
+    Raises: TypeError / ValueError 宽度、温度、权重或步长不对 / for a wrong width, temperature, weight or step size.
+    """
+
+    def __init__(self, feature_dim: int | Sequence[int] = 512, device: str | torch.device | None = None,
+                 projection_dim: int = 256, temperature: float = 0.1, alpha: float = 0.5, beta: float = 0.3,
+                 gamma: float = 0.2, lr: float = 3e-3, weight_decay: float = 0.01, normalize: bool = True):
+        checks.positive(lr, "lr")
+        checks.not_negative(weight_decay, "weight_decay")
+        self.device = choose_device(device)
+        self.alignment = CrossModalAlignment(feature_dim, projection_dim, temperature).to(self.device)
+        self.loss = AlignmentLoss(temperature, alpha, beta, gamma, normalize)
+        self.optimizer = make_optimizer(self.alignment, lr, weight_decay)
+
+    def tune(self, temperature: float | None = None, alpha: float | None = None, beta: float | None = None,
+             gamma: float | None = None) -> None:
+        """改变温度与权重，没给的不变 / Change the temperature and the weights; what is not given stays.
+
+        Raises: TypeError / ValueError 有一个不对，这时一个也不改变 / if one is wrong; then none is changed.
+        """
+        weights = {name: x for name, x in (("alpha", alpha), ("beta", beta), ("gamma", gamma)) if x is not None}
+        if temperature is not None:
+            checks.positive(temperature, "temperature")
+        for name, x in weights.items():
+            checks.not_negative(x, name)
+        if temperature is not None:
+            self.alignment.temperature = self.loss.temperature = temperature
+        for name, x in weights.items():
+            setattr(self.loss, name, x)
+
+    def train_step(self, features_A: Tensor, features_B: Tensor, y: Tensor | None = None,
+                   positives: Tensor | None = None) -> dict[str, float]:
+        """走一步，返回各项损失 / Take one step, return the losses: the keys of `AlignmentLoss`.
+
+        Raises: TypeError / ValueError 特征、y 或 positives 不符 / if features, y or positives do not fit;
+        FloatingPointError 损失或梯度不是有限数 / if the loss or a gradient is not finite. In all cases the projections
+        stay as they were.
+        """
+        features_A, features_B, y, positives = self._moved(features_A, features_B, y, positives)
+        return train_on(self.alignment, self.optimizer,
+                        lambda: self.loss(*self.alignment.project(features_A, features_B), y, positives))
+
+    def align_features(self, features_A: Tensor, features_B: Tensor, y: Tensor | None = None,
+                       positives: Tensor | None = None) -> dict[str, Tensor]:
+        """投影、相似度与各项损失，不训练 / Projections, similarities and losses, without training.
+
+        键是 `CrossModalAlignment` 与 `AlignmentLoss` 的 / The keys are those of `CrossModalAlignment` and
+        `AlignmentLoss`.
+
+        Raises: TypeError / ValueError 特征、y 或 positives 不符 / if features, y or positives do not fit.
+        """
+        features_A, features_B, y, positives = self._moved(features_A, features_B, y, positives)
+        with evaluating(self.alignment):
+            outputs = self.alignment(features_A, features_B)
+            return {**outputs, **self.loss(outputs["projected_A"], outputs["projected_B"], y, positives)}
+
+    def compute_alignment_score(self, features_A: Tensor, features_B: Tensor,
+                                positives: Tensor | None = None) -> dict[str, float]:
+        """对齐得好不好 / How good an alignment is: {"r@1", "r@5", "mean_cosine", "chance"}.
+
+        r@k 是两个方向的平均：每个 A 在全部 B 里找，每个 B 在全部 A 里找，并列算错，所以常数特征得 0。mean_cosine 是配对
+        的平均余弦，单独看不说明什么：常数特征得 1。
+
+        r@k is the mean of both directions: each A searches all B, each B all A, and ties are misses, so that constant
+        features get 0. mean_cosine is the mean cosine of the matching pairs and says nothing by itself: constant
+        features get 1.
+
+        Raises: TypeError / ValueError 特征或 positives 不符，或少于两对：没有负例 / if features or positives do not
+        fit, or for fewer than two pairs, where there is no negative.
+        """
+        features_A, features_B, _, positives = self._moved(features_A, features_B, None, positives)
+        with evaluating(self.alignment):
+            a, b = self.alignment.project(features_A, features_B)
+        checks.require(len(b) > 1, f"需要至少 2 对才有负例，收到 {len(b)} 对",
+                       f"at least 2 pairs are needed for a negative, got {len(b)}")
+        S = cosine_similarity(a, b)
+        right = torch.eye(len(a), dtype=torch.bool, device=S.device) if positives is None else positives
+        found = mutual_scores(S, right)
+        return {"r@1": found["r@1"], "r@5": found["r@5"], "mean_cosine": S[right].cpu().double().mean().item(),
+                "chance": found["chance"]}
+
+    def _moved(self, *tensors: Tensor | None) -> list[Tensor | None]:
+        return [x.to(self.device) if isinstance(x, Tensor) else x for x in tensors]
 
 
 def _one_number(x: float | Tensor, like: Tensor) -> float | Tensor:

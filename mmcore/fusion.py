@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmcore import checks
+from mmcore.training import choose_device, evaluating, make_optimizer, train_on
 
 CANDIDATES = ("f_early", "f_attention", "f_gated", "f_late")  # in the order of (3.5)
 
@@ -280,6 +281,40 @@ def adaptive_fusion_weights(candidates: Sequence[Tensor], W_s: Tensor, b_s: Tens
     return F.linear(torch.cat(list(candidates), -1), W_s, b_s).softmax(-1)
 
 
+def product_of_experts(log_p: Sequence[Tensor], log_prior: Tensor) -> Tensor:
+    r"""对数概率的晚期融合 / Late fusion of log-probabilities.
+
+    给定意思以后，若各模态互不相关，这就是贝叶斯定理，什么也不用学。每位专家的 log p(y|x_m) 里都含着一份先验 p(y)，加起
+    来就有 M 份，而只该有一份：所以减去 M − 1 份。缺了一个模态，就当 M 少一个。
+
+    If the modalities are independent once the meaning is known, this is Bayes' theorem, and nothing has to be learned.
+    Each expert's log p(y|x_m) holds the prior p(y) once, so that their sum holds it M times where once is right: hence
+    M − 1 are taken off. Where a modality is missing, M is one less.
+
+    $$\log p(y \mid x_1, \dots, x_M) = \sum_{m=1}^{M} \log p(y \mid x_m) - (M - 1) \log p(y) - \log Z \tag{7.1}$$
+
+    | 符号 symbol | 名字 name | 形状 shape | 含义 meaning |
+    |---|---|---|---|
+    | $\log p(y \mid x_m)$ | `log_p[m]` | (B, K) | 第 m 位专家 / expert m: what modality m says |
+    | $\log p(y)$ | `log_prior` | (K,) | 什么也没看见时 / before anything is seen |
+    | $\log Z$ | | (B,) | 使概率之和为 1 / makes the probabilities sum to 1 |
+    | 左边 left-hand side | 返回 returned | (B, K) | 合起来的意见 / what they say together |
+
+    Raises: TypeError / ValueError 一个模态也没有，或形状不符 / if there is no modality, or for a wrong shape.
+    Paper: Hinton 2002, Training Products of Experts by Minimizing Contrastive Divergence; Kittler et al. 1998, On
+    Combining Classifiers.
+    """
+    checks.require(isinstance(log_p, (list, tuple)) and len(log_p) > 0, "需要至少一个模态的对数概率，放在列表里",
+                   "a list with the log-probabilities of at least one modality is wanted", TypeError)
+    checks.matrix(log_p[0], "log_p[0]")
+    b, k = log_p[0].shape
+    for m, rows in enumerate(log_p):
+        checks.matrix(rows, f"log_p[{m}]", b, k)
+    checks.require(isinstance(log_prior, Tensor) and log_prior.shape == (k,),
+                   f"log_prior 需要形状 ({k},)", f"log_prior must have shape ({k},)")
+    return (sum(log_p) - (len(log_p) - 1) * log_prior).log_softmax(-1)
+
+
 class MultimodalFusion(nn.Module):
     """四种融合与它们的混合 (3.5) / All four fusions and their mixture (3.5).
 
@@ -340,6 +375,142 @@ class MultimodalFusion(nn.Module):
         out["pi"] = adaptive_fusion_weights([f_k.detach() for f_k in candidates], self.W_s, self.b_s)
         out["f"] = weighted_sum(out["pi"], candidates)
         return out
+
+
+class MultimodalFusionTrainer:
+    """训练自适应融合 (3.5) / Trains adaptive fusion (3.5), on labels or on target features.
+
+    给了 `num_classes`，目标是类别：一个线性的分类头由四种融合和它们的混合共用，从零开始，所以第一步的损失正是
+    ln K；头是线性的，所以混合的得分就是四种得分的混合。不给 `num_classes`，目标是 (B, D) 的特征，损失是均方误差。
+
+    With `num_classes` the targets are classes: one linear head is shared by the four fusions and their mixture. It
+    starts at zero, so that the first loss is exactly ln K; it is linear, so that the scores of the mixture are the
+    mixture of the four scores. Without `num_classes` the targets are features (B, D) and the loss is the mean squared
+    error.
+
+    total_loss = final_loss + 四种融合各自损失的平均 + pull · pull_loss。各自的损失让没被选中的融合也继续学；
+    pull_loss = −¼ Σₖ ln(4 πₖ) 的平均把每个样本的 π 轻轻拉向均匀，某个 πₖ 越接近 0 就拉得越紧。没有它，选择会坍缩到
+    一种融合上；若只拉一批的平均，每个样本仍会各自坍缩到随便一种，平均却看起来均匀。`pull` 可以在两步之间改变。
+
+    total_loss = final_loss + the mean of the losses of the four fusions + pull · pull_loss. Their own losses let the
+    fusions that are not chosen go on learning; pull_loss, the mean of −¼ Σₖ ln(4 πₖ), weakly pulls the π of every
+    sample to uniform, the harder the closer some πₖ comes to 0. Without it the choice collapses onto one fusion; a pull
+    on the batch mean alone lets every sample collapse onto any one of them while the mean looks even. `pull` may be
+    changed between steps.
+
+    给了 `encoders`（每个模态一个），特征就由它们从原始输入算出，并与融合一起训练；这时 `features` 是原始输入的列表。
+
+    With `encoders`, one for each modality, they compute the features from raw inputs and are trained together with the
+    fusion; `features` is then the list of raw inputs.
+
+    Raises: TypeError / ValueError 模型、个数或步长不对 / for a wrong model, number or step size.
+    Paper: Pereyra et al. 2017, Regularizing Neural Networks by Penalizing Confident Output Distributions.
+    """
+
+    def __init__(self, model: MultimodalFusion, device: str | torch.device | None = None,
+                 num_classes: int | None = None, lr: float = 1e-3, weight_decay: float = 0.01, pull: float = 0.02,
+                 encoders: Sequence[nn.Module] | None = None):
+        checks.require(isinstance(model, MultimodalFusion),
+                       f"model 需要是 MultimodalFusion，收到 {type(model).__name__}",
+                       f"model must be a MultimodalFusion, got {type(model).__name__}", TypeError)
+        checks.positive(lr, "lr")
+        checks.not_negative(pull, "pull")
+        if num_classes is not None:
+            checks.whole(num_classes, "num_classes", least=2)
+        checks.require(encoders is None or len(encoders) == len(model.feature_dims),
+                       f"encoders 需要每个模态一个，共 {len(model.feature_dims)} 个",
+                       f"encoders must be one for each modality, {len(model.feature_dims)} in all")
+        self.num_classes, self.pull = num_classes, pull
+        self.device = choose_device(device)
+        self.model = model
+        self.head = nn.Identity() if num_classes is None else nn.Linear(model.output_dim, num_classes)
+        for parameter in self.head.parameters():
+            nn.init.zeros_(parameter)
+        self.encoders = nn.ModuleList(encoders or [])
+        self.learned = nn.ModuleList([self.model, self.head, self.encoders]).to(self.device)
+        self.optimizer = make_optimizer(self.learned, lr, weight_decay)
+
+    def train_step(self, features: Sequence[Tensor], targets: Tensor) -> dict[str, float]:
+        """走一步，返回各项损失 / Take one step, return the losses.
+
+        键 / keys: "total_loss", "early_loss", "attention_loss", "gated_loss", "late_loss", "final_loss",
+        "pull_loss".
+
+        Raises: TypeError / ValueError 特征或目标不符 / if features or targets do not fit; FloatingPointError 损失不是
+        有限数 / if the loss is not finite. In all cases the model stays as it was.
+        """
+        features, targets = self._prepare(features, targets)
+        return train_on(self.learned, self.optimizer, lambda: self._losses(features, targets))
+
+    def evaluate(self, features: Sequence[Tensor], targets: Tensor) -> dict[str, float]:
+        """每种融合与混合 "f" 的成绩 / The score of each fusion and of the mixture "f".
+
+        有类别时是正确率，否则是均方误差。
+
+        Accuracy where there are classes, else the mean squared error.
+
+        Raises: TypeError / ValueError 特征或目标不符 / if features or targets do not fit.
+        """
+        features, targets = self._prepare(features, targets)
+        with evaluating(self.learned):
+            outputs = self.model(self._encode(features))
+            answers = {name: self.head(outputs[name]) for name in (*CANDIDATES, "f")}
+        if self.num_classes is None:
+            return {name: F.mse_loss(answer, targets).item() for name, answer in answers.items()}
+        return {name: (answer.argmax(1) == targets).cpu().double().mean().item() for name, answer in answers.items()}
+
+    def fuse(self, features: Sequence[Tensor]) -> dict[str, Tensor]:
+        """不训练，只融合：`model` 的有名字的张量 / Fuse without training: the named tensors of `model`.
+
+        Raises: TypeError / ValueError 特征或输入不符 / if features or inputs do not fit.
+        """
+        if self.encoders:
+            self._check_raw(features)
+        with evaluating(self.learned):
+            return self.model(self._encode([f_i.to(self.device) for f_i in features]))
+
+    def _encode(self, features: Sequence[Tensor]) -> list[Tensor]:
+        if not self.encoders:
+            return list(features)
+        return [encode(f_i) for encode, f_i in zip(self.encoders, features, strict=True)]
+
+    def _check_raw(self, features: Sequence[Tensor]) -> None:
+        checks.require(isinstance(features, (list, tuple)) and all(isinstance(f_i, Tensor) for f_i in features),
+                       "输入需要是张量的列表，每个模态一个", "inputs must be a list of tensors, one for each modality",
+                       TypeError)
+        checks.require(len(features) == len(self.encoders),
+                       f"需要 {len(self.encoders)} 个模态，收到 {len(features)} 个",
+                       f"expected {len(self.encoders)} modalities, got {len(features)}")
+        sizes = [len(f_i) for f_i in features]
+        checks.require(len(set(sizes)) == 1, f"每个模态需要同样多的样本，收到 {sizes}",
+                       f"each modality needs as many samples as the others, got {sizes}")
+
+    def _losses(self, features: list[Tensor], targets: Tensor) -> dict[str, Tensor]:
+        outputs = self.model(self._encode(features))
+        loss = F.mse_loss if self.num_classes is None else F.cross_entropy
+        own = {f"{name.removeprefix('f_')}_loss": loss(self.head(outputs[name]), targets) for name in CANDIDATES}
+        final = loss(self.head(outputs["f"]), targets)
+        tiny = torch.finfo(outputs["pi"].dtype).tiny  # a π that has underflowed to 0 has no logarithm
+        pull = -(len(CANDIDATES) * outputs["pi"].clamp_min(tiny)).log().mean()
+        total = final + sum(own.values()) / len(own) + self.pull * pull
+        return {"total_loss": total, **own, "final_loss": final, "pull_loss": pull}
+
+    def _prepare(self, features: Sequence[Tensor], targets: Tensor) -> tuple[list[Tensor], Tensor]:
+        if self.encoders:
+            self._check_raw(features)
+        else:
+            check_features(features, len(self.model.feature_dims), self.model.feature_dims)
+        b = len(features[0])
+        if self.num_classes is None:
+            checks.matrix(targets, "targets", b, self.model.output_dim)
+        else:
+            checks.require(isinstance(targets, Tensor) and targets.dtype == torch.int64 and targets.shape == (b,),
+                           f"targets 需要是 ({b},) 的 int64 类别",
+                           f"targets must be int64 classes of shape ({b},)")
+            checks.require(bool(((targets >= 0) & (targets < self.num_classes)).all()),
+                           f"类别需要在 0 到 {self.num_classes - 1} 之间",
+                           f"classes must lie between 0 and {self.num_classes - 1}")
+        return [f_i.to(self.device) for f_i in features], targets.to(self.device)
 
 
 def check_features(features: Sequence[Tensor], count: int | None = None,

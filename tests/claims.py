@@ -2,7 +2,7 @@
 
 import sys
 
-from harness import NOTEBOOKS, claims, fresh
+from tests.harness import NOTEBOOKS, claims, fresh
 
 
 def main(chosen):

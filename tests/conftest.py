@@ -1,7 +1,8 @@
 """所有课程的清单 / The list of lessons: a test that takes `notebook` runs for each; a new lesson needs no line here."""
 
 import pytest
-from harness import NOTEBOOKS
+
+from tests.harness import NOTEBOOKS
 
 
 @pytest.fixture(scope="module", params=NOTEBOOKS, ids=lambda path: path.stem)

@@ -9,7 +9,7 @@
 import re
 from pathlib import Path
 
-from harness import comparisons
+from tests.harness import comparisons
 
 LIST = Path(__file__).parents[2] / "docs" / "claims.md"
 HEAD = """# 这些课断言了什么 · What the lessons assert

@@ -9,7 +9,7 @@ docs/claims.md, where the sentences stand above it. Decimals have a check of the
 import ast
 import re
 
-from harness import stored
+from tests.harness import stored
 
 WORDS = {
     "en": re.compile(

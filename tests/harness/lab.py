@@ -28,7 +28,7 @@ import psutil
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import TimeoutError, sync_playwright
 
-from harness.fresh import attempts, offline_env
+from tests.harness.fresh import attempts, offline_env
 
 SETTINGS = {
     "notebook-extension/tracker": {"windowingMode": "none", "autoStartDefaultKernel": True, "scrollPastEnd": False},

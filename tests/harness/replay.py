@@ -8,7 +8,7 @@ from collections import deque
 
 from nbval.plugin import IPyNbFile
 
-from harness import fresh
+from tests.harness import fresh
 
 
 class Kernel:

@@ -56,7 +56,7 @@ class Listener(logging.Handler):
         self.note(f"logged: {record.getMessage()}" + (f" ({type(reason).__name__}: {reason})" if reason else ""))
 
     def look(self, W, widgets):
-        """mmcore.live shows an unexpected error to the reader in an HTML widget: that is a problem too, once."""
+        """mmlessons.live shows an unexpected error to the reader in an HTML widget: that is a problem too, once."""
         for w in list(widgets.values()):
             if isinstance(w, W.HTML) and "mm-error" in w.value and w.value not in self.shown:
                 self.shown.add(w.value)

@@ -1,0 +1,108 @@
+"""一个格子显示什么 / What a cell shows: text in two languages, and HTML with a text form.
+
+nbval 逐字比较 HTML 和文字，却不比较控件。所以处处相同的是 `Output`；随机器略有不同的（图）是 `Drawn`，在格子里以控件
+出现。
+
+nbval compares HTML and text letter by letter, and widgets not at all. So what is the same everywhere is an `Output`;
+what differs a little from machine to machine (a picture) is a `Drawn`, which a cell shows as a widget.
+"""
+
+import base64
+import unicodedata
+from dataclasses import dataclass
+from html import escape
+
+import ipywidgets
+
+from mmcore.checks import require
+
+Name = tuple[str, str]  # (Chinese, English)
+Text = str | Name
+
+
+def bilingual(text: Text, tag: str = "span") -> str:
+    """（中文, English）写成 HTML；一个字符串两种语言共用 / A pair as HTML; one string serves both languages."""
+    if isinstance(text, str):
+        return escape(text)
+    require(isinstance(text, tuple) and len(text) == 2 and all(isinstance(part, str) for part in text),
+            f"需要 (中文, English) 或一个字符串，收到 {text!r}",
+            f"(Chinese, English) or one string wanted, got {text!r}", TypeError)
+    zh, en = map(escape, text)
+    return f'<{tag} lang="zh">{zh}</{tag}><{tag} lang="en">{en}</{tag}>'
+
+
+def reason(error: Exception) -> str:
+    """错误里的“中文 / English”分成两种语言 / The "Chinese / English" of an error, one for each language."""
+    zh, slash, en = str(error).partition(" / ")
+    return bilingual((zh, en), "div") if slash else escape(zh)
+
+
+def pair(text: Text) -> Name:
+    """（中文, English）；一个字符串两种语言共用 / (Chinese, English); one string serves both languages."""
+    return (text, text) if isinstance(text, str) else text
+
+
+def plain(text: Text) -> str:
+    return text if isinstance(text, str) else f"{text[0]} / {text[1]}"
+
+
+def both(zh: str, en: str) -> str:
+    return zh if zh == en else f"{zh} · {en}"
+
+
+def title_html(title: Text | None) -> str:
+    return "" if title is None else f'<div class="mm-title">{bilingual(title)}</div>'
+
+
+def data_uri(data: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def width(text: str) -> int:
+    """占几格，汉字算两格 / How many cells wide, a Chinese character being two."""
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+class Shown(ipywidgets.HTML):
+    """一个控件，文字形式永远相同：nbval 比较的是文字 / A widget whose text form never changes: nbval compares text."""
+
+    def __repr__(self) -> str:
+        return "<mmlessons.live>"
+
+
+@dataclass(frozen=True)
+class Output:
+    """普通输出：HTML 和同样内容的文字 / Ordinary output: HTML, and text that says the same."""
+
+    html: str
+    text: str
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, repr=False)
+class Drawn(Output):
+    """一幅画好的图 / A picture: the HTML that shows it, and its title for text.
+
+    浮点数的最后一位因机器而异，图也就差几个像素；因此格子里放控件，再附上 PNG 给不认识控件的读者（如 GitHub）。
+
+    The last digit of a float differs between machines, and so do a few pixels; hence a cell gets a widget, and beside
+    it the PNG for readers that know no widgets, such as GitHub.
+    """
+
+    png: bytes
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, object]:
+        return {**Shown(self.html)._repr_mimebundle_(), "text/plain": self.text, "image/png": self.png}
+
+
+def html_of(result: Output | Shown) -> str:
+    """`Output` 或图库的 HTML / The HTML of an `Output` or of a gallery."""
+    require(isinstance(result, (Output, Shown)),
+            f"需要 table、note、gallery、scatter 之类的结果，收到 {type(result).__name__}",
+            f"what table, note, gallery, scatter and the like return is wanted, got {type(result).__name__}", TypeError)
+    return result.value if isinstance(result, Shown) else result.html

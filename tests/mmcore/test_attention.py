@@ -1,0 +1,93 @@
+"""(4.1)、(4.2) 问题看哪几格 / (4.1), (4.2): which cells a question looks at, against explicit loops in float64."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from mmcore.attention import LOOKS, CellAttention, cell_attention_weights, cell_gates, cell_scores
+from mmcore.fusion import weighted_sum
+
+B, P, D = 3, 4, 5
+
+
+def tensor(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def scores_by_loops(f_t: Tensor, x: Tensor) -> list[list[float]]:
+    return [[sum(float(f_t[n, k]) * float(x[n, i, k]) for k in range(D)) / math.sqrt(D) for i in range(P)]
+            for n in range(B)]
+
+
+def seen_by_loops(w: list[list[float]], x: Tensor) -> Tensor:
+    return torch.tensor([[sum(w[n][i] * float(x[n, i, k]) for i in range(P)) for k in range(D)] for n in range(B)],
+                        dtype=torch.float64)
+
+
+def module(look: str) -> CellAttention:
+    made = CellAttention(D, P, look).double()
+    with torch.no_grad():
+        for k, parameter in enumerate(made.parameters()):
+            parameter.copy_(tensor(*parameter.shape, seed=9 + k))
+    return made
+
+
+@pytest.mark.formula("4.1")
+def test_attention_is_a_softmax_over_the_cells_and_what_is_seen_their_weighted_sum() -> None:
+    f_t, f_v, made = tensor(B, D, seed=1), tensor(B, P, D, seed=2), module("attention")
+    x = torch.stack([torch.stack([f_v[n, i] + made.p[i] for i in range(P)]) for n in range(B)]).detach()
+    alpha = []
+    for row in scores_by_loops(f_t, x):
+        total = sum(math.exp(s) for s in row)
+        alpha.append([math.exp(s) / total for s in row])
+    assert torch.allclose(made.weights(f_t, made.place(f_v)), torch.tensor(alpha, dtype=torch.float64), rtol=1e-10)
+    assert torch.allclose(made(f_t, f_v), seen_by_loops(alpha, x), rtol=1e-10)
+
+
+@pytest.mark.formula("4.2")
+def test_a_gate_is_a_sigmoid_for_every_cell_and_what_is_seen_their_weighted_sum() -> None:
+    f_t, f_v, made = tensor(B, D, seed=1), tensor(B, P, D, seed=2), module("gates")
+    x = (f_v + made.p).detach()
+    g = [[1 / (1 + math.exp(-s - made.b_g.item())) for s in row] for row in scores_by_loops(f_t, x)]
+    assert torch.allclose(made.weights(f_t, made.place(f_v)), torch.tensor(g, dtype=torch.float64), rtol=1e-10)
+    assert torch.allclose(made(f_t, f_v), seen_by_loops(g, x), rtol=1e-10)
+
+
+def test_attention_cannot_tell_two_from_four_and_gates_can() -> None:
+    """都一样的格：注意力的 c 不随格数变，门的 c 成倍 / Cells all alike: the c of gates grows with their number."""
+    f_t, b_g = tensor(1, D, seed=1), torch.tensor(0.3)
+    two, four = (tensor(1, 1, D, seed=2).expand(1, count, D) for count in (2, 4))
+
+    def seen(w: Tensor, x: Tensor) -> Tensor:
+        return weighted_sum(w, x.unbind(1))
+
+    assert torch.allclose(seen(cell_attention_weights(f_t, four), four), seen(cell_attention_weights(f_t, two), two))
+    assert torch.allclose(seen(cell_gates(f_t, four, b_g), four), 2 * seen(cell_gates(f_t, two, b_g), two))
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_every_parameter_is_registered_reached_by_a_gradient_and_kept(look: str) -> None:
+    made = module(look)
+    assert {name for name, _ in made.named_parameters()} == ({"p", "b_g"} if look == "gates" else {"p"})
+    made(tensor(B, D), tensor(B, P, D)).square().sum().backward()
+    assert all(bool(parameter.grad.any()) for parameter in made.parameters())
+    again = CellAttention(D, P, look).double()
+    again.load_state_dict(made.state_dict())
+    assert torch.equal(again(tensor(B, D), tensor(B, P, D)), made(tensor(B, D), tensor(B, P, D)))
+
+
+@pytest.mark.parametrize(("call", "error", "match"), [
+    (lambda: cell_scores(tensor(B, D), tensor(B, P, D + 1)), ValueError, r"x must have shape \(3, P, 5\), got"),
+    (lambda: cell_scores(tensor(B, D), tensor(P, D)), ValueError, "x must have shape"),
+    (lambda: cell_scores(tensor(B, D), [1.0]), TypeError, "x must be a floating tensor"),
+    (lambda: cell_scores([1.0], tensor(B, P, D)), TypeError, "f_t must be a tensor, got list"),
+    (lambda: cell_gates(tensor(B, D), tensor(B, P, D), tensor(2)), TypeError, "b_g must be a tensor of one number"),
+    (lambda: CellAttention(D, P, "stare"), ValueError, "look must be one of attention, gates"),
+    (lambda: CellAttention(0, P), ValueError, "feature_dim must be at least 1"),
+    (lambda: CellAttention(D, 0), ValueError, "cells must be at least 1"),
+])
+def test_bad_input_is_refused(call, error: type, match: str) -> None:
+    with pytest.raises(error, match=match):
+        call()

@@ -1,0 +1,386 @@
+"""因果解码器与它的损失 / The causal decoder and its loss."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mmcore.decoder import CausalDecoder, beam_search, generation_loss
+
+V, D, PAD, END = 9, 5, 0, 3
+TOKENS = torch.tensor([[9, 4, 5, END], [10, 6, END, PAD], [9, END, PAD, PAD]])  # start, words, end, padding
+
+
+def tensor(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def decoder(layers: int = 2, **options: int) -> CausalDecoder:
+    torch.manual_seed(0)
+    return CausalDecoder(V, D, width=8, layers=layers, max_tokens=6, **options).double()
+
+
+# -- the loss ---------------------------------------------------------------------------------------------------------
+
+def test_the_loss_is_the_mean_of_minus_ln_p_over_the_real_tokens_by_loops() -> None:
+    logits, total, count = tensor(3, 3, V), 0.0, 0
+    for n in range(3):
+        for place in range(3):
+            wanted = int(TOKENS[n, place + 1])
+            if wanted != PAD:
+                scores = [math.exp(x) for x in logits[n, place].tolist()]
+                total -= math.log(scores[wanted] / sum(scores))
+                count += 1
+    assert count == 6
+    assert generation_loss(logits, TOKENS).item() == pytest.approx(total / count, rel=1e-12)
+
+
+def test_blind_guessing_costs_ln_v_however_much_padding_there_is() -> None:
+    """每个词元都一样可能：−ln(1/9) = ln 9 / Every token alike: −ln(1/9) = ln 9."""
+    assert generation_loss(torch.zeros(3, 3, V), TOKENS).item() == pytest.approx(math.log(9))
+    longer = torch.cat([TOKENS, torch.zeros(3, 4, dtype=torch.long)], 1)
+    assert generation_loss(torch.zeros(3, 7, V), longer).item() == pytest.approx(math.log(9))
+
+
+def test_the_loss_of_the_decoder_is_what_it_says_token_by_token() -> None:
+    """一次算完，与一个词元一个词元地问，是同一个数 / All at once, or asked token by token: the same number."""
+    model, h, total = decoder(), tensor(3, D), []
+    for n in range(3):
+        for place in range(1, 4):
+            if TOKENS[n, place] != PAD:
+                before = TOKENS[n:n + 1, :place]
+                p = model(h[n:n + 1], before)[0, -1].softmax(0)
+                total.append(-math.log(p[TOKENS[n, place]].item()))
+    assert generation_loss(model(h, TOKENS[:, :-1]), TOKENS).item() == pytest.approx(sum(total) / len(total), rel=1e-9)
+
+
+@pytest.mark.parametrize(("logits", "tokens", "error", "match"), [
+    (torch.zeros(3, V), TOKENS, TypeError, r"logits must be a floating tensor \(B, L, V\)"),
+    (torch.zeros(3, 3, V), TOKENS.float(), TypeError, "tokens must be an int64 tensor"),
+    (torch.zeros(3, 3, V), TOKENS[:, :3], ValueError, r"tokens must have shape \(3, 4\), got \(3, 3\)"),
+    (torch.zeros(2, 3, V), TOKENS, ValueError, r"tokens must have shape \(2, 4\), got \(3, 4\)"),
+    (torch.zeros(3, 3, V), torch.zeros(3, 4, dtype=torch.long), ValueError, "no token to write, all is padding"),
+])
+def test_logits_and_tokens_that_do_not_fit_are_refused(logits: Tensor, tokens: Tensor, error: type,
+                                                       match: str) -> None:
+    with pytest.raises(error, match=match):
+        generation_loss(logits, tokens)
+
+
+# -- the decoder ------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("prefix", [1, 3])
+def test_no_place_sees_a_later_token(prefix: int) -> None:
+    model, h = decoder(prefix=prefix), tensor(3, D)
+    before = model(h, TOKENS)
+    changed = TOKENS.clone()
+    changed[:, 2] = 7
+    after = model(h, changed)
+    assert torch.allclose(before[:, :2], after[:, :2], atol=1e-12)
+    assert not torch.allclose(before[:, 2:], after[:, 2:], atol=1e-3)
+
+
+def test_every_place_sees_h_and_the_start_token() -> None:
+    model, h = decoder(), tensor(3, D)
+    before = model(h, TOKENS)
+    other = torch.cat([model.start(torch.tensor([1, 0, 1])), TOKENS[:, 1:]], 1)
+    for after in (model(h + 1, TOKENS), model(h, other)):
+        assert (before - after).abs().amax(2).min() > 1e-4
+
+
+def test_padding_behind_a_name_changes_nothing_before_it() -> None:
+    model, h = decoder(), tensor(1, D)
+    short = torch.tensor([[9, 4, 5]])
+    padded = torch.tensor([[9, 4, 5, PAD, PAD]])
+    assert torch.allclose(model(h, short), model(h, padded)[:, :3], atol=1e-12)
+
+
+def test_every_parameter_is_registered_and_reached_by_a_gradient() -> None:
+    model = decoder(prefix=2)
+    generation_loss(model(tensor(3, D), TOKENS[:, :-1]), TOKENS).backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+def test_a_state_dict_carries_a_decoder_over() -> None:
+    first, second = decoder(), decoder()
+    with torch.no_grad():
+        for p in second.parameters():
+            p.add_(1)
+    second.load_state_dict(first.state_dict())
+    assert torch.equal(first(tensor(3, D), TOKENS), second(tensor(3, D), TOKENS))
+
+
+def greedy_by_loops(model: CausalDecoder, h: Tensor, start: int) -> tuple[list[int], list[float]]:
+    tokens, chances = [V + start], []
+    while len(tokens) <= model.max_tokens and tokens[-1] != END:
+        p = model(h.unsqueeze(0), torch.tensor([tokens]))[0, -1].softmax(0)
+        tokens.append(p.argmax().item())
+        chances.append(p.max().item())
+    return tokens[1:], chances
+
+
+@pytest.fixture(scope="module")
+def trained() -> tuple[CausalDecoder, Tensor]:
+    torch.manual_seed(0)
+    model, h = CausalDecoder(V, D, width=16, max_tokens=6), tensor(3, D).float()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    for _ in range(60):
+        optimizer.zero_grad()
+        generation_loss(model(h, TOKENS[:, :-1]), TOKENS).backward()
+        optimizer.step()
+    return model, h
+
+
+def test_a_decoder_learns_to_write_what_h_says(trained: tuple[CausalDecoder, Tensor]) -> None:
+    model, h = trained
+    assert model.generate(h, torch.tensor([0, 1, 0]))[0].tolist() == TOKENS[:, 1:].tolist()
+
+
+def test_greedy_generation_takes_the_most_probable_token_each_time(trained: tuple[CausalDecoder, Tensor]) -> None:
+    model, h = trained
+    for some in (h, h.flip(0) + 0.1):
+        tokens, p = model.generate(some, torch.tensor([0, 1, 0]))
+        for n in range(3):
+            wanted, chances = greedy_by_loops(model, some[n], n % 2)
+            assert tokens[n].tolist() == wanted + [PAD] * (tokens.shape[1] - len(wanted))
+            assert p[n].tolist() == pytest.approx(chances + [1.0] * (p.shape[1] - len(chances)), rel=1e-4)
+
+
+def test_sampled_generation_follows_the_tempered_probabilities() -> None:
+    model, n = decoder(), 4000
+    h = tensor(1, D).expand(n, D)
+    logits = model(h[:1], model.start(torch.zeros(1, dtype=torch.long)))[0, -1]
+    for temperature in (0.5, 2.0):
+        tokens, p = model.generate(h, torch.zeros(n, dtype=torch.long), temperature, torch.Generator().manual_seed(0))
+        wanted = (logits / temperature).softmax(0)
+        seen = torch.bincount(tokens[:, 0], minlength=V).double() / n
+        assert (seen - wanted).abs().max() < 4 * (0.25 / n) ** 0.5
+        assert torch.allclose(p[:, 0], logits.softmax(0)[tokens[:, 0]])  # before the temperature
+
+
+def test_the_same_generator_draws_the_same_and_the_global_numbers_stay() -> None:
+    model, h, which = decoder(), tensor(5, D), torch.zeros(5, dtype=torch.long)
+    torch.manual_seed(7)
+    wanted = torch.rand(2)
+    torch.manual_seed(7)
+    draws = [model.generate(h, which, 1.5, torch.Generator().manual_seed(s))[0] for s in (1, 1, 2)]
+    assert torch.equal(draws[0], draws[1])
+    assert draws[0].shape != draws[2].shape or not torch.equal(draws[0], draws[2])
+    assert torch.equal(torch.rand(2), wanted)
+
+
+def test_a_start_token_is_never_written() -> None:
+    model = decoder()
+    assert model(tensor(3, D), TOKENS).shape == (3, 4, V)
+    assert model.start(torch.tensor([0, 1])).tolist() == [[V], [V + 1]]
+
+
+# -- a prefix of several features: (5.1) ------------------------------------------------------------------------------
+
+K = 3
+
+
+def prefixed(**options: int) -> CausalDecoder:
+    model = decoder(prefix=K, one_each=True, **options)
+    with torch.no_grad():
+        for p in model.parameters():  # nothing stays at 0, or it would not be tested
+            p.add_(0.3 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel()), dtype=p.dtype))
+    return model
+
+
+def matrix_by_loops(weight: Tensor, x: list[float], bias: Tensor) -> list[float]:
+    return [sum(w * value for w, value in zip(row, x, strict=True)) + b
+            for row, b in zip(weight.tolist(), bias.tolist(), strict=True)]
+
+
+def normalised(layer: nn.LayerNorm, x: list[float]) -> list[float]:
+    mean = sum(x) / len(x)
+    deviation = math.sqrt(sum((value - mean) ** 2 for value in x) / len(x) + layer.eps)
+    return [(value - mean) / deviation * w + b
+            for value, w, b in zip(x, layer.weight.tolist(), layer.bias.tolist(), strict=True)]
+
+
+def block_by_loops(block: nn.Module, xs: list[list[float]]) -> list[list[float]]:
+    """每个位置只看自己和前面的 / Each place looks at itself and at those before it."""
+    width = len(xs[0])
+    size = width // block.heads
+    qkv = [matrix_by_loops(block.qkv.weight, normalised(block.before_attention, x), block.qkv.bias) for x in xs]
+    out = []
+    for i, x in enumerate(xs):
+        seen = []
+        for head in range(block.heads):
+            q, k, v = (slice(part * width + head * size, part * width + (head + 1) * size) for part in range(3))
+            scores = [sum(a * b for a, b in zip(qkv[i][q], qkv[j][k], strict=True)) / math.sqrt(size)
+                      for j in range(i + 1)]
+            total = sum(math.exp(s) for s in scores)
+            seen += [sum(math.exp(s) / total * qkv[j][v][d] for j, s in enumerate(scores)) for d in range(size)]
+        x = [a + b for a, b in zip(x, matrix_by_loops(block.out.weight, seen, block.out.bias), strict=True)]
+        inner = matrix_by_loops(block.network[0].weight, normalised(block.before_network, x), block.network[0].bias)
+        inner = [value * (1 + math.erf(value / math.sqrt(2))) / 2 for value in inner]
+        outer = matrix_by_loops(block.network[2].weight, inner, block.network[2].bias)
+        out.append([a + b for a, b in zip(x, outer, strict=True)])
+    return out
+
+
+def log_p_by_loops(model: CausalDecoder, v: Tensor, y: list[int]) -> float:
+    """(5.1) 的 ln p(y | v)，一个数一个数地算 / ln p(y | v) of (5.1), number by number."""
+    E, P = model.embed.weight.tolist(), model.place.weight.tolist()
+    total = 0.0
+    for place in range(1, len(y)):
+        xs = [matrix_by_loops(model.open.weight, v_k.tolist(), model.open.bias) for v_k in v]
+        xs += [E[token] for token in y[:place]]
+        xs = [[a + b for a, b in zip(x, p, strict=True)] for x, p in zip(xs, P, strict=False)]
+        for block in model.blocks:
+            xs = block_by_loops(block, xs)
+        last = normalised(model.normalise, xs[-1])
+        scores = matrix_by_loops(model.embed.weight[:V], last, model.bias)
+        total += scores[y[place]] - math.log(sum(math.exp(s) for s in scores))
+    return total
+
+
+@pytest.mark.formula("5.1")
+def test_the_probability_of_a_text_after_a_prefix_of_features_is_5_1_by_loops() -> None:
+    model, v = prefixed(), tensor(3, K, D)
+    log_p = model(v, TOKENS[:, :-1]).log_softmax(2)
+    for n in range(3):
+        y = [token for token in TOKENS[n].tolist() if token != PAD]
+        found = sum(log_p[n, place, y[place + 1]].item() for place in range(len(y) - 1))
+        assert found == pytest.approx(log_p_by_loops(model, v[n], y), rel=1e-9)
+
+
+def test_the_features_of_a_prefix_share_one_layer_and_differ_by_their_places() -> None:
+    model, v = prefixed(layers=1), tensor(1, K, D)  # with two layers, later places of the prefix have seen earlier ones
+    assert model.open.weight.shape == (8, D)
+    assert not torch.allclose(model(v, TOKENS[:1]), model(v.flip(1), TOKENS[:1]), atol=1e-3)
+    with torch.no_grad():
+        model.place.weight[:K] = model.place.weight[0]
+    assert torch.allclose(model(v, TOKENS[:1]), model(v.flip(1), TOKENS[:1]), atol=1e-9)  # nothing tells them apart
+
+
+@pytest.mark.parametrize("v", [tensor(3, K, D + 1), tensor(3, K + 1, D), tensor(3, D)])
+def test_a_prefix_of_another_shape_is_refused(v: Tensor) -> None:
+    with pytest.raises(ValueError, match=r"h must have shape \(\*, 3, 5\), got "):
+        prefixed()(v, TOKENS)
+
+
+# -- beam search: (5.2) -----------------------------------------------------------------------------------------------
+
+def all_texts(model: CausalDecoder, h: Tensor, start: int, power: float) -> list[tuple[float, list[int]]]:
+    """每一句能写的话和它的得分 / Every text that can be written, with its score: the best first."""
+    found, longest = [], model.max_tokens
+    for length in range(1, longest + 1):
+        for body in itertools.product([t for t in range(model.vocabulary) if t != END], repeat=length):
+            text = [*body[:-1], END] if length < longest else list(body)
+            found.append(tuple(text))
+            if length == longest:
+                found.append((*body[:-1], END))
+    scored = []
+    for text in set(found):
+        log_p = model(h.unsqueeze(0), torch.tensor([[V + start, *text[:-1]]]))[0].log_softmax(1)
+        total = sum(log_p[place, token].item() for place, token in enumerate(text))
+        scored.append((total / len(text) ** power, list(text)))
+    return sorted(scored, reverse=True)
+
+
+@pytest.mark.formula("5.2")
+@pytest.mark.parametrize("power", [0.0, 0.7, 1.0])
+def test_a_beam_that_drops_nothing_is_exhaustive_search(power: float) -> None:
+    torch.manual_seed(1)
+    model = CausalDecoder(V, D, width=8, layers=1, max_tokens=2).double()
+    for p in model.parameters():
+        p.data.mul_(3)
+    h = tensor(2, D)
+    tokens, score = model.search(h, torch.tensor([0, 1]), beams=V * V, length_power=power)
+    for n in range(2):
+        wanted = all_texts(model, h[n], n, power)
+        assert len(wanted) == 1 + (V - 1) * V  # the end at once; or another token and then any
+        count = len(wanted)
+        assert score[n, :count].tolist() == pytest.approx([s for s, _ in wanted], rel=1e-9)
+        assert [row[:1] if row[0] == END else row for row in tokens[n, :count].tolist()] == [y for _, y in wanted]
+        assert (score[n, count:] == -torch.inf).all()
+
+
+A, B = 1, 2
+TREE = {(): {A: 0.6, B: 0.4}, (A,): {4: 0.35, 5: 0.33, END: 0.32}, (B,): {6: 0.9, END: 0.1}}
+
+
+def test_greedy_writing_misses_the_likeliest_text_and_two_beams_find_it() -> None:
+    """贪心 / greedy: A 0.6, then 0.35: 0.21; 束 / beams: B 0.4, then 0.9: 0.36."""
+    def next_log_p(tokens: Tensor) -> Tensor:
+        p = torch.zeros(len(tokens), 7, dtype=torch.float64)
+        for row, text in enumerate(tokens[:, 1:].tolist()):
+            for token, chance in TREE.get(tuple(text), {END: 1.0}).items():
+                p[row, token] = chance
+        return p.log()
+
+    found = [beam_search(next_log_p, torch.tensor([[8]]), 3, beams) for beams in (1, 2)]
+    assert [tokens[0, 0].tolist() for tokens, _ in found] == [[A, 4, END], [B, 6, END]]
+    assert [s[0, 0].exp().item() for _, s in found] == pytest.approx([0.21, 0.36])
+    assert found[1][1][0].exp().tolist() == pytest.approx([0.36, 0.21])
+    with pytest.raises(ValueError, match="most must be at least 1"):
+        beam_search(next_log_p, torch.tensor([[8]]), 0)
+
+
+def test_a_beam_of_one_is_greedy(trained: tuple[CausalDecoder, Tensor]) -> None:
+    model, h = trained
+    for some in (h, h.flip(0) + 0.1):
+        which = torch.tensor([0, 1, 0])
+        (greedy, p), (tokens, score) = model.generate(some, which), model.search(some, which, beams=1)
+        assert torch.equal(tokens[:, 0], greedy)
+        assert score[:, 0].tolist() == pytest.approx(p.log().sum(1).tolist(), rel=1e-4)
+
+
+def test_more_beams_never_find_less_here_and_rows_do_not_disturb_each_other() -> None:
+    model, v = prefixed(), tensor(4, K, D)
+    which = torch.tensor([0, 1, 0, 1])
+    one, many = (model.search(v, which, beams) for beams in (1, 50))
+    assert (many[1][:, 0] >= one[1][:, 0] - 1e-9).all()
+    assert (many[1].diff(dim=1) <= 0).all(), "from the best down"
+    for n in range(4):
+        tokens, score = model.search(v[n:n + 1], which[n:n + 1], 50)
+        assert score[0].tolist() == pytest.approx(many[1][n].tolist(), rel=1e-9)
+        assert torch.equal(tokens[0, 0], many[0][n, 0, :tokens.shape[2]])
+
+
+def test_length_power_prefers_longer_texts() -> None:
+    model, v = prefixed(), tensor(6, K, D)
+    lengths = [(model.search(v, torch.zeros(6, dtype=torch.long), 30, power)[0][:, 0] != PAD).sum().item()
+               for power in (0.0, 1.0)]
+    assert lengths[1] > lengths[0]
+
+
+MODEL, H = decoder(), tensor(2, D)
+WHICH = torch.tensor([0, 1])
+
+
+@pytest.mark.parametrize(("call", "error", "match"), [
+    (lambda: CausalDecoder(V, D, width=9), ValueError, "width must be a multiple of heads, got 9 and 2"),
+    (lambda: CausalDecoder(V, D, end=V), ValueError, r"pad and end must be in the vocabulary \(0 to 8\)"),
+    (lambda: CausalDecoder(V, 0), ValueError, "feature_dim must be at least 1, got 0"),
+    (lambda: MODEL(tensor(2, D + 1), TOKENS[:2]), ValueError, r"h must have shape \(\*, 5\), got \(2, 6\)"),
+    (lambda: MODEL(H, TOKENS), ValueError, r"tokens must have shape \(2, \*\), got \(3, 4\)"),
+    (lambda: MODEL(H, TOKENS[:2].int()), TypeError, "tokens must be an int64 tensor"),
+    (lambda: MODEL(H, torch.ones(2, 7, dtype=torch.long)), ValueError, "expected 1 to 6 tokens, got 7"),
+    (lambda: MODEL(H, torch.full((2, 2), V + 2)), ValueError, "token ids must lie between 0 and 10"),
+    (lambda: MODEL.generate(H, torch.tensor([0, 2])), ValueError, "numbers from 0 to 1"),
+    (lambda: MODEL.generate(H, torch.tensor([0])), ValueError, "which must have 2 entries, got 1"),
+    (lambda: MODEL.generate(H, WHICH, -1.0), ValueError, "temperature must be positive"),
+    (lambda: MODEL.generate(H, WHICH, 1.0), TypeError, "a temperature above 0 needs a generator"),
+    (lambda: MODEL.search(H, WHICH, 0), ValueError, "beams must be at least 1, got 0"),
+    (lambda: MODEL.search(H, WHICH[:1]), ValueError, "which must have 2 entries, got 1"),
+    (lambda: MODEL.search(H, WHICH, 2, -1.0), ValueError, "length_power may not be below 0"),
+])
+def test_sizes_tokens_and_temperatures_that_do_not_fit_are_refused(call: object, error: type, match: str) -> None:
+    with pytest.raises(error, match=match):
+        call()
+
+
+def test_generation_needs_no_gradient_and_keeps_the_mode() -> None:
+    model = decoder().train()
+    tokens, p = model.generate(tensor(2, D), WHICH)
+    assert not p.requires_grad
+    assert model.training
+    assert isinstance(model, nn.Module)
+    assert tokens.dtype == torch.int64

@@ -1,0 +1,593 @@
+"""(3.1)–(3.5) 多模态融合 / (3.1) to (3.5) multimodal fusion, held against explicit loops in float64."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mmcore.fusion import (
+    CANDIDATES,
+    AttentionFusion,
+    EarlyFusion,
+    GatedFusion,
+    LateFusion,
+    MultimodalFusion,
+    MultimodalFusionTrainer,
+    adaptive_fusion_weights,
+    attention_fusion_weights,
+    gated_fusion_weights,
+    late_fusion,
+    weighted_sum,
+)
+from tests.harness.trained import same as unchanged
+from tests.harness.trained import state
+
+B, D, H = 3, 4, 5
+
+
+def tensor(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def modalities(m: int, b: int = B, d: int = D) -> list[Tensor]:
+    return list(tensor(m, b, d, seed=m))
+
+
+def attention_parameters() -> tuple[Tensor, ...]:
+    return tensor(H, D, seed=1), tensor(H, seed=2), tensor(H, seed=3), tensor(seed=4)
+
+
+def dot(x: Tensor, y: Tensor) -> float:
+    return sum(float(p) * float(q) for p, q in zip(x, y, strict=True))
+
+
+def softmax(scores: list[float]) -> list[float]:
+    total = sum(math.exp(s) for s in scores)
+    return [math.exp(s) / total for s in scores]
+
+
+def sum_by_loops(w: list[list[float]], features: list[Tensor]) -> Tensor:
+    b, d = features[0].shape
+    f = [f_i.tolist() for f_i in features]
+    rows = [[sum(w[n][i] * f_i[n][k] for i, f_i in enumerate(f)) for k in range(d)] for n in range(b)]
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+def same(x: Tensor, y: Tensor) -> bool:
+    return x.shape == y.shape and torch.allclose(x, y, rtol=1e-10, atol=1e-12)
+
+
+def randomise(module: nn.Module) -> nn.Module:
+    """每个参数都不是零，公式的每一项才都算数 / No parameter at zero, so that every term of a formula counts."""
+    for seed, parameter in enumerate(module.parameters()):
+        with torch.no_grad():
+            parameter.copy_(0.5 * tensor(*parameter.shape, seed=100 + seed))
+    return module
+
+
+# -- formulas ---------------------------------------------------------------------------------------------------------
+
+@pytest.mark.formula("3.1")
+@pytest.mark.parametrize("widths", [(2, 3), (4, 4, 4), (1, 5, 2, 3, 4)])
+def test_3_1_equals_its_explicit_loops(widths: tuple[int, ...]) -> None:
+    module = randomise(EarlyFusion(widths, D).double())
+    features = [tensor(B, d, seed=i) for i, d in enumerate(widths)]
+    (W_1, b_1, W_2, b_2), rows = [p.detach() for p in module.parameters()], []
+    for n in range(B):
+        x = [float(v) for f_i in features for v in f_i[n]]
+        inner = [sum(float(a) * v for a, v in zip(W, x, strict=True)) + float(b) for W, b in zip(W_1, b_1, strict=True)]
+        inner = [v * (1 + math.erf(v / math.sqrt(2))) / 2 for v in inner]
+        rows.append([sum(float(a) * v for a, v in zip(W, inner, strict=True)) + float(b)
+                     for W, b in zip(W_2, b_2, strict=True)])
+    assert same(module(features), torch.tensor(rows, dtype=torch.float64))
+
+
+@pytest.mark.formula("3.2")
+@pytest.mark.parametrize("m", [2, 3, 5])
+def test_3_2_equals_its_explicit_loops(m: int) -> None:
+    features, module = modalities(m), randomise(LateFusion(D, m).double())
+    w = softmax(module.logits.tolist())
+    wanted = sum_by_loops([w] * B, features)
+    assert same(late_fusion(features, torch.tensor(w, dtype=torch.float64)), wanted)
+    assert same(module(features), wanted)
+    assert same(module.weights(features), torch.tensor([w] * B, dtype=torch.float64))
+
+
+@pytest.mark.formula("3.3")
+@pytest.mark.parametrize("m", [2, 3, 5])
+def test_3_3_equals_its_explicit_loops(m: int) -> None:
+    features, (W_f, b_f, W_a, b_a) = modalities(m), attention_parameters()
+    alpha = []
+    for n in range(B):
+        scores = []
+        for f_i in features:
+            inner = [math.tanh(dot(W_f[k], f_i[n]) + float(b_f[k])) for k in range(H)]
+            scores.append(sum(float(W_a[k]) * inner[k] for k in range(H)) + float(b_a))
+        alpha.append(softmax(scores))
+    module = AttentionFusion(D, H).double()
+    module.load_state_dict({"W_f": W_f, "b_f": b_f, "W_a": W_a, "b_a": b_a})
+    for got in (attention_fusion_weights(features, W_f, b_f, W_a, b_a), module.weights(features)):
+        assert same(got, torch.tensor(alpha, dtype=torch.float64))
+    assert same(module(features), sum_by_loops(alpha, features))
+
+
+@pytest.mark.formula("3.4")
+@pytest.mark.parametrize("m", [2, 3, 5])
+def test_3_4_equals_its_explicit_loops(m: int) -> None:
+    features, W_g, b_g = modalities(m), tensor(m, D, seed=1), tensor(m, seed=2)
+    g = [[1 / (1 + math.exp(-dot(W_g[i], features[i][n]) - float(b_g[i]))) for i in range(m)] for n in range(B)]
+    module = GatedFusion(D, m).double()
+    module.load_state_dict({"W_g": W_g, "b_g": b_g})
+    for got in (gated_fusion_weights(features, W_g, b_g), module.weights(features)):
+        assert same(got, torch.tensor(g, dtype=torch.float64))
+    assert same(module(features), sum_by_loops(g, features))
+
+
+@pytest.mark.formula("3.5")
+@pytest.mark.parametrize("biased", [False, True])
+def test_3_5_equals_its_explicit_loops(biased: bool) -> None:
+    candidates, W_s, b_s = modalities(4), tensor(4, 4 * D, seed=1), tensor(4, seed=2)
+    pi = []
+    for n in range(B):
+        x = torch.tensor([float(v) for f_k in candidates for v in f_k[n]], dtype=torch.float64)
+        pi.append(softmax([dot(W_s[k], x) + (float(b_s[k]) if biased else 0.0) for k in range(4)]))
+    got = adaptive_fusion_weights(candidates, W_s, b_s) if biased else adaptive_fusion_weights(candidates, W_s)
+    assert same(got, torch.tensor(pi, dtype=torch.float64))
+    assert same(weighted_sum(got, candidates), sum_by_loops(pi, candidates))
+
+
+@pytest.mark.parametrize("m", [2, 3, 5])
+def test_the_mixture_is_3_5_of_the_four_fusions_of_the_projected_features(m: int) -> None:
+    widths = list(range(2, 2 + m))
+    model = randomise(MultimodalFusion(widths, D).double())
+    features = [tensor(B, d, seed=d) for d in widths]
+    out = model(features)
+    projected = []
+    for f_i, p in zip(features, model.projections, strict=True):
+        x = f_i @ p.weight.T + p.bias
+        x = x - x.mean(1, keepdim=True)
+        projected.append(x / (x.pow(2).mean(1, keepdim=True) + 1e-5).sqrt())
+    for i, f_i in enumerate(projected, start=1):
+        assert same(out[f"f_{i}"], f_i)
+    for weights, fused, part in (("w", "f_late", model.late_fusion), ("alpha", "f_attention", model.attention_fusion),
+                                 ("g", "f_gated", model.gated_fusion)):
+        assert same(out[weights], part.weights(projected))
+        assert same(out[fused], part(projected))
+    assert same(out["f_early"], model.early_fusion(features))
+    candidates = [out[name] for name in ("f_early", "f_attention", "f_gated", "f_late")]
+    assert same(out["pi"], adaptive_fusion_weights(candidates, model.W_s, model.b_s))
+    assert same(out["f"], sum_by_loops(out["pi"].tolist(), candidates))
+
+
+def test_3_2_by_hand() -> None:
+    """¼ · (1, 2) + ¾ · (5, −2) = (0.25 + 3.75, 0.5 − 1.5) = (4, −1)."""
+    features = [torch.tensor([[1.0, 2.0]]), torch.tensor([[5.0, -2.0]])]
+    assert late_fusion(features, torch.tensor([0.25, 0.75])).tolist() == [[4.0, -1.0]]
+
+
+def test_3_3_by_hand() -> None:
+    """D = H = 1，W_f = 1，W_a = 2，f₁ = arctanh ½，f₂ = 0：分数是 1 和 0，α = (e, 1) / (e + 1)。
+
+    With D = H = 1, W_f = 1, W_a = 2, f₁ = arctanh ½ and f₂ = 0 the scores are 1 and 0, so α = (e, 1) / (e + 1).
+    """
+    features = [torch.tensor([[math.atanh(0.5)]]), torch.zeros(1, 1)]
+    alpha = attention_fusion_weights(features, torch.ones(1, 1), torch.zeros(1), torch.tensor([2.0]), 0.0)
+    assert alpha[0].tolist() == pytest.approx([math.e / (math.e + 1), 1 / (math.e + 1)], rel=1e-6)
+
+
+def test_3_4_by_hand() -> None:
+    """f₁ = 1，W_g = ln 3：g₁ = 3/(3 + 1) = ¾；f₂ = 2，W_g = 0：g₂ = ½；f_gated = ¾ + 1。
+
+    f₁ = 1 and W_g = ln 3 give g₁ = 3/(3 + 1) = ¾; f₂ = 2 and W_g = 0 give g₂ = ½; so f_gated = ¾ + 1.
+    """
+    features = [torch.ones(1, 1), torch.full((1, 1), 2.0)]
+    g = gated_fusion_weights(features, torch.tensor([[math.log(3)], [0.0]]), torch.zeros(2))
+    assert g[0].tolist() == pytest.approx([0.75, 0.5])
+    assert weighted_sum(g, features).item() == pytest.approx(1.75)
+
+
+def test_3_5_by_hand() -> None:
+    """选择器只看 f_early = ln 3，给自己打这个分：π = (3, 1, 1, 1) / 6；f = (3 ln 3 + 6) / 6。
+
+    The selector looks at f_early = ln 3 alone and gives it that score: π = (3, 1, 1, 1) / 6. The others are 2, so
+    f = (3 ln 3 + 6) / 6.
+    """
+    candidates = [torch.full((1, 1), x) for x in (math.log(3), 2.0, 2.0, 2.0)]
+    W_s = torch.zeros(4, 4)
+    W_s[0, 0] = 1.0
+    pi = adaptive_fusion_weights(candidates, W_s)
+    assert pi[0].tolist() == pytest.approx([1 / 2, 1 / 6, 1 / 6, 1 / 6])
+    assert weighted_sum(pi, candidates).item() == pytest.approx((3 * math.log(3) + 6) / 6)
+
+
+def test_the_gradients_are_those_of_the_formulas() -> None:
+    features = [f_i.requires_grad_() for f_i in modalities(3)]
+    candidates = [f_k.requires_grad_() for f_k in modalities(4, 2, 2)]
+
+    def leaf(*shape: int) -> Tensor:
+        return tensor(*shape, seed=9).requires_grad_()
+
+    check = torch.autograd.gradcheck
+    assert check(lambda w, *f: weighted_sum(w, f), (leaf(B, 3), *features))
+    assert check(lambda w, *f: late_fusion(f, w.softmax(0)), (leaf(3), *features))
+    assert check(lambda W, b, a, *f: attention_fusion_weights(f, W, b, a, 0.3),
+                 (leaf(H, D), leaf(H), leaf(H), *features))
+    assert check(lambda W, b, *f: gated_fusion_weights(f, W, b), (leaf(3, D), leaf(3), *features))
+    assert check(lambda W, b, *f: adaptive_fusion_weights(f, W, b), (leaf(4, 8), leaf(4), *candidates))
+
+
+# -- what sets the fusions apart --------------------------------------------------------------------------------------
+
+def test_one_row_of_weights_serves_the_whole_batch_and_need_not_sum_to_1() -> None:
+    features, w = modalities(3), torch.tensor([0.5, 2.0, -1.0], dtype=torch.float64)
+    assert same(weighted_sum(w, features), weighted_sum(w.expand(B, 3), features))
+    assert same(weighted_sum(w, features), sum_by_loops([w.tolist()] * B, features))
+
+
+def test_b_a_cancels_in_the_softmax() -> None:
+    features, (W_f, b_f, W_a, b_a) = modalities(3), attention_parameters()
+    b_a.requires_grad_()
+    alpha = attention_fusion_weights(features, W_f, b_f, W_a, b_a)
+    assert same(alpha, attention_fusion_weights(features, W_f, b_f, W_a, b_a + 7))
+    gradient, = torch.autograd.grad(weighted_sum(alpha, features).pow(2).sum(), b_a)
+    assert abs(gradient.item()) < 1e-12
+
+
+def changed_by_the_second(module: nn.Module) -> list[bool]:
+    features = modalities(3)
+    other = [features[0], features[1] + 1, features[2]]
+    return [not same(x, y) for x, y in zip(module.weights(features).T, module.weights(other).T, strict=True)]
+
+
+def test_attention_weights_compete_gates_do_not_and_late_weights_do_not_look() -> None:
+    """改变一个模态：注意力全变，门只变自己的，晚期全不变 / Change one modality: all, its own alone, none."""
+    assert changed_by_the_second(randomise(AttentionFusion(D, H).double())) == [True, True, True]
+    assert changed_by_the_second(randomise(GatedFusion(D, 3).double())) == [False, True, False]
+    assert changed_by_the_second(randomise(LateFusion(D, 3).double())) == [False, False, False]
+
+
+def test_the_rows_of_late_and_attention_weights_sum_to_1_and_gates_may_all_be_open() -> None:
+    features = modalities(5)
+    for module in (LateFusion(D, 5), AttentionFusion(D)):
+        assert same(randomise(module.double()).weights(features).sum(1), torch.ones(B, dtype=torch.float64))
+    gates = GatedFusion(D, 5).double()
+    assert same(gates.weights(features), torch.full((B, 5), 0.5, dtype=torch.float64))  # half open at the start
+    nn.init.constant_(gates.b_g, 30.0)
+    assert gates.weights(features).sum(1).min() > 4.99
+
+
+def test_attention_takes_any_number_of_modalities() -> None:
+    module = AttentionFusion(D).double()
+    assert [module.weights(modalities(m)).shape for m in (2, 3, 7)] == [(B, 2), (B, 3), (B, 7)]
+
+
+def test_early_fusion_is_not_linear() -> None:
+    """缺陷 15：若中间没有 σ，f(x + y) = f(x) + f(y) − f(0) / fault 15: without σ the two sides would be equal."""
+    module = randomise(EarlyFusion([D, D], D).double())
+    x, y = modalities(2), list(tensor(2, B, D, seed=8))
+    both = module([p + q for p, q in zip(x, y, strict=True)])
+    linear = module(x) + module(y) - module([torch.zeros_like(p) for p in x])
+    assert (both - linear).abs().max() > 0.1
+
+
+# -- modules ----------------------------------------------------------------------------------------------------------
+
+WIDTHS = (6, 5, 4)
+MODULES = {"early": lambda: EarlyFusion([D] * 3, D), "late": lambda: LateFusion(D, 3),
+           "attention": lambda: AttentionFusion(D), "gated": lambda: GatedFusion(D, 3),
+           "multimodal": lambda: MultimodalFusion([D] * 3, D)}
+
+
+def result(module: nn.Module, features: list[Tensor]) -> Tensor:
+    out = module(features)
+    return out["f"] if isinstance(out, dict) else out
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_parameter_is_registered_and_reached_by_a_gradient(name: str) -> None:
+    torch.manual_seed(0)
+    module = MODULES[name]().double()
+    result(module, modalities(3)).pow(2).sum().backward()
+    still = [n for n, p in module.named_parameters() if p.grad is None or not p.grad.any()]
+    assert [n for n in still if not n.endswith("b_a")] == []
+    assert all(p.grad is not None for p in module.parameters())  # b_a too is reached; its gradient is 0 by (3.3)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_two_evaluations_agree_and_a_state_dict_carries_a_module_over(name: str) -> None:
+    """缺陷 1：每次调用都新建投影，两次结果就不同 / Fault 1: projections made anew at each call make the two differ."""
+    first, second = MODULES[name]().double(), randomise(MODULES[name]().double())
+    features = modalities(3)
+    assert torch.equal(result(first, features), result(first, features))
+    assert not torch.equal(result(first, features), result(second, features))
+    second.load_state_dict(first.state_dict())
+    assert torch.equal(result(first, features), result(second, features))
+
+
+def test_what_late_attention_and_gated_fusion_weigh_has_one_length_whatever_came_in() -> None:
+    """否则权重小可能只是因为特征长 / Otherwise a small weight might only mean a long feature."""
+    model = MultimodalFusion(WIDTHS, D)
+    features = [scale * tensor(B, d).float() for scale, d in zip((0.5, 1.0, 100.0), WIDTHS, strict=True)]
+    out = model(features)
+    for i in (1, 2, 3):
+        assert torch.allclose(out[f"f_{i}"].norm(dim=1), torch.full((B,), D ** 0.5), rtol=1e-2)
+
+
+def test_projections_for_different_widths_are_registered_once() -> None:
+    model = MultimodalFusion(WIDTHS, D)
+    features = [f_i.float() for f_i in (tensor(B, 6), tensor(B, 5), tensor(B, 4))]
+    assert torch.equal(model(features)["f"], model(features)["f"])
+    assert [model.state_dict()[f"projections.{i}.weight"].shape for i in range(3)] == [(D, 6), (D, 5), (D, 4)]
+    assert model(features)["pi"].tolist() == [[0.25] * 4] * B  # at the start no fusion is preferred
+
+
+def test_the_selector_judges_the_candidates_without_changing_them() -> None:
+    model = randomise(MultimodalFusion(WIDTHS, D))
+    out = model([tensor(B, d).float() for d in WIDTHS])
+    out["pi"][:, 0].sum().backward()
+    reached = {name for name, p in model.named_parameters() if p.grad is not None}
+    assert reached == {"W_s", "b_s"}
+
+
+# -- errors -----------------------------------------------------------------------------------------------------------
+
+WITH_FEATURES = {
+    "weighted_sum": lambda f: weighted_sum(torch.full((len(f),), 0.5, dtype=torch.float64), f),
+    "late_fusion": lambda f: late_fusion(f, torch.full((len(f),), 1 / max(len(f), 1), dtype=torch.float64)),
+    "attention_fusion_weights": lambda f: attention_fusion_weights(f, *attention_parameters()),
+    "gated_fusion_weights": lambda f: gated_fusion_weights(f, tensor(3, D), tensor(3)),
+    "early": EarlyFusion([D] * 3, D), "late": LateFusion(D, 3), "attention": AttentionFusion(D),
+    "gated": GatedFusion(D, 3), "multimodal": MultimodalFusion([D] * 3, D),
+}
+BAD_FEATURES = {
+    "one": (modalities(1), ValueError, r"需要 .*个模态，收到 1 个 / expected (3|at least 2) modalities, got 1"),
+    "width": ([*modalities(2), tensor(B, D + 1)], ValueError, r"features\[2\] must have shape \(3, 4\), got \(3, 5\)"),
+    "batch": ([*modalities(2), tensor(B + 1, D)], ValueError, r"features\[2\] must have shape \(3, 4\), got \(4, 4\)"),
+    "ints": ([*modalities(2), torch.ones(B, D, dtype=torch.long)], TypeError, r"features\[2\] must be a floating"),
+    "lists": ([*modalities(2), [[1.0] * D] * B], TypeError, r"features\[2\] must be a tensor, got list"),
+    "stacked": (tensor(3, B, D), TypeError, "features must be a list, one tensor for each modality, got Tensor"),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_FEATURES)
+@pytest.mark.parametrize("name", WITH_FEATURES)
+def test_features_that_do_not_fit_are_refused(name: str, bad: str) -> None:
+    features, error, match = BAD_FEATURES[bad]
+    with pytest.raises(error, match=match):
+        WITH_FEATURES[name](features)
+
+
+@pytest.mark.parametrize("name", ["gated_fusion_weights", "early", "late", "gated", "multimodal"])
+@pytest.mark.parametrize("m", [2, 4])
+def test_a_modality_too_few_or_too_many_is_never_dropped_in_silence(name: str, m: int) -> None:
+    with pytest.raises(ValueError, match=f"需要 3 个模态，收到 {m} 个 / expected 3 modalities, got {m}"):
+        WITH_FEATURES[name](modalities(m))
+
+
+@pytest.mark.parametrize("name", ["attention_fusion_weights", "early", "late", "attention", "gated", "multimodal"])
+def test_a_common_width_other_than_the_module_knows_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=r"features\[0\] must have shape \(3, 4\), got \(3, 7\)"):
+        WITH_FEATURES[name](modalities(3, d=7))
+
+
+F3 = modalities(3)
+
+
+@pytest.mark.parametrize(("call", "error", "match"), [
+    (lambda: late_fusion(F3, tensor(3).softmax(0) * 1.01), ValueError, "w must sum to 1, got 1.01"),
+    (lambda: late_fusion(F3, torch.tensor([0.7, 0.7, -0.4])), ValueError, "no entry of w may be below 0"),
+    (lambda: late_fusion(F3, torch.tensor([float("nan")] * 3)), ValueError, "no entry of w may be below 0"),
+    (lambda: late_fusion(F3, torch.tensor([1, 0, 0])), TypeError, "w must be a floating-point tensor"),
+    (lambda: late_fusion(F3, torch.ones(B, 3) / 3), ValueError, r"w must have shape \(3\), got \(3, 3\)"),
+    (lambda: late_fusion(F3, torch.ones(2) / 2), ValueError, r"w must have shape \(3\), got \(2\)"),
+    (lambda: weighted_sum(torch.ones(2, 3), F3), ValueError, r"w must have shape \(3\) or \(3, 3\), got \(2, 3\)"),
+    (lambda: weighted_sum(torch.ones(4), F3), ValueError, r"w must have shape \(3\) or \(3, 3\), got \(4\)"),
+    (lambda: weighted_sum([1.0, 0.0, 0.0], F3), TypeError, "w must be a floating-point tensor"),
+    (lambda: attention_fusion_weights(F3, tensor(H), tensor(H), tensor(H), 0.0), ValueError, r"W_f must have shape"),
+    (lambda: attention_fusion_weights(F3, tensor(H, D), tensor(1), tensor(H), 0.0), ValueError, r"b_f .*\(5\), got"),
+    (lambda: attention_fusion_weights(F3, tensor(H, D), tensor(H), tensor(1, H), 0.0), ValueError, r"W_a .*\(5\), got"),
+    (lambda: attention_fusion_weights(F3, tensor(H, D), tensor(H), tensor(H), tensor(3)), ValueError, r"b_a .*\(\)"),
+    (lambda: gated_fusion_weights(F3, tensor(3, D), tensor(1)), ValueError, r"b_g must have shape \(3\), got \(1\)"),
+    (lambda: adaptive_fusion_weights(F3, tensor(4, 12)), ValueError, "expected 4 modalities, got 3"),
+    (lambda: adaptive_fusion_weights(modalities(4), tensor(4, 12)), ValueError, r"W_s must have shape \(4, 16\)"),
+    (lambda: adaptive_fusion_weights(modalities(4), tensor(4, 16), tensor(3)), ValueError, r"b_s .*\(4\), got \(3\)"),
+    (lambda: EarlyFusion([D], D), ValueError, "feature_dims must list at least two widths"),
+    (lambda: MultimodalFusion(512, D), ValueError, "feature_dims must list at least two widths"),
+    (lambda: MultimodalFusion([D, 2.0], D), TypeError, r"feature_dims\[1\] must be a whole number"),
+    (lambda: EarlyFusion([D, D], D, 0), ValueError, "hidden_dim must be at least 1, got 0"),
+    (lambda: AttentionFusion(D, 0), ValueError, "hidden_dim must be at least 1, got 0"),
+    (lambda: LateFusion(D, 1), ValueError, "num_modalities must be at least 2, got 1"),
+    (lambda: GatedFusion(D, 1), ValueError, "num_modalities must be at least 2, got 1"),
+])
+def test_weights_parameters_and_sizes_that_do_not_fit_are_refused(call: object, error: type, match: str) -> None:
+    with pytest.raises(error, match=match):
+        call()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_softmax_of_any_precision_sums_to_1_well_enough(dtype: torch.dtype) -> None:
+    features = [f_i.to(dtype) for f_i in modalities(5)]
+    for seed in range(50):
+        assert late_fusion(features, tensor(5, seed=seed).to(dtype).softmax(0)).dtype == dtype
+
+
+# -- the trainer ------------------------------------------------------------------------------------------------------
+
+def four_classes(n: int, seed: int) -> tuple[list[Tensor], Tensor]:
+    """四类，每个模态都带一点消息：四种融合一样好 / Four classes, some news in each modality: all fusions do alike."""
+    generator = torch.Generator().manual_seed(seed)
+    y = torch.randint(4, (n,), generator=generator)
+    return [tensor(4, d, seed=d).float()[y] + torch.randn(n, d, generator=generator) for d in WIDTHS], y
+
+
+def exclusive_or(n: int, seed: int) -> tuple[list[Tensor], Tensor]:
+    """两个模态各给一位，答案是异或 / Each of two modalities gives one bit, the answer is their exclusive or."""
+    generator = torch.Generator().manual_seed(seed)
+    bits = torch.randint(2, (n, 2), generator=generator)
+    noise = 0.3 * torch.randn(2, n, 2, generator=generator)
+    return [torch.stack([1 - 2.0 * bits[:, i], torch.ones(n)], 1) + noise[i] for i in (0, 1)], bits[:, 0] ^ bits[:, 1]
+
+
+def trained(task: object, widths: tuple[int, ...], classes: int, **options: float) -> MultimodalFusionTrainer:
+    torch.manual_seed(0)
+    trainer = MultimodalFusionTrainer(MultimodalFusion(widths, 16), "cpu", classes, lr=1e-2, **options)
+    for step in range(200):
+        trainer.train_step(*task(128, seed=1000 + step))
+    return trainer
+
+
+def test_all_fusions_learn_and_equal_fusions_are_weighted_alike_only_under_the_pull() -> None:
+    features, y = four_classes(1000, seed=5)
+    for pull in (0.02, 0.0):
+        trainer = trained(four_classes, WIDTHS, 4, pull=pull)
+        assert min(trainer.evaluate(features, y).values()) > 0.95
+        pi = trainer.model(features)["pi"]
+        if pull:
+            assert pi.mean(0).min() > 0.15
+            assert pi.amax(1).mean() < 0.6  # nor does each sample collapse by itself
+        else:
+            assert pi.mean(0).min() < 0.1
+
+
+def test_exclusive_or_needs_early_fusion_and_the_selector_finds_it() -> None:
+    """加法做不到异或：a(x₁) + b(x₂) 至多对四分之三 / A sum a(x₁) + b(x₂) gets at most three of the four cases right."""
+    trainer = trained(exclusive_or, (2, 2), 2)
+    features, y = exclusive_or(1000, seed=5)
+    right = trainer.evaluate(features, y)
+    assert list(right) == [*CANDIDATES, "f"]
+    assert right["f_early"] > 0.97
+    assert right["f"] > 0.97
+    assert max(right["f_late"], right["f_gated"]) < 0.8
+    pi = trainer.model(features)["pi"].mean(0)
+    assert pi[0] > 0.3
+    assert pi.argmax() == 0
+
+
+def test_the_losses_are_what_they_say() -> None:
+    """分类头从零开始：每项都是 ln K；π 从 ¼ 开始：拉力为 0 / The head starts at zero: each is ln K, and no pull yet."""
+    trainer = MultimodalFusionTrainer(MultimodalFusion(WIDTHS, D), "cpu", 4)
+    first = trainer.train_step(*four_classes(8, 0))
+    fusions = ["early_loss", "attention_loss", "gated_loss", "late_loss"]
+    assert list(first) == ["total_loss", *fusions, "final_loss", "pull_loss"]
+    assert [first[name] for name in [*fusions, "final_loss"]] == pytest.approx([math.log(4)] * 5)
+    assert first["pull_loss"] == pytest.approx(0, abs=1e-6)
+
+    randomise(trainer.learned)
+    trainer.pull = 3.0
+    features, y = four_classes(8, 1)
+    out = trainer.model(features)
+    wanted = {name: nn.functional.cross_entropy(trainer.head(out[name]), y).item() for name in (*CANDIDATES, "f")}
+    got = trainer.train_step(features, y)
+    assert [got[name] for name in [*fusions, "final_loss"]] == pytest.approx(list(wanted.values()), rel=1e-5)
+    pull = -sum(math.log(4 * p) for row in out["pi"].tolist() for p in row) / 32
+    assert got["pull_loss"] == pytest.approx(pull, rel=1e-4)
+    total = got["final_loss"] + sum(got[name] for name in fusions) / 4 + 3.0 * got["pull_loss"]
+    assert got["total_loss"] == pytest.approx(total, rel=1e-5)
+
+
+def test_encoders_turn_raw_inputs_into_features_and_learn_along() -> None:
+    torch.manual_seed(0)
+    encoders = [nn.Linear(3, d) for d in WIDTHS]
+    trainer = MultimodalFusionTrainer(MultimodalFusion(WIDTHS, D), "cpu", 4, encoders=encoders)
+    raw, y = [tensor(8, 3, seed=i).float() for i in range(3)], torch.arange(8) % 4
+    wanted = trainer.model([encode(x) for encode, x in zip(encoders, raw, strict=True)])["f"]
+    assert torch.equal(trainer.fuse(raw)["f"], wanted)
+    before = state(trainer.learned)
+    for _ in range(2):  # the head starts at zero: the first step moves it alone
+        trainer.train_step(raw, y)
+    after = state(trainer.learned)
+    assert all(not torch.equal(after[name], before[name]) for name in after if name.startswith("2."))
+    before = state(trainer.learned)
+    with pytest.raises(FloatingPointError, match="has changed nothing"):
+        trainer.train_step([raw[0] * torch.nan, *raw[1:]], y)
+    for call in (lambda: trainer.train_step(raw[:2], y), lambda: trainer.fuse(raw[:2])):
+        with pytest.raises(ValueError, match="expected 3 modalities, got 2"):
+            call()
+    assert unchanged(trainer.learned, before)
+    with pytest.raises(ValueError, match="encoders must be one for each modality, 3 in all"):
+        MultimodalFusionTrainer(MultimodalFusion(WIDTHS, D), "cpu", 4, encoders=encoders[:2])
+
+
+def test_target_features_are_learned_too() -> None:
+    torch.manual_seed(0)
+    trainer = MultimodalFusionTrainer(MultimodalFusion(WIDTHS, D), "cpu", lr=1e-2)
+    features = [tensor(64, d, seed=d).float() for d in WIDTHS]
+    targets = features[0][:, :D] + features[1][:, :D]
+    before = trainer.evaluate(features, targets)
+    for _ in range(200):
+        trainer.train_step(features, targets)
+    after = trainer.evaluate(features, targets)
+    assert all(after[name] < before[name] / 2 for name in (*CANDIDATES, "f"))
+    wanted = (trainer.model(features)["f_late"] - targets).pow(2).mean().item()
+    assert after["f_late"] == pytest.approx(wanted, rel=1e-5)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_changes_nothing(value: float) -> None:
+    trainer = MultimodalFusionTrainer(MultimodalFusion(WIDTHS, D), "cpu", 4)
+    features, y = four_classes(8, 0)
+    trainer.train_step(features, y)
+    before = state(trainer.learned)
+    with pytest.raises(FloatingPointError, match="has changed nothing"):
+        trainer.train_step([features[0] * value, *features[1:]], y)
+    assert unchanged(trainer.learned, before)
+    trainer.train_step(features, y)  # and goes on
+
+
+def test_a_choice_that_underflows_to_0_is_no_reason_to_stop() -> None:
+    trainer = MultimodalFusionTrainer(MultimodalFusion(WIDTHS, D), "cpu", 4, pull=0.0)
+    with torch.no_grad():
+        trainer.model.b_s.copy_(torch.tensor([0.0, 0.0, 0.0, 200.0]))
+    assert math.isfinite(trainer.train_step(*four_classes(8, 0))["total_loss"])
+
+
+def test_evaluating_changes_neither_the_model_nor_its_mode() -> None:
+    trainer = MultimodalFusionTrainer(MultimodalFusion(WIDTHS, D), "cpu", 4)
+    trainer.train_step(*four_classes(8, 0))
+    before = state(trainer.learned)
+    assert trainer.evaluate(*four_classes(8, 1)) == trainer.evaluate(*four_classes(8, 1))
+    assert trainer.model.training
+    assert unchanged(trainer.learned, before)
+
+
+FEATURES, Y = four_classes(8, 0)
+
+
+@pytest.mark.parametrize(("classes", "features", "targets", "error", "match"), [
+    (4, FEATURES[:2], Y, ValueError, "expected 3 modalities, got 2"),
+    (4, FEATURES, Y[:7], ValueError, r"targets must be int64 classes of shape \(8,\)"),
+    (4, FEATURES, Y.float(), ValueError, r"targets must be int64 classes of shape \(8,\)"),
+    (4, FEATURES, Y + 4, ValueError, "classes must lie between 0 and 3"),
+    (4, FEATURES, Y - 4, ValueError, "classes must lie between 0 and 3"),
+    (None, FEATURES, Y, TypeError, "targets must be a floating-point tensor"),
+    (None, FEATURES, torch.ones(8, D + 1), ValueError, r"targets must have shape \(8, 4\), got \(8, 5\)"),
+])
+def test_features_and_targets_that_do_not_fit_are_refused(classes: int | None, features: list[Tensor], targets: Tensor,
+                                                          error: type, match: str) -> None:
+    trainer = MultimodalFusionTrainer(MultimodalFusion(WIDTHS, D), "cpu", classes)
+    before = state(trainer.learned)
+    for call in (trainer.train_step, trainer.evaluate):
+        with pytest.raises(error, match=match):
+            call(features, targets)
+    assert unchanged(trainer.learned, before)
+
+
+@pytest.mark.parametrize(("options", "error", "match"), [
+    ({"model": nn.Linear(2, 2)}, TypeError, "model must be a MultimodalFusion, got Linear"),
+    ({"num_classes": 1}, ValueError, "num_classes must be at least 2, got 1"),
+    ({"lr": 0.0}, ValueError, "lr must be positive"),
+    ({"pull": -0.1}, ValueError, "pull may not be below 0, got -0.1"),
+])
+def test_a_trainer_that_could_not_work_is_refused(options: dict, error: type, match: str) -> None:
+    with pytest.raises(error, match=match):
+        MultimodalFusionTrainer(**{"model": MultimodalFusion(WIDTHS, D), **options})
+
+
+@pytest.mark.parametrize("num_classes", [None, 3])
+def test_features_and_targets_follow_the_trainer_to_its_device(num_classes) -> None:
+    trainer = MultimodalFusionTrainer(MultimodalFusion([3, 5], 4), "cpu", num_classes)
+    trainer.device = torch.device("meta")  # stands in for a device that this machine lacks
+    targets = torch.ones(2, 4) if num_classes is None else torch.tensor([0, 2])
+    features, moved = trainer._prepare([torch.ones(2, 3), torch.ones(2, 5)], targets)
+    assert {x.device.type for x in (*features, moved)} == {"meta"}

@@ -1,0 +1,146 @@
+"""(8.1)、(8.2)、(8.3) 许多帧合成一个特征 / (8.1), (8.2), (8.3): frames become one feature, against explicit loops."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mmcore.attention import TemporalAttention, attended, temporal_attention_weights
+from mmcore.fusion import attention_fusion_weights
+from mmcore.recurrence import Recurrence, mean_over_time, recurrent_states
+
+B, T, D, H, A = 2, 4, 3, 5, 2
+
+
+def tensor(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def filled(module: nn.Module) -> nn.Module:
+    with torch.no_grad():
+        for k, parameter in enumerate(module.parameters()):
+            parameter.copy_(tensor(*parameter.shape, seed=20 + k))
+    return module.double()
+
+
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+def dot(a: Tensor, b: Tensor) -> float:
+    return sum(float(x) * float(y) for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.formula("8.1")
+def test_the_mean_adds_every_frame_and_divides_by_their_number() -> None:
+    f = tensor(B, T, D)
+    wanted = [[sum(float(f[n, t, k]) for t in range(T)) / T for k in range(D)] for n in range(B)]
+    assert torch.allclose(mean_over_time(f), torch.tensor(wanted, dtype=torch.float64), rtol=1e-12)
+
+
+def states_by_loops(f: Tensor, W: Tensor, U: Tensor, b: Tensor, c: Tensor) -> Tensor:
+    states = torch.zeros(B, T, H, dtype=torch.float64)
+    for n in range(B):
+        h = [0.0] * H
+        for t in range(T):
+            old = torch.tensor(h, dtype=torch.float64)
+            new = []
+            for i in range(H):
+                r = sigmoid(dot(W[i], f[n, t]) + dot(U[i], old) + float(b[i]))
+                z = sigmoid(dot(W[H + i], f[n, t]) + dot(U[H + i], old) + float(b[H + i]))
+                candidate = math.tanh(dot(W[2 * H + i], f[n, t]) + float(b[2 * H + i])
+                                      + r * (dot(U[2 * H + i], old) + float(c[i])))
+                new.append((1 - z) * candidate + z * h[i])
+            h = new
+            states[n, t] = torch.tensor(h, dtype=torch.float64)
+    return states
+
+
+@pytest.mark.formula("8.2")
+def test_the_unit_reads_frame_by_frame_as_its_formula_says() -> None:
+    f, made = tensor(B, T, D), filled(Recurrence(D, H))
+    wanted = states_by_loops(f, made.W.detach(), made.U.detach(), made.b.detach(), made.c.detach())
+    assert torch.allclose(made.states(f), wanted, rtol=1e-10)
+    assert torch.allclose(made(f), wanted[:, -1], rtol=1e-10)
+
+
+def test_it_is_the_gru_of_torch_forward_and_backward() -> None:
+    made, theirs = filled(Recurrence(D, H)), nn.GRU(D, H, batch_first=True).double()
+    with torch.no_grad():
+        theirs.weight_ih_l0.copy_(made.W)
+        theirs.weight_hh_l0.copy_(made.U)
+        theirs.bias_ih_l0.copy_(made.b)
+        theirs.bias_hh_l0.copy_(torch.cat([torch.zeros(2 * H, dtype=torch.float64), made.c]))
+    f, g = tensor(B, T, D).requires_grad_(), tensor(B, T, D).requires_grad_()
+    ours, gru = made.states(f), theirs(g)[0]
+    assert torch.allclose(ours, gru, rtol=1e-10)
+    ours.square().sum().backward()
+    gru.square().sum().backward()
+    assert torch.allclose(f.grad, g.grad, rtol=1e-10)
+    assert torch.allclose(made.U.grad, theirs.weight_hh_l0.grad, rtol=1e-10)
+
+
+@pytest.mark.formula("8.3")
+def test_attention_scores_each_frame_with_its_place_and_sums_by_a_softmax_over_time() -> None:
+    f, made = tensor(B, T, D), filled(TemporalAttention(D, T, A, H))
+    p, W, b, w = (x.detach() for x in (made.p, made.W, made.b, made.w))
+    wanted = torch.zeros(B, A, D, dtype=torch.float64)
+    for n in range(B):
+        x = [f[n, t] + p[t] for t in range(T)]
+        for k in range(A):
+            scores = [sum(float(w[k, i]) * math.tanh(dot(W[i], x[t]) + float(b[i])) for i in range(H))
+                      for t in range(T)]
+            total = sum(math.exp(s) for s in scores)
+            alpha = [math.exp(s) / total for s in scores]
+            assert made.weights(f)[n, :, k].tolist() == pytest.approx(alpha, rel=1e-10)
+            wanted[n, k] = sum(alpha[t] * x[t] for t in range(T))
+    assert torch.allclose(attended(made.weights(f), made.place(f)), wanted, rtol=1e-10)
+    assert torch.allclose(made(f), wanted.flatten(1), rtol=1e-10)
+
+
+def test_one_attention_is_the_attention_fusion_of_lesson_three_among_frames() -> None:
+    x, W, b, w = tensor(B, T, D), tensor(H, D, seed=1), tensor(H, seed=2), tensor(1, H, seed=3)
+    fused = attention_fusion_weights(x.unbind(1), W, b, w[0], 0.0)
+    assert torch.allclose(temporal_attention_weights(x, W, b, w)[:, :, 0], fused, rtol=1e-12)
+
+
+def test_who_knows_the_order_and_who_does_not() -> None:
+    """打乱以后，平均与没有位置的注意力不变，另两个变 / Shuffled, the mean and attention without places stay."""
+    f, order = tensor(B, T, D), [2, 0, 3, 1]
+    blind = filled(TemporalAttention(D, T, A, H, places=False))
+    assert torch.allclose(mean_over_time(f), mean_over_time(f[:, order]))
+    assert torch.allclose(blind(f), blind(f[:, order]))
+    for made in (filled(TemporalAttention(D, T, A, H)), filled(Recurrence(D, H))):
+        assert not torch.allclose(made(f), made(f[:, order]))
+
+
+@pytest.mark.parametrize("make", [lambda: Recurrence(D, H), lambda: TemporalAttention(D, T, A, H),
+                                  lambda: TemporalAttention(D, T, A, H, places=False)])
+def test_every_parameter_is_registered_reached_by_a_gradient_and_kept(make) -> None:
+    made, again = filled(make()), make().double()
+    made(tensor(B, T, D)).square().sum().backward()
+    assert all(bool(parameter.grad.any()) for parameter in made.parameters())
+    again.load_state_dict(made.state_dict())
+    assert torch.equal(again(tensor(B, T, D)), made(tensor(B, T, D)))
+
+
+@pytest.mark.parametrize(("call", "error", "match"), [
+    (lambda: mean_over_time(tensor(T, D)), ValueError, r"f must have shape \(B, T, D\), got \(4, 3\)"),
+    (lambda: mean_over_time([1.0]), TypeError, "f must be a floating-point tensor"),
+    (lambda: recurrent_states(tensor(B, T, D), tensor(3 * H, D + 1), tensor(3 * H, H), tensor(3 * H), tensor(H)),
+     ValueError, r"W must have shape \(15, 3\)"),
+    (lambda: recurrent_states(tensor(B, T, D), tensor(3 * H, D), tensor(2 * H, H), tensor(3 * H), tensor(H)),
+     ValueError, r"U must have shape \(15, 5\)"),
+    (lambda: recurrent_states(tensor(B, T, D), tensor(3 * H, D), tensor(3 * H, H), tensor(H), tensor(H)),
+     ValueError, r"b must have shape \(15\), got "),
+    (lambda: temporal_attention_weights(tensor(B, T, D), tensor(H, D), tensor(H), tensor(H)), ValueError,
+     "w must have shape"),
+    (lambda: TemporalAttention(D, T)(tensor(B, T + 1, D)), ValueError, r"f must have shape \(B, 4, D\)"),
+    (lambda: attended(tensor(B, T + 1, A), tensor(B, T, D)), ValueError, "alpha and x must agree in B and T"),
+    (lambda: Recurrence(0, H), ValueError, "feature_dim must be at least 1"),
+    (lambda: TemporalAttention(D, T, 0), ValueError, "heads must be at least 1"),
+])
+def test_bad_input_is_refused(call, error: type, match: str) -> None:
+    with pytest.raises(error, match=match):
+        call()

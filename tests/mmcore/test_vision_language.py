@@ -1,0 +1,442 @@
+"""(1.3) 跨模态融合、(1.4) 多任务损失，模型与训练器 / Cross-modal fusion, multi-task loss, the model and its trainer."""
+
+import math
+import re
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mmcore import tokens as text
+from mmcore.alignment import contrastive_loss
+from mmcore.training import choose_device
+from mmcore.vision_language import (
+    LOSSES,
+    CrossModalFusion,
+    VisualLanguageModel,
+    VLMTrainer,
+    cross_modal_fusion,
+    multitask_loss,
+)
+from mmlessons import exercises as lesson
+from tests.harness import trained
+
+B, D_V, D_T, H = 3, 4, 5, 6
+TOKENIZER = text.build_tokenizer(["red apple", "红苹果", "tree", "fruit", "水果"])
+NAMES = text.build_tokenizer(["red apple", "红苹果", "tree", "树", "T-shirt"])
+PAIRS = [(b, m) for b in ("resnet-tiny", "vit-tiny") for m in ("bert-tiny", "gpt-tiny")]
+
+
+def tensor(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def parameters() -> tuple[Tensor, Tensor, Tensor]:
+    return tensor(H, D_V, seed=1), tensor(H, D_T, seed=2), tensor(H, seed=3)
+
+
+def same(x: Tensor, y: Tensor) -> bool:
+    return x.shape == y.shape and torch.allclose(x, y, rtol=1e-10, atol=1e-12)
+
+
+# -- (1.3) ------------------------------------------------------------------------------------------------------------
+
+@pytest.mark.formula("1.3")
+@pytest.mark.parametrize(("sigma", "by_hand"), [
+    (None, lambda x: x * (1 + math.erf(x / math.sqrt(2))) / 2),
+    (torch.tanh, math.tanh),
+    (torch.relu, lambda x: max(x, 0.0)),
+])
+def test_1_3_equals_its_explicit_loops(sigma: Callable | None, by_hand: Callable[[float], float]) -> None:
+    f_v, f_t, (W_v, W_t, b) = tensor(B, D_V, seed=8), tensor(B, D_T, seed=9), parameters()
+    rows = []
+    for n in range(B):
+        row = []
+        for k in range(H):
+            total = float(b[k])
+            for i in range(D_V):
+                total += float(W_v[k, i]) * float(f_v[n, i])
+            for i in range(D_T):
+                total += float(W_t[k, i]) * float(f_t[n, i])
+            row.append(by_hand(total))
+        rows.append(row)
+    wanted = torch.tensor(rows, dtype=torch.float64)
+    given = {} if sigma is None else {"sigma": sigma}
+    assert same(cross_modal_fusion(f_v, f_t, W_v, W_t, b, **given), wanted)
+    module = CrossModalFusion((D_V, D_T), H, sigma).double()
+    module.load_state_dict({"W_v": W_v, "W_t": W_t, "b": b})
+    assert same(module(f_v, f_t), wanted)
+
+
+def test_1_3_by_hand() -> None:
+    """f_v = (1, 2)，f_t = 3，W_v = (1, −1)，W_t = 2，b = −4，σ = tanh：h = tanh(−1 + 6 − 4) = tanh 1。"""
+    h = cross_modal_fusion(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0]]), torch.tensor([[1.0, -1.0]]),
+                           torch.tensor([[2.0]]), torch.tensor([-4.0]), torch.tanh)
+    assert h.tolist() == [[pytest.approx(math.tanh(1.0))]]
+
+
+def test_the_gradient_is_that_of_the_formula() -> None:
+    leaves = [x.requires_grad_() for x in (tensor(2, D_V), tensor(2, D_T), *parameters())]
+    assert torch.autograd.gradcheck(cross_modal_fusion, leaves)
+
+
+def test_there_is_one_bias_and_no_second_layer() -> None:
+    """缺陷 4：拼接加两层 / Fault 4: concatenation and two layers would have other parameters."""
+    assert {name: tuple(p.shape) for name, p in CrossModalFusion((D_V, D_T), H).named_parameters()} == {
+        "W_v": (H, D_V), "W_t": (H, D_T), "b": (H,)}
+
+
+def test_picture_and_text_only_meet_in_a_sum() -> None:
+    """σ 之前可加：两样都有 = 只有图 + 只有文 − 都没有 / Before σ the parts add up, with no word between them."""
+    module = CrossModalFusion((D_V, D_T), H, sigma=nn.Identity()).double()
+    nn.init.normal_(module.b)
+    f_v, f_t = tensor(B, D_V), tensor(B, D_T)
+    nothing = module(torch.zeros_like(f_v), torch.zeros_like(f_t))
+    assert same(module(f_v, f_t), module(f_v, None) + module(None, f_t) - nothing)
+    assert same(nothing, module.b.detach().expand(B, H))
+
+
+def test_a_missing_modality_is_a_feature_of_zeros_row_by_row() -> None:
+    module = CrossModalFusion((D_V, D_T), H).double()
+    f_v, f_t = tensor(B, D_V), tensor(B, D_T)
+    given = torch.tensor([True, False, True])
+    mixed = module(f_v, f_t, image_given=given, text_given=~given)
+    assert same(mixed[0:1], module(f_v[0:1], None))
+    assert same(mixed[1:2], module(None, f_t[1:2]))
+    assert same(module(f_v, None), module(f_v, torch.zeros_like(f_t)))
+
+
+def test_a_fusion_keeps_the_spread_of_its_inputs_at_the_start() -> None:
+    torch.manual_seed(0)
+    module = CrossModalFusion((256, 128), 300, sigma=nn.Identity())
+    assert module(torch.randn(500, 256), torch.randn(500, 128)).std().item() == pytest.approx(1, abs=0.05)
+
+
+F_V, F_T, (W_V, W_T, BIAS) = tensor(B, D_V), tensor(B, D_T), parameters()
+FUSION = CrossModalFusion((D_V, D_T), H).double()
+
+
+@pytest.mark.parametrize(("call", "error", "match"), [
+    (lambda: cross_modal_fusion(F_V, F_T[:2], W_V, W_T, BIAS), ValueError, r"f_t must have shape \(3, \*\)"),
+    (lambda: cross_modal_fusion(F_V, F_T, W_T, W_T, BIAS), ValueError, r"W_v must have shape \(\*, 4\), got \(6, 5\)"),
+    (lambda: cross_modal_fusion(F_V, F_T, W_V, W_T[:5], BIAS), ValueError, r"W_t must have shape \(6, 5\)"),
+    (lambda: cross_modal_fusion(F_V, F_T, W_V, W_T, BIAS[:5]), ValueError,
+     r"b must be a floating tensor of shape \(6,\)"),
+    (lambda: cross_modal_fusion(F_V.int(), F_T, W_V, W_T, BIAS), TypeError, "f_v must be a floating-point tensor"),
+    (lambda: FUSION(None, None), ValueError, "图像和文字都没有.*neither picture nor text is there"),
+    (lambda: FUSION(F_V, F_T, torch.ones(B)), ValueError, r"image_given must be a boolean tensor of shape \(3,\)"),
+    (lambda: FUSION(F_V, F_T, None, torch.ones(2, dtype=torch.bool)), ValueError, "text_given must be a boolean"),
+    (lambda: CrossModalFusion((4, 5, 6), H), ValueError, "feature_dim must be one width or two"),
+    (lambda: CrossModalFusion(4, 0), ValueError, "hidden_dim must be at least 1, got 0"),
+])
+def test_features_and_parameters_that_do_not_fit_are_refused(call: Callable, error: type, match: str) -> None:
+    with pytest.raises(error, match=match):
+        call()
+
+
+# -- (1.4) ------------------------------------------------------------------------------------------------------------
+
+@pytest.mark.formula("1.4")
+def test_1_4_equals_its_explicit_sum() -> None:
+    """0.5 · 2 + 3 · 4 + 0 · 7 = 13."""
+    assert multitask_loss(2.0, 4.0, 7.0, 0.5, 3.0, 0.0) == 13.0
+    L, weights = [tensor(seed=i).abs() for i in range(3)], [0.3, 1.7, 2.5]
+    total = 0.0
+    for w, loss in zip(weights, L, strict=True):
+        total += w * float(loss)
+    assert multitask_loss(*L, *weights).item() == pytest.approx(total, rel=1e-12)
+
+
+def test_each_weight_scales_the_gradient_of_its_own_task() -> None:
+    L = [torch.tensor(float(i + 1), requires_grad=True) for i in range(3)]
+    assert [g.item() for g in torch.autograd.grad(multitask_loss(*L, 0.25, 0.5, 4.0), L)] == [0.25, 0.5, 4.0]
+
+
+@pytest.mark.parametrize(("weights", "error", "match"), [
+    ((-0.1, 1, 1), ValueError, "alpha may not be below 0, got -0.1"),
+    ((1, float("nan"), 1), ValueError, "beta must be finite"),
+    ((1, 1, "2"), TypeError, "gamma must be one number"),
+])
+def test_weights_that_are_no_weights_are_refused(weights: tuple, error: type, match: str) -> None:
+    with pytest.raises(error, match=match):
+        multitask_loss(1.0, 1.0, 1.0, *weights)
+
+
+# -- the model --------------------------------------------------------------------------------------------------------
+
+def make(backbone: str = "resnet-tiny", model_name: str = "bert-tiny", **options: object) -> VisualLanguageModel:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return VisualLanguageModel(4, 16, backbone, model_name, tokenizer=TOKENIZER, name_tokenizer=NAMES, **options)
+
+
+def batch(model: VisualLanguageModel) -> dict[str, Tensor]:
+    return {"image": torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)),
+            **model.text_encoder.tokenize(["fruit", "水果", "tree", "red fruit"]),
+            "labels": torch.tensor([0, 1, 2, 3]),
+            "name_ids": model.name_tokens(["red apple", "红苹果", "tree", "树"], ["en", "zh", "en", "zh"])}
+
+
+NAMED = ["f_v", "retrieval_v", "f_t", "retrieval_t", "h", "classification_logits", "generation_logits"]
+
+
+@pytest.mark.parametrize(("backbone", "model_name"), PAIRS)
+def test_all_four_pairs_of_encoders_give_all_named_tensors(backbone: str, model_name: str) -> None:
+    model = make(backbone, model_name)
+    given = batch(model)
+    given.pop("labels")
+    out = model(**given)
+    length, vocabulary = given["name_ids"].shape[1] - 1, NAMES.get_vocab_size()
+    assert {name: tuple(x.shape) for name, x in out.items()} == {
+        "f_v": (4, 16), "retrieval_v": (4, 16), "f_t": (4, 16), "retrieval_t": (4, 16), "h": (4, 16),
+        "classification_logits": (4, 4), "generation_logits": (4, length, vocabulary)}
+
+
+@pytest.mark.parametrize(("backbone", "model_name"), PAIRS)
+def test_no_parameter_is_without_a_gradient(backbone: str, model_name: str) -> None:
+    """缺陷 5：检索头、生成头从没有梯度 / Fault 5: the heads of retrieval and generation never got a gradient."""
+    model = make(backbone, model_name)
+    trainer = VLMTrainer(model, "cpu", lr=1e-9)
+    trainer.train_step(**batch(model))
+    still = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert still == []
+
+
+def test_the_diagram_of_the_model_is_its_computation() -> None:
+    """f_v 与 f_t（不是 h）去检索，h 去分类与生成 / f_v and f_t, not h, go to retrieval; h to the other two tasks."""
+    model = make()
+    trainer = VLMTrainer(model, "cpu")
+    given = batch(model)
+    arrows = lesson.computed_arrows(lambda **inputs: trainer.losses(**inputs), given)
+    assert arrows == {
+        ("image", "f_v"), ("input_ids", "f_t"), ("attention_mask", "f_t"), ("f_v", "h"), ("f_t", "h"),
+        ("h", "classification_logits"), ("f_v", "retrieval_v"), ("f_t", "retrieval_t"), ("h", "generation_logits"),
+        ("name_ids", "generation_logits"), ("classification_logits", "classification_loss"),
+        ("labels", "classification_loss"), ("retrieval_v", "retrieval_loss"), ("retrieval_t", "retrieval_loss"),
+        ("generation_logits", "generation_loss"), ("name_ids", "generation_loss"),
+        ("classification_loss", "total_loss"), ("retrieval_loss", "total_loss"), ("generation_loss", "total_loss")}
+
+
+def test_the_named_tensors_are_those_of_the_formulas() -> None:
+    model = make().eval()
+    given = batch(model)
+    given.pop("labels")
+    out = model(**given)
+    assert torch.equal(out["f_v"], model.visual_encoder(given["image"]))
+    assert torch.equal(out["f_t"], model.text_encoder(given["input_ids"], given["attention_mask"]))
+    assert torch.allclose(out["h"], cross_modal_fusion(out["f_v"], out["f_t"], model.fusion.W_v, model.fusion.W_t,
+                                                       model.fusion.b))
+    assert torch.equal(out["classification_logits"], model.classifier(out["h"]))
+    assert torch.equal(out["generation_logits"], model.generation_head(out["h"], given["name_ids"][:, :-1]))
+    assert torch.equal(out["retrieval_v"], out["f_v"])  # the projections start as the identity
+    assert torch.equal(out["retrieval_t"], out["f_t"])
+
+
+def test_one_modality_alone_leaves_the_other_out_and_a_hidden_row_keeps_its_feature() -> None:
+    model = make().eval()
+    given = batch(model)
+    words = {name: given[name] for name in ("input_ids", "attention_mask")}
+    picture, phrase, both = model(given["image"]), model(**words), model(given["image"], **words)
+    assert list(picture) == ["f_v", "retrieval_v", "h", "classification_logits"]
+    assert list(phrase) == ["f_t", "retrieval_t", "h", "classification_logits"]
+    seen = torch.tensor([True, False, True, False])
+    mixed = model(given["image"], **words, image_given=seen, text_given=~seen)
+    assert torch.allclose(mixed["h"], torch.where(seen.unsqueeze(1), picture["h"], phrase["h"]), atol=1e-5)
+    for name in ("f_v", "f_t", "retrieval_v", "retrieval_t"):
+        assert torch.equal(mixed[name], both[name])
+
+
+def test_a_state_dict_carries_a_model_over() -> None:
+    first, second = make().eval(), make().eval()
+    with torch.no_grad():
+        for p in second.parameters():
+            p.add_(0.1)
+    given = batch(first)
+    given.pop("labels")
+    assert not torch.equal(first(**given)["h"], second(**given)["h"])
+    second.load_state_dict(first.state_dict())
+    assert all(torch.equal(x, second(**given)[name]) for name, x in first(**given).items())
+
+
+def test_a_name_becomes_tokens_and_comes_back_in_its_language() -> None:
+    model = make()
+    ids = model.name_tokens(["red apple", "红苹果", "T-shirt"], ["en", "zh", "en"])
+    size = model.generation_head.vocabulary
+    assert ids[:, 0].tolist() == [size + 1, size, size + 1]  # the language is the start token
+    assert [model.spell(row[1:]) for row in ids] == ["red apple", "红苹果", "t-shirt"]
+    assert model.words(ids[1, 1:]) == ["红", "苹", "果"]
+    end = NAMES.token_to_id(text.SEP)
+    assert [row.tolist().count(end) for row in ids] == [1, 1, 1]
+
+
+def test_writing_is_generation_from_the_language_asked_for() -> None:
+    model = make().eval()
+    h = torch.randn(2, 16, generator=torch.Generator().manual_seed(0))
+    tokens, p = model.write(h, ["en", "zh"])
+    wanted, chances = model.generation_head.generate(h, torch.tensor([1, 0]))
+    assert torch.equal(tokens, wanted)
+    assert torch.equal(p, chances)
+
+
+def test_without_tokenizers_the_model_knows_the_emoji_data() -> None:
+    model = VisualLanguageModel(feature_dim=8)
+    assert model.classifier.out_features == 1000
+    assert model.spell(model.name_tokens(["red apple"], ["en"])[0]) == "red apple"
+
+
+MODEL = make()
+X, H4 = torch.rand(2, 3, 32, 32), torch.zeros(4, 16)
+
+
+@pytest.mark.parametrize(("call", "error", "match"), [
+    (lambda: VisualLanguageModel(1, 16), ValueError, "num_classes must be at least 2, got 1"),
+    (lambda: VisualLanguageModel(4, 0), ValueError, "feature_dim must be at least 1, got 0"),
+    (lambda: MODEL(), ValueError, "neither picture nor text is there"),
+    (lambda: MODEL(X, torch.ones(2, 3, dtype=torch.long)), ValueError, "must come together"),
+    (lambda: MODEL(X, *[torch.ones(3, 3, dtype=torch.long)] * 2), ValueError, "the same number of rows"),
+    (lambda: MODEL.name_tokens(["pear"], ["en"]), ValueError, "never learned: pear"),
+    (lambda: MODEL.name_tokens(["tree"], ["fr"]), ValueError, "language must be one of zh, en, got 'fr'"),
+    (lambda: MODEL.name_tokens(["tree", "树"], ["en"]), ValueError, "languages must list 2, one for each row"),
+    (lambda: MODEL.name_tokens(["tree"], "en"), ValueError, "languages must list 1, one for each row"),
+    (lambda: MODEL.name_tokens([], []), ValueError, "names is empty"),
+    (lambda: MODEL.name_tokens(["tree " * 16], ["en"]), ValueError, "at most 15 tokens, got 16"),
+    (lambda: MODEL.write(H4, ["en"]), ValueError, "languages must list 4"),
+])
+def test_inputs_that_do_not_fit_are_refused(call: Callable, error: type, match: str) -> None:
+    with pytest.raises(error, match=match):
+        call()
+
+
+# -- the trainer ------------------------------------------------------------------------------------------------------
+
+def test_the_losses_are_what_they_say() -> None:
+    model = make()
+    trainer = VLMTrainer(model, "cpu", 0.5, 2.0, 3.0, tau=0.2)
+    given = batch(model)
+    out = trainer.losses(**given)
+    assert list(out) == [*NAMED, "classification_loss", "retrieval_loss", "generation_loss", "total_loss"]
+    p = out["classification_logits"].softmax(1)
+    assert out["classification_loss"].item() == pytest.approx(
+        -sum(math.log(p[i, i]) for i in range(4)) / 4, rel=1e-5)
+    assert torch.equal(out["retrieval_loss"], contrastive_loss(out["retrieval_v"], out["retrieval_t"], 0.2))
+    q, nll = out["generation_logits"].softmax(2), []
+    for n, row in enumerate(given["name_ids"].tolist()):
+        nll += [-math.log(q[n, place, token]) for place, token in enumerate(row[1:]) if token != 0]
+    assert out["generation_loss"].item() == pytest.approx(sum(nll) / len(nll), rel=1e-5)
+    assert out["total_loss"].item() == pytest.approx(
+        0.5 * out["classification_loss"].item() + 2 * out["retrieval_loss"].item()
+        + 3 * out["generation_loss"].item(), rel=1e-6)
+
+
+def test_a_text_true_of_two_pictures_is_no_negative_of_either() -> None:
+    model = make()
+    trainer, given = VLMTrainer(model, "cpu"), batch(model)
+    positives = torch.eye(4, dtype=torch.bool)
+    positives[0, 1] = positives[1, 0] = True
+    out = trainer.losses(**given, positives=positives)
+    assert torch.equal(out["retrieval_loss"], contrastive_loss(out["retrieval_v"], out["retrieval_t"], trainer.tau,
+                                                               positives))
+    assert trainer.losses(**given)["retrieval_loss"] != out["retrieval_loss"]
+
+
+def test_a_step_returns_plain_numbers_and_lowers_every_loss_in_time() -> None:
+    model = make()
+    trainer, given = VLMTrainer(model, "cpu", lr=3e-3), batch(model)
+    first = trainer.train_step(**given)
+    assert list(first) == list(LOSSES)
+    assert {type(value) for value in first.values()} == {float}
+    for _ in range(30):
+        last = trainer.train_step(**given)
+    assert all(last[name] < first[name] / 2 for name in LOSSES)
+    assert [model.spell(row) for row in model.write(trainer.losses(**given)["h"], ["en", "zh", "en", "zh"])[0]] == [
+        "red apple", "红苹果", "tree", "树"]
+
+
+@pytest.mark.parametrize(("weights", "heads"), [
+    ((1, 0, 0), {"classifier"}), ((0, 1, 0), {"retrieval_head_v", "retrieval_head_t"}),
+    ((0, 0, 1), {"generation_head"})])
+def test_a_weight_of_0_teaches_its_head_nothing(weights: tuple[float, ...], heads: set[str]) -> None:
+    model = make()
+    trainer = VLMTrainer(model, "cpu", 1, 1, 1, lr=1e-9)
+    trainer.tune(*weights)
+    trainer.train_step(**batch(model))
+    taught = {name.partition(".")[0] for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
+    every = {"classifier", "retrieval_head_v", "retrieval_head_t", "generation_head"}
+    assert taught & every == heads
+
+
+def test_weights_and_temperature_act_on_the_very_next_step() -> None:
+    model = make()
+    trainer, given = VLMTrainer(model, "cpu", lr=1e-9), batch(model)
+    one = trainer.train_step(**given)
+    trainer.tune(alpha=2, beta=0, gamma=0.5)
+    two = trainer.train_step(**given)
+    assert two["total_loss"] == pytest.approx(2 * two["classification_loss"] + 0.5 * two["generation_loss"], rel=1e-6)
+    assert two["classification_loss"] == pytest.approx(one["classification_loss"], rel=1e-3)
+    trainer.tune(tau=1.0)
+    assert abs(trainer.train_step(**given)["retrieval_loss"] - one["retrieval_loss"]) > 0.01
+
+
+@pytest.mark.parametrize(("change", "error", "match"), [
+    ({"alpha": -1.0}, ValueError, "alpha may not be below 0, got -1"),
+    ({"alpha": 2.0, "beta": float("inf")}, ValueError, "beta must be finite"),
+    ({"alpha": 2.0, "gamma": True}, TypeError, "gamma must be one number"),
+    ({"alpha": 2.0, "tau": 0.0}, ValueError, "tau must be positive"),
+])
+def test_one_bad_weight_changes_none(change: dict, error: type, match: str) -> None:
+    trainer = VLMTrainer(make(), "cpu", 0.1, 0.2, 0.3, 0.4)
+    with pytest.raises(error, match=match):
+        trainer.tune(**change)
+    assert (trainer.alpha, trainer.beta, trainer.gamma, trainer.tau) == (0.1, 0.2, 0.3, 0.4)
+
+
+@pytest.mark.parametrize(("change", "error", "match"), [
+    ({"image": torch.full((4, 3, 32, 32), float("nan"))}, Exception, "NaN"),
+    ({"labels": torch.tensor([0, 1, 2, 4])}, ValueError, "labels must be int64 classes of shape (4,) between 0 and 3"),
+    ({"labels": torch.zeros(4)}, ValueError, "labels must be int64 classes"),
+    ({"name_ids": torch.zeros(4, 3, dtype=torch.long)}, ValueError, "all is padding"),
+    ({"positives": torch.zeros(4, 4, dtype=torch.bool)}, ValueError, "at least one positive"),
+    ({"text_given": torch.ones(3, dtype=torch.bool)}, ValueError, "text_given must be a boolean tensor"),
+])
+def test_a_step_that_cannot_be_made_changes_nothing(change: dict, error: type, match: str) -> None:
+    model = make()
+    trainer, given = VLMTrainer(model, "cpu"), batch(model)
+    trainer.train_step(**given)
+    before = trained.state(model)
+    with pytest.raises(error, match=re.escape(match)):
+        trainer.train_step(**{**given, **change})
+    assert trained.same(model, before)
+    trainer.train_step(**given)  # and goes on
+
+
+def test_without_a_device_the_trainer_takes_what_is_there_and_moves_model_and_batch() -> None:
+    """缺陷 14：默认 cuda，输入从不搬过去 / Fault 14: cuda by default, and inputs that were never moved."""
+    model = make()
+    given = batch(model)
+    trainer = VLMTrainer(model)
+    assert trainer.device == choose_device()
+    trainer.device = torch.device("meta")
+    assert {x.device.type for x in trainer._moved(**given, positives=None).values() if x is not None} == {"meta"}
+    trainer.device = choose_device()
+    assert next(model.parameters()).device.type == trainer.device.type
+    assert math.isfinite(trainer.train_step(**given)["total_loss"])
+
+
+def test_looking_at_the_losses_trains_nothing_and_keeps_the_mode() -> None:
+    model = make().train()
+    trainer, given = VLMTrainer(model, "cpu"), batch(model)
+    before = trained.state(model)
+    trainer.losses(**given)
+    assert trained.same(model, before)
+    assert model.training
+
+
+@pytest.mark.parametrize(("options", "error", "match"), [
+    ({"model": nn.Linear(2, 2)}, TypeError, "model must be a VisualLanguageModel, got Linear"),
+    ({"alpha": -1}, ValueError, "alpha may not be below 0"), ({"tau": 0}, ValueError, "tau must be positive"),
+    ({"lr": 0.0}, ValueError, "lr must be positive"), ({"weight_decay": -1}, ValueError, "weight_decay may not be"),
+])
+def test_a_trainer_that_could_not_work_is_refused(options: dict, error: type, match: str) -> None:
+    with pytest.raises(error, match=match):
+        VLMTrainer(**{"model": MODEL, "device": "cpu", **options})

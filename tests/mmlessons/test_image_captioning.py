@@ -1,0 +1,301 @@
+"""看图说话 / Image captioning."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+
+from mmlessons.data import scenes
+from mmlessons.tasks import image_captioning as captioning
+from mmlessons.tasks.image_captioning import STARTS, CaptioningModel, CaptioningTrainer, chrf, judge, tokens_of
+from tests.harness.trained import check_seed, same, state
+
+TRAIN = scenes.load("train")
+BLANK = torch.full((3, 64, 64), 255, dtype=torch.uint8)
+
+
+def trainer(naming_steps: int = 2, caption_steps: int = 2, **options: int) -> CaptioningTrainer:
+    return CaptioningTrainer(naming_steps, caption_steps, **{"batch": 8, "device": "cpu", **options})
+
+
+@pytest.fixture(scope="module")
+def short() -> CaptioningTrainer:
+    """学得不多，什么都写一点 / It has learned a little and writes something of everything."""
+    made = trainer(20, 25, batch=16)
+    for _ in range(made.steps):
+        made.train_step()
+    return made
+
+
+@pytest.fixture(scope="module")
+def model(short: CaptioningTrainer) -> CaptioningModel:
+    return short.model.eval()
+
+
+@pytest.fixture(scope="module")
+def drawn() -> dict[str, torch.Tensor]:
+    return TRAIN.draw_to_describe(20, torch.Generator().manual_seed(0))
+
+
+# -- the model --------------------------------------------------------------------------------------------------------
+
+def test_shapes_and_names(model: CaptioningModel, drawn: dict[str, torch.Tensor]) -> None:
+    tokens = tokens_of(model, drawn)
+    out = model(TRAIN.pictures(drawn["cells"], drawn["artist"]) / 255, tokens[:, :-1])
+    shapes = {name: tuple(x.shape) for name, x in out.items()}
+    v, length = model.decoder.vocabulary, tokens.shape[1] - 1
+    assert v == 130  # which the lesson says
+    assert shapes == {"f_v": (20, 4, 128), "z": (20, 4, 31), "logits": (20, length, v)}
+
+
+def test_tokens_begin_with_the_instruction_and_spell_the_caption(model, drawn) -> None:
+    tokens, texts = tokens_of(model, drawn), captioning.captions_of(drawn)
+    for n, text in enumerate(texts):
+        language, order = scenes.LANGUAGES[drawn["language"][n]], scenes.ORDERS[drawn["order"][n]]
+        assert text == scenes.caption(drawn["cells"][n].tolist(), language, order)
+        assert STARTS[tokens[n, 0] - model.decoder.vocabulary] == (language, order)
+        assert model.start(language, order).tolist() == [tokens[n, 0] - model.decoder.vocabulary]
+        assert model.spell(tokens[n, 1:]) == text
+        assert model.tokenizer.token_to_id("[UNK]") not in tokens[n]
+
+
+def test_every_caption_fits_into_the_decoder(model: CaptioningModel) -> None:
+    names = [[model.tokenizer.encode(said).ids[1:-1] for said in (f"一{t.measure}{t.zh}", t.article)]
+             for t in scenes.THINGS]
+    longest = [max(range(len(names)), key=lambda i: len(names[i][k])) for k in (0, 1)]
+    for k, language in enumerate(scenes.LANGUAGES):
+        for empty in range(4):
+            cells = [scenes.EMPTY if cell == empty else longest[k] for cell in range(4)]
+            for order in scenes.ORDERS:
+                ids = model.tokenizer.encode(scenes.caption(cells, language, order)).ids
+                assert len(ids) - 1 <= model.decoder.max_tokens
+
+
+def test_without_a_picture_features_are_zero_and_a_float_picture_is_refused(model: CaptioningModel) -> None:
+    assert not model.look(None).any()
+    assert model.look(BLANK).shape == (1, 4, 128)
+    assert model.look(BLANK).any(), "a white picture is a picture"
+    with pytest.raises(TypeError, match="picture must be a uint8 tensor"):
+        model.look(BLANK / 255)
+    for wrong in (("fr", "reading"), ("zh", "random")):
+        with pytest.raises(ValueError, match="must be one of"):
+            model.start(*wrong)
+
+
+# -- training ---------------------------------------------------------------------------------------------------------
+
+def test_the_first_stage_moves_the_eyes_alone_and_the_second_the_decoder_alone() -> None:
+    made = trainer()
+    eyes, decoder = state(made.eyes), state(made.model.decoder)
+    assert made.naming
+    assert list(made.train_step()) == ["L_name", "L"]
+    assert not same(made.eyes, eyes)
+    assert same(made.model.decoder, decoder)
+    made.train_step()
+    assert not made.naming
+    eyes = state(made.eyes)
+    found = made.train_step()
+    assert list(found) == ["L_caption", "L"]
+    assert found["L"] == found["L_caption"]
+    assert same(made.eyes, eyes)
+    assert not same(made.model.decoder, decoder)
+
+
+def test_a_single_stage_moves_encoder_and_decoder_together() -> None:
+    made = trainer(naming_steps=0)
+    encoder, decoder = state(made.model.visual_encoder), state(made.model.decoder)
+    made.train_step()
+    moved = dict(made.model.visual_encoder.named_parameters())
+    assert not [name for name, p in moved.items() if torch.equal(p, encoder[name])], "weights, not only statistics"
+    assert not same(made.model.decoder, decoder)
+    assert not [name for name, p in made.model.decoder.named_parameters() if p.grad is None or not p.grad.any()]
+
+
+def test_the_second_stage_sees_in_kept_features_what_forward_sees_in_whole_pictures() -> None:
+    made = trainer(naming_steps=1)
+    made.train_step()
+    made.train_step()
+    thing = torch.arange(31)
+    kept = made._features.view(captioning.KEPT, 31, -1)
+    assert torch.isfinite(kept).all()
+    centre = kept.mean(0)
+    clean = made.model.eval().visual_encoder(made.tiles[0] / 255)
+    other = (clean[:, None] - centre[None]).norm(dim=2)
+    assert (other.argmin(1) == thing).double().mean() > 0.5  # row 31 · k + i of the kept ones is thing i
+    cells = torch.tensor([[0, 1, scenes.EMPTY, 2]])
+    seen = made.model.see(TRAIN.pictures(cells, torch.tensor([0])) / 255)
+    assert torch.allclose(seen[0], clean[[0, 1, 30, 2]], atol=1e-5)
+
+
+def test_withheld_pictures_teach_nothing_about_pictures() -> None:
+    made = trainer(naming_steps=1, caption_steps=1)
+    made.train_step()
+    before = made.model.decoder.open.weight.clone()
+    made.train_step(withhold=1.0)
+    assert not made.model.decoder.open.weight.grad.any()
+    assert torch.allclose(before, made.model.decoder.open.weight, atol=1e-4), "nothing but the decay of weights"
+
+
+def test_the_same_seed_gives_the_same_model_and_reset_begins_anew() -> None:
+    check_seed(trainer(), trainer(seed=1), 4)
+
+
+def test_what_is_refused_changes_nothing() -> None:
+    made = trainer(1, 1)
+    made.train_step()
+    before = state(made.model)
+    with pytest.raises(ValueError, match="withhold must be from 0 to 1"):
+        made.train_step(1.5)
+    assert same(made.model, before)
+    made.train_step()
+    with pytest.raises(ValueError, match="has 1 steps and all are done"):
+        made.train_step()
+
+
+@pytest.mark.parametrize(("call", "match"), [
+    (lambda: trainer(naming_steps=-1), "naming_steps must be at least 0"),
+    (lambda: trainer(caption_steps=0), "caption_steps must be at least 1"),
+    (lambda: trainer(batch=1), "batch must be at least 2"),
+    (lambda: captioning.train_and_test("best", 1), "variant must be one of two stages"),
+])
+def test_bad_options_are_refused(call, match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        call()
+
+
+# -- scores -----------------------------------------------------------------------------------------------------------
+
+def test_what_is_judged_right_is_exactly_what_greedy_writing_gives(model, drawn) -> None:
+    """不写也知道：与真写出来的比 / Known without writing: compared with what is really written."""
+    tokens = tokens_of(model, drawn)
+    f_v = model.see(TRAIN.pictures(drawn["cells"], drawn["artist"]) / 255)
+    with torch.no_grad():
+        written = model.decoder.generate(f_v, tokens[:, 0] - model.decoder.vocabulary)[0]
+        for n in range(10):  # make some right: the sentence that is written is the one that is wanted
+            row = torch.cat([tokens[n, :1], written[n]])[:tokens.shape[1]]
+            tokens[n] = torch.nn.functional.pad(row, (0, tokens.shape[1] - len(row)))
+        exact, hits = judge(model.decoder(f_v, tokens[:, :-1]), tokens)
+    wanted = [model.words(a) == model.words(b[1:]) and model.decoder.end in a
+              for a, b in zip(written, tokens, strict=True)]
+    finished = [model.decoder.end in row for row in tokens]
+    assert [e for e, f in zip(exact.tolist(), finished, strict=True) if f] == [
+        w for w, f in zip(wanted, finished, strict=True) if f]
+    assert any(wanted)
+    assert not all(wanted)
+    assert len(hits) == int((tokens[:, 1:] != 0).sum())
+
+
+def test_one_wrong_token_the_end_included_spoils_exactness_and_padding_never_does() -> None:
+    tokens = torch.tensor([[9, 5, 6, 3], [9, 5, 3, 0]])
+    logits = torch.nn.functional.one_hot(torch.tensor([[5, 6, 3], [5, 3, 7]]), 8).float()
+    exact, hits = judge(logits, tokens)
+    assert exact.tolist() == [True, True]
+    assert hits.tolist() == [True] * 5
+    logits[0, 2] = torch.nn.functional.one_hot(torch.tensor(4), 8)  # it goes on where it ought to end
+    exact, hits = judge(logits, tokens)
+    assert exact.tolist() == [False, True]
+    assert hits.sum() == 4
+
+
+def test_what_it_says_comes_with_its_probability_token_by_token(model: CaptioningModel) -> None:
+    f_v = model.look(TRAIN.pictures(torch.tensor([[0, 1, -1, -1]]), torch.tensor([0]))[0])
+    greedy = model.say(f_v, "en", "reverse")
+    tokens, p = model.decoder.generate(f_v, model.start("en", "reverse"))
+    assert greedy.sentence == model.spell(tokens[0])
+    assert greedy.log_p == pytest.approx(p.log().sum().item(), rel=1e-4)
+    assert [step[1] for step in greedy.steps] == pytest.approx(p[0, :len(greedy.steps)].tolist(), rel=1e-4)
+    assert all(own >= rival for _, own, _, rival in greedy.steps), "greedy takes the likeliest"
+    assert all(word != other for word, _, other, _ in greedy.steps)
+    best = model.choices(f_v, "en", "reverse", beams=3)
+    tokens, s = model.decoder.search(f_v, model.start("en", "reverse"), 3)
+    assert [one.sentence for one in best] == [model.spell(line) for line in tokens[0]]
+    assert [one.log_p for one in best] == pytest.approx(s[0].tolist(), rel=1e-4)
+    drawn = [model.say(f_v, "zh", "reading", 3.0, torch.Generator().manual_seed(k)).sentence for k in (0, 0, 1)]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_ways_of_writing_and_strange_pictures_are_measured_on_any_model(short: CaptioningTrainer) -> None:
+    ways = captioning.decode(short, TRAIN, 8)
+    assert set(ways) == {"greedy", "beam", "T = 0.5", "T = 1", "T = 2"}
+    assert all(0 <= found["exact"] <= 1 and found["log_p"] < 0 for found in ways.values())
+    found = captioning.strange(short, TRAIN, 8)
+    assert len(found["blank"]) == len(STARTS)
+    assert 0 <= found["four"] <= captioning.MAX_TOKENS
+    assert 0 <= found["more"] <= 1
+    assert found["more"] * 4 <= found["four"]
+
+
+def test_the_things_of_a_sentence_are_those_it_was_made_of() -> None:
+    for k, thing in enumerate(scenes.THINGS):
+        cells = [k, scenes.EMPTY, (k + 1) % len(scenes.THINGS), (k + 2) % len(scenes.THINGS)]
+        names = [scenes.THINGS[cell].title for cell in cells if cell != scenes.EMPTY]
+        assert names[0] == thing.title
+        for i, language in enumerate(scenes.LANGUAGES):
+            assert captioning.things_in(scenes.caption(cells, language)) == [name[i] for name in names]
+            assert captioning.things_in(scenes.caption(cells, language, "reverse")) == [name[i] for name in names[::-1]]
+    assert captioning.things_in("A. at the bottom left.") == []
+
+
+def test_exact_where_all_is_named_looks_at_those_scenes_alone(short: CaptioningTrainer,
+                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    """每隔一句写对；认错一格的场景不算 / Every other sentence right; scenes with a cell mistaken do not count."""
+    drawn = TRAIN.draw_to_describe(40, torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        z = short.model.eval().namer(short.model.see(TRAIN.pictures(drawn["cells"], drawn["artist"]) / 255))
+    right = (z.argmax(2) == drawn["cells"] % 31).all(1)
+    half = torch.arange(40) % 2 == 0
+    assert 0 < right.sum() < 40
+    monkeypatch.setattr(captioning, "judge", lambda logits, tokens: (half, torch.ones(1, dtype=torch.bool)))
+    found = short.examine(TRAIN, 40, seed=3, compared=0)
+    assert found["exact"] == 0.5
+    assert found["exact_named"] == pytest.approx((half & right).sum().item() / right.sum().item())
+    assert short.examine(TRAIN, 40, seed=3, compared=0, blind=True)["exact_named"] == 0.0
+
+
+def test_an_exam_repeats_and_its_scores_lie_between_0_and_1(short: CaptioningTrainer) -> None:
+    one, again = (short.examine(TRAIN, 60) for _ in range(2))
+    assert one == again
+    assert all(0 <= value <= 1 for value in one.values())
+    assert set(one) == {"named", "exact", "exact_named", "token", "chrf"}
+    assert "chrf" not in short.examine(TRAIN, 60, compared=0)
+    assert one["exact"] < one["token"]
+    assert short.examine(TRAIN, 60, blind=True) != one
+
+
+def test_chrf_is_1_for_the_same_and_0_for_nothing_in_common() -> None:
+    said = ["左上有一只狗。", "A dog at the top left."]
+    assert chrf(said, said) == pytest.approx(1)
+    assert chrf(["xyz"], ["左上有一只狗。"]) == pytest.approx(0)
+    assert 0.5 < chrf(["A dog at the top left."], ["A cat at the top left."]) < 1
+
+
+def test_chrf_by_hand() -> None:
+    """“ab” 写成 “ac”：一元对 1/2，二元对 0；F₂ 的平均在有的阶上取：(1/2 + 0) / 2 / Unigrams 1/2, bigrams 0."""
+    assert chrf(["ac"], ["ab"]) == pytest.approx(0.25, abs=0.01)
+
+
+def test_the_commonest_caption_is_never_a_whole_answer() -> None:
+    found = captioning.commonest(300, examples=2000)
+    assert found["exact"] < 0.03
+    assert found["token"] < 0.5
+
+
+def test_a_short_training_learns_to_speak(short: CaptioningTrainer) -> None:
+    assert short.examine(TRAIN, 100)["token"] > 0.4
+
+
+def test_what_was_kept_of_a_trainer_comes_back_with_its_stage() -> None:
+    made = trainer(3, 3)
+    for _ in range(2):
+        made.train_step()
+    kept, before = deepcopy(made.state_dict()), state(made.model)
+    for _ in range(3):
+        made.train_step()
+    assert not made.naming
+    made.load_state_dict(deepcopy(kept))
+    assert made.naming
+    assert same(made.model, before)
+    while made.naming:
+        made.train_step()
+    made.train_step()
+    assert not same(made.model, before)
