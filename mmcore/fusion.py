@@ -1,13 +1,15 @@
-r"""多模态融合的公式与模块 / The formulas and modules of multimodal fusion: (3.1) to (3.5).
+r"""多模态融合的公式与模块 / The formulas and modules of multimodal fusion: (3.1) to (3.5), (7.1).
 
-字母 / Letters: B 批 batch · M 个模态 modalities, M ≥ 2 · D 特征宽度 feature width · H 隐藏宽度 hidden width.
-
-晚期、注意力、门控是同一个公式 f = Σ wᵢ fᵢ，只差 w 从哪里来：一组学到的常数；大家分一份的注意力；各管各的阀门。
-所以每个模块都有 `weights(features) -> (B, M)`，其余的都由 `weighted_sum` 完成；滑块也可以把自己的 w 交给它。
+Letters: B batch, M modalities (M ≥ 2), D feature width, H hidden width, K classes.
 
 Late, attention and gated fusion are one formula, f = Σ wᵢ fᵢ, and differ only in where w comes from: learned constants;
 a budget of one to be shared; valves that do not compete. So each module has `weights(features) -> (B, M)` and
 `weighted_sum` does the rest; a slider may hand its own w to that very function.
+
+字母：B 批，M 个模态（M ≥ 2），D 特征宽度，H 隐藏宽度，K 类。
+
+晚期、注意力、门控是同一个公式 f = Σ wᵢ fᵢ，只差 w 从哪里来：一组学到的常数；大家分一份的注意力；各管各的阀门。
+所以每个模块都有 `weights(features) -> (B, M)`，其余的都由 `weighted_sum` 完成；滑块也可以把自己的 w 交给它。
 """
 
 import math
@@ -18,23 +20,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmcore import checks
+from mmcore.checks import refuse, shapes
 from mmcore.training import choose_device, evaluating, make_optimizer, train_on
 
 CANDIDATES = ("f_early", "f_attention", "f_gated", "f_late")  # in the order of (3.5)
+TWO = {"M": 2}
 
 
+@shapes(features="M*[B D]", w="M / B M", least=TWO)
 def weighted_sum(w: Tensor, features: Sequence[Tensor]) -> Tensor:
     """加权和 Σ wᵢ fᵢ / Weighted sum Σ wᵢ fᵢ: (B, M) or (M,), M × (B, D) → (B, D).
 
-    w 是一行时整批共用；不要求和为 1。
+    A w of one row is shared by the whole batch; it need not sum to 1. Raises TypeError or ValueError for a wrong type,
+    number or shape.
 
-    A w of one row is shared by the whole batch; it need not sum to 1.
+    w 只有一行时整批共用；和不必为 1。类型、个数或形状不符时报 TypeError 或 ValueError。
 
-    Raises: TypeError / ValueError 类型、个数或形状不符 / for a wrong type, number or shape.
+    >>> seen, heard = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
+    >>> weighted_sum(torch.tensor([0.75, 0.25]), [seen, heard])
+    tensor([[0.7500, 0.2500]])
     """
-    check_features(features)
-    b, m = len(features[0]), len(features)
-    checks.shape(w, "w", (m,), (b, m))
     first, *others = w.unsqueeze(-1).unbind(-2)  # each (1,) or (B, 1)
     total = first * features[0]
     for w_i, f_i in zip(others, features[1:], strict=True):
@@ -45,45 +50,44 @@ def weighted_sum(w: Tensor, features: Sequence[Tensor]) -> Tensor:
 class EarlyFusion(nn.Module):
     r"""早期融合 / Early fusion.
 
-    先拼接，再让一个小网络一起看所有模态，所以它能学会模态之间的“如果……那么……”。两层之间必须有激活函数 σ：没有它，
-    两层仍只是一个线性映射，学不会异或。
-
-    Concatenates first and then lets one small network see all modalities together, so that it can learn an "if … then"
-    between them. There must be an activation σ between its layers: without one they are a single linear map, which
-    cannot learn exclusive or.
-
     $$f_{\mathrm{early}} = F_{\mathrm{early}}([f_1; \dots; f_M]), \qquad
     F_{\mathrm{early}}(x) = W_2\, \sigma(W_1 x + b_1) + b_2 \tag{3.1}$$
 
-    | 符号 symbol | 名字 name | 形状 shape | 含义 meaning |
-    |---|---|---|---|
-    | $f_i$ | `features[i]` | (B, D_i) | 第 i 个模态的特征，宽度可以不同 / features of modality i, widths may differ |
-    | $W_1, b_1$ | `inner` | (H, ΣD_i), (H,) | 第一层 / first layer |
-    | $\sigma$ | `F.gelu` | | 激活函数 / activation |
-    | $W_2, b_2$ | `outer` | (D, H), (D,) | 第二层，D = `output_dim` / second layer |
-    | $f_{\mathrm{early}}$ | `f_early` | (B, D) | 融合后的特征 / fused feature |
+    | symbol | name | shape | meaning | 含义 |
+    |---|---|---|---|---|
+    | $f_i$ | `features[i]` | (B, D_i) | features of modality i, widths may differ | 第 i 个模态的特征，宽度可以不同 |
+    | $W_1, b_1$ | `inner` | (H, ΣD_i), (H,) | first layer | 第一层 |
+    | $\sigma$ | `F.gelu` | | activation | 激活函数 |
+    | $W_2, b_2$ | `outer` | (D, H), (D,) | second layer, D = `output_dim` | 第二层，D = `output_dim` |
+    | $f_{\mathrm{early}}$ | `f_early` | (B, D) | fused feature | 融合后的特征 |
 
-    不给 `hidden_dim` 时 H = D/2：输入与输出一样宽时，两层合起来比“拼接加一层线性”还便宜。
+    Concatenates first and then lets one small network see all modalities together, so that it can learn an "if … then"
+    between them. There must be an activation σ between its layers: without one they are a single linear map, which
+    cannot learn exclusive or. Without `hidden_dim`, H = D/2: where inputs are as wide as the output, both layers
+    together cost less than one linear layer on the concatenation. Raises TypeError or ValueError for a wrong number of
+    modalities, width or batch size.
 
-    Without `hidden_dim`, H = D/2: where inputs are as wide as the output, both layers together cost less than one
-    linear layer on the concatenation.
+    先拼接，再让一个小网络一起看所有模态，所以它能学会模态之间的“如果……那么……”。两层之间必须有激活函数 σ：没有它，
+    两层仍只是一个线性映射，学不会异或。不给 `hidden_dim` 时 H = D/2：输入与输出一样宽时，两层合起来比“拼接加一层线性”
+    还便宜。模态个数、宽度或批大小不符时报 TypeError 或 ValueError。
 
-    Raises: TypeError / ValueError 模态个数、宽度或批大小不符 / for a wrong number of modalities, width or batch size.
     Paper: Baltrušaitis et al. 2019, Multimodal Machine Learning: A Survey and Taxonomy.
+
+    >>> fuse = EarlyFusion([48, 64], output_dim=32)
+    >>> fuse([torch.ones(5, 48), torch.ones(5, 64)]).shape
+    torch.Size([5, 32])
     """
 
     def __init__(self, feature_dims: Sequence[int], output_dim: int = 512, hidden_dim: int | None = None):
         super().__init__()
-        _check_widths(feature_dims)
-        checks.whole(output_dim, "output_dim")
-        hidden_dim = math.ceil(output_dim / 2) if hidden_dim is None else hidden_dim
-        checks.whole(hidden_dim, "hidden_dim")
-        self.feature_dims = tuple(feature_dims)
-        self.inner = nn.Linear(sum(feature_dims), hidden_dim)
+        self.feature_dims = checks.widths(feature_dims, "feature_dims")
+        output_dim = checks.whole(output_dim, "output_dim")
+        hidden_dim = checks.whole(math.ceil(output_dim / 2) if hidden_dim is None else hidden_dim, "hidden_dim")
+        self.inner = nn.Linear(sum(self.feature_dims), hidden_dim)
         self.outer = nn.Linear(hidden_dim, output_dim)
 
+    @shapes(own="M=feature_dims D_i=feature_dims", like="inner.weight", features="M*[B D_i]")
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        check_features(features, len(self.feature_dims), self.feature_dims)
         return self.outer(F.gelu(self.inner(torch.cat(list(features), -1))))  # (B, ΣD_i) → (B, D)
 
 

@@ -225,7 +225,7 @@ def one_sample(data: utterances.Utterances, words: Words, text: str, picture: in
     words.known(text)
     checks.one_of(sounds, "sounds", utterances.EXPRESSIONS)
     for value, name, most in ((picture, "picture", len(data.faces)), (voice, "voice", len(data.voices))):
-        checks.place(value, name, most)
+        checks.index(value, name, most)
     generator = torch.Generator().manual_seed(seed)
     shown = torch.tensor([utterances.EXPRESSIONS.index(sounds)])
     return {"text": words.ids([text]), "face": data.pictures[[picture]] / 255,

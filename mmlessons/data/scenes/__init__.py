@@ -303,8 +303,8 @@ def question(kind: str, about: int, language: str = "en", wording: int = 0) -> s
     """
     checks.one_of(kind, "kind", KINDS)
     checks.one_of(language, "language", LANGUAGES)
-    checks.place(about, "about", len(PLACES) if kind == "what" else len(THINGS))
-    checks.place(wording, "wording", WORDINGS)
+    checks.index(about, "about", len(PLACES) if kind == "what" else len(THINGS))
+    checks.index(wording, "wording", WORDINGS)
     if kind == "what":
         zh, en = PLACES[about]
         said = {"zh": (f"{zh}是什么？", f"{zh}角有什么？"),
