@@ -37,7 +37,7 @@ class History(Protocol):
 
 
 class Watcher(Protocol):
-    """看着训练的：状态变了，又做了一会儿，用了这些值，看到了什么 / Who watches: what a run tells while it goes on."""
+    """看着训练的，训练时把发生的事告诉它 / Who watches: what a run tells while it goes on."""
 
     def changed(self) -> None: ...
 
@@ -59,8 +59,9 @@ class Run:
     such numbers and is called at step 0, every `every` steps and at the end, and so is `look()`, with `look_every` also
     in between. `reset()` builds the model again. For `keeps` see `Snapshots`.
 
-    `step(**values)` 走一步，返回名字到数的字典；`values()` 是各滑块此刻的值。`evaluate()` 返回同样的字典，在第 0 步、
-    每 `every` 步和最后各调用一次，`look()` 也是，给了 `look_every` 时中间也看。`reset()` 重建模型。`keeps` 见 `Snapshots`。
+    `step(**values)` 走一步，返回名字到数的字典；`values()` 是各滑块此刻的值。`evaluate()` 返回同样的字典，在第 0
+    步、每 `every` 步和最后各调用一次，`look()` 也是，给了 `look_every` 时中间也看。`reset()` 重建模型。`keeps` 见
+    `Snapshots`。
     """
 
     def __init__(self, step: Callable[..., Record], steps: int, log: History, values: Callable[[], dict] = dict,
