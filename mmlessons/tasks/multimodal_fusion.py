@@ -227,19 +227,23 @@ class Tested:
     frozen: dict[str, float]  # accuracy with "alpha", "g" kept at what they are on average as usual
 
 
+def fused(trainer: MultimodalFusionTrainer, seen: Mapping[str, Tensor],
+          usual: Mapping[str, list[float]] | None = None) -> Tested:
+    """五种融合对这些样本；冻住的权重是 `usual` / The five fusions on these samples; `usual` weights are frozen."""
+    out, label = trainer.fuse(inputs(seen)), seen["label"]
+    weights = mean_weights(out)
+    right = {method: accuracy(trainer.head(out[method]), label) for method in (*CANDIDATES, "f")}
+    frozen = {key: accuracy_of(trainer, out, label, (usual or weights)[key]) for key in ("alpha", "g")}
+    return Tested(right, weights, frozen)
+
+
 def examine(trainer: MultimodalFusionTrainer, data: digits.Digits, conditions: Sequence[str] = tuple(NOISY),
             times: int = 4) -> dict[str, Tested]:
     """每种情形下的五种融合；第一种情形是平常的 / The five fusions under each condition, the first being the usual."""
     results: dict[str, Tested] = {}
-    usual = None
     for name in conditions:
-        seen = observe_under(data, name, times)
-        out, label = trainer.fuse(inputs(seen)), seen["label"]
-        weights = mean_weights(out)
-        usual = usual or weights
-        right = {method: accuracy(trainer.head(out[method]), label) for method in (*CANDIDATES, "f")}
-        frozen = {key: accuracy_of(trainer, out, label, usual[key]) for key in ("alpha", "g")}
-        results[name] = Tested(right, weights, frozen)
+        usual = results[conditions[0]].weights if results else None
+        results[name] = fused(trainer, observe_under(data, name, times), usual)
     return results
 
 
@@ -302,20 +306,6 @@ def bad_days(trainer: MultimodalFusionTrainer, experts: Experts, data: digits.Di
 
 
 @dataclass(frozen=True)
-class Choice:
-    """选择器信谁 / Whom the selector trusts."""
-
-    pi: list[float]  # mean over the samples
-    accuracy: float
-
-
-def choice(trainer: MultimodalFusionTrainer, seen: Mapping[str, Tensor]) -> Choice:
-    """平均的 π 与混合的正确率 / The mean π and the accuracy of the mixture."""
-    out = trainer.fuse(inputs(seen))
-    return Choice(mean_weights(out)["pi"], accuracy(trainer.head(out["f"]), seen["label"]))
-
-
-@dataclass(frozen=True)
 class Studies:
     """一个种子的全部实验 / All studies of one seed."""
 
@@ -329,8 +319,8 @@ class Studies:
     constants: dict[str, Constants]  # w from "train", "validation", or "equal"
     apart: Days
     shared: Days
-    pulled: Choice
-    free: Choice  # trained without the pull
+    pulled: Tested  # trained with the pull towards uniform
+    free: Tested  # and without
 
 
 def study(seed: int, separate_steps: int = SEPARATE_STEPS, together_steps: int = TOGETHER_STEPS) -> Studies:
@@ -350,4 +340,4 @@ def study(seed: int, separate_steps: int = SEPARATE_STEPS, together_steps: int =
         noise_weights=weights_with_noise(experts, validation),
         constants=weights_from(experts, {"train": learned, "validation": observe_all(validation, 4)}, clean),
         apart=bad_days(dropout, experts, test, shared=False), shared=bad_days(dropout, experts, test, shared=True),
-        pulled=choice(dropout, clean), free=choice(free, clean))
+        pulled=fused(dropout, clean), free=fused(free, clean))

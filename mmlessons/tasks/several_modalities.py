@@ -38,10 +38,6 @@ class Modalities:
     make_encoders: Callable[[], dict[str, nn.Module]]
     draw: Callable[[torch.Generator, float], dict[str, Tensor]]
 
-    def inputs(self, seen: Batch) -> list[Tensor]:
-        """每个模态的输入，按次序 / The input of every modality, in order."""
-        return [seen[name] for name in self.names]
-
 
 class Experts(nn.Module):
     """每个模态一个编码器和一个线性分类头，互不相干 / An encoder and a linear head for each modality, nothing shared."""
@@ -120,7 +116,7 @@ class Together:
         checks.not_negative(pull, "pull")
         batch = self.modalities.draw(generator, self.dropout if dropout is None else dropout)
         trainer.pull = pull
-        return trainer.train_step(self.modalities.inputs(batch), batch["label"])
+        return trainer.train_step([batch[m] for m in self.modalities.names], batch["label"])
 
 
 def learner(task: Separately | Together, steps: int, seed: int, device: str | torch.device | None) -> Learner:

@@ -262,6 +262,6 @@ def test_a_whole_run_can_be_sent_between_processes_and_is_what_its_steps_give() 
     seen = recognition.observe_all(TEST, 2, noise_only="image")
     product = recognition.accuracy(recognition.product_rule(warned.decisions(seen)), seen["label"])
     assert result.warned.accuracy["noise_only image"] == product
-    fused = together(experts, 4, 5, device="cpu").finish().trainer
-    assert result.dropout["clean"].accuracy["f"] == recognition.examine(fused, TEST)["clean"].accuracy["f"]
-    assert result.pulled.pi == recognition.choice(fused, recognition.observe_all(TEST, 2)).pi
+    trainer = together(experts, 4, 5, device="cpu").finish().trainer
+    assert result.dropout["clean"].accuracy["f"] == recognition.examine(trainer, TEST)["clean"].accuracy["f"]
+    assert result.pulled == recognition.fused(trainer, recognition.observe_all(TEST, 2))
