@@ -27,6 +27,7 @@ KINDS = {  # what a declaration may begin with: the types it allows, and their n
     "int": ((torch.int32, torch.int64), "整数张量", "an integer tensor"),
     "int64": ((torch.int64,), "int64 张量", "an int64 tensor"),
     "bool": ((torch.bool,), "布尔张量", "a boolean tensor"),
+    "mask": ((torch.bool, torch.int32, torch.int64), "整数或布尔张量", "an integer or boolean tensor"),
 }
 
 
@@ -169,7 +170,8 @@ class _Declared:
 
     def _wrong_kind(self, x: Tensor, name: str) -> NoReturn:
         zh, en = self.named
-        hint = f"；请用 {name}.float()", f"; use {name}.float()"
+        way = f"{name} / 255" if x.dtype == torch.uint8 else f"{name}.float()"  # whole bytes are pixels
+        hint = f"；请用 {way}", f"; use {way}"
         hint = hint if self.kind == "float" and not x.is_complex() else ("", "")
         refuse(f"{name} 需要是{zh}，收到 {x.dtype}{hint[0]}", f"{name} must be {en}, got {x.dtype}{hint[1]}", TypeError)
 
