@@ -185,6 +185,7 @@ class VisualLanguageModel(nn.Module):
         num_classes = checks.whole(num_classes, "num_classes", least=2)
         feature_dim = checks.whole(feature_dim, "feature_dim")
         hidden_dim = checks.whole(feature_dim if hidden_dim is None else hidden_dim, "hidden_dim")
+        decoder_width = checks.whole(decoder_width, "decoder_width")
         self.visual_encoder = VisualEncoder(feature_dim, backbone, weights)
         self.text_encoder = TextEncoder(model_name, feature_dim, tokenizer)
         self.fusion = CrossModalFusion(feature_dim, hidden_dim)

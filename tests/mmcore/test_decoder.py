@@ -177,6 +177,30 @@ def test_a_start_token_is_never_written() -> None:
     assert model.start(torch.tensor([0, 1])).tolist() == [[V], [V + 1]]
 
 
+def test_what_is_not_given_is_one_layer_one_position_and_sixteen_tokens() -> None:
+    model = CausalDecoder(V, D)
+    assert (len(model.blocks), model.prefix, model.max_tokens, model.embed.embedding_dim) == (1, 1, 16, 64)
+    assert (model.pad, model.end, model.starts) == (0, 3, 2)
+    assert model.search(tensor(1, D).float(), torch.tensor([0]))[0].shape[:2] == (1, 4)
+    assert CausalDecoder(V, D, end=0).end == 0
+
+
+def test_tables_start_so_that_products_with_them_are_near_1() -> None:
+    torch.manual_seed(0)
+    plain, prefix = (CausalDecoder(500, 300, prefix=40, max_tokens=60, one_each=one_each) for one_each in (0, 1))
+    stds = [table.weight.std().item() for table in (plain.embed, plain.positions, prefix.positions, prefix.open)]
+    assert stds == pytest.approx([1 / 8, 1 / 8, 4 / 8, (300 * 64) ** -0.5], rel=0.03)
+    assert not prefix.open.bias.any()
+
+
+def test_what_is_made_on_the_way_lies_where_the_features_lie() -> None:
+    model, h = decoder(), tensor(2, D)
+    wanted = model.search(h, WHICH, 3)[1], model.generate(h, WHICH, 0.5, torch.Generator().manual_seed(0))[0]
+    with torch.device("meta"):  # where all goes that does not say where
+        found = model.search(h, WHICH, 3)[1], model.generate(h, WHICH, 0.5, torch.Generator("cpu").manual_seed(0))[0]
+    assert all(torch.equal(a, b) for a, b in zip(wanted, found, strict=True))
+
+
 # -- a prefix of several features: (5.1) ------------------------------------------------------------------------------
 
 K = 3
@@ -319,6 +343,7 @@ def test_greedy_writing_misses_the_likeliest_text_and_two_beams_find_it() -> Non
     assert [tokens[0, 0].tolist() for tokens, _ in found] == [[A, 4, END], [B, 6, END]]
     assert [s[0, 0].exp().item() for _, s in found] == pytest.approx([0.21, 0.36])
     assert found[1][1][0].exp().tolist() == pytest.approx([0.36, 0.21])
+    assert beam_search(next_log_p, torch.tensor([[8]]), 3)[0].shape == (1, 4, 3)
     with pytest.raises(ValueError, match="most must be at least 1"):
         beam_search(next_log_p, torch.tensor([[8]]), 0)
 
@@ -330,6 +355,19 @@ def test_a_beam_of_one_is_greedy(trained: tuple[CausalDecoder, Tensor]) -> None:
         (greedy, p), (tokens, score) = model.generate(some, which), model.search(some, which, beams=1)
         assert torch.equal(tokens[:, 0], greedy)
         assert score[:, 0].tolist() == pytest.approx(p.log().sum(1).tolist(), rel=1e-4)
+
+
+def test_search_stops_at_the_end_of_the_decoder_and_pads_with_its_padding() -> None:
+    p = torch.tensor([0.1, 0.2, 0.4, 0.3]).double().log()
+    tokens, s = beam_search(lambda tokens: p.expand(len(tokens), -1), torch.tensor([[1]]), 2, beams=2, end=0)
+    assert tokens[0, 0].tolist() == [2, 2]
+    assert s[0].exp().tolist() == pytest.approx([0.16, 0.12])
+    tokens = beam_search(lambda tokens: p.expand(len(tokens), -1), torch.tensor([[1]]), 2, beams=2, end=2)[0]
+    assert tokens.tolist() == [[[2, 0], [3, 2]]]
+    model, v = prefixed(end=2, pad=8), tensor(6, K, D)
+    which = torch.zeros(6, dtype=torch.long)
+    assert torch.equal(model.search(v, which, 1)[0][:, 0], model.generate(v, which)[0])
+    assert (model.generate(v, which)[0] == 8).any()
 
 
 def test_more_beams_never_find_less_here_and_rows_do_not_disturb_each_other() -> None:
@@ -358,6 +396,7 @@ WHICH = torch.tensor([0, 1])
 @pytest.mark.parametrize(("call", "error", "match"), [
     (lambda: CausalDecoder(V, D, width=9), ValueError, "width must be a multiple of heads, got 9 and 2"),
     (lambda: CausalDecoder(V, D, end=V), ValueError, r"pad and end must be in the vocabulary \(0 to 8\)"),
+    (lambda: CausalDecoder(V, D, pad=V), ValueError, r"pad and end must be in the vocabulary \(0 to 8\), got 9 and 3"),
     (lambda: CausalDecoder(V, 0), ValueError, "feature_dim must be at least 1, got 0"),
     (lambda: MODEL(tensor(2, D + 1), TOKENS[:2]), ValueError, r"h must have shape .*, got \(2, 6\)"),
     (lambda: MODEL(H, TOKENS), ValueError, r"tokens must have shape \(2, L\), got \(3, 4\)"),

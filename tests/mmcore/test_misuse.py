@@ -233,8 +233,8 @@ def declared_by(call: Callable) -> dict[str, str]:
     return getattr(call, "shapes", {})
 
 
-def refused(call: Callable, arguments: dict, must: bool = True) -> None:
-    """Both languages say why; where nothing needs to be wrong, the call may also succeed."""
+def refused(call: Callable, arguments: dict, must: bool = True, named: str = "") -> None:
+    """Both languages say why, and name what is wrong; where nothing needs to be wrong, the call may also succeed."""
     said = None
     try:
         call(**arguments)
@@ -245,6 +245,8 @@ def refused(call: Callable, arguments: dict, must: bool = True) -> None:
         zh, _, en = said.partition(" / ")
         assert CHINESE.search(zh), said
         assert ENGLISH.search(en), said
+        assert named in zh, said
+        assert named in en, said
 
 
 def test_every_public_name_is_called_here() -> None:
@@ -265,8 +267,9 @@ def test_a_bad_argument_gets_a_clear_error_in_both_languages(name: str, argument
     optional = inspect.signature(call.forward if isinstance(call, nn.Module) else call).parameters[argument].default
     call = call.eval() if isinstance(call, nn.Module) else call
     before = deepcopy(call.state_dict()) if isinstance(call, nn.Module) else {}
+    named = "" if isinstance(good[argument], Tensor | list) else argument
     for bad, must in spoiled(name, argument, good[argument], optional is None, declared_by(call)):
-        refused(call, good | {argument: bad}, must)
+        refused(call, good | {argument: bad}, must, named)
     assert all(torch.equal(before[key], now) for key, now in (call.state_dict() if before else {}).items())
 
 
