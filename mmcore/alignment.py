@@ -23,7 +23,7 @@ from mmcore.checks import refuse, shapes
 from mmcore.ranking import mutual_scores
 from mmcore.training import choose_device, evaluating, make_optimizer, train_on
 
-SOME = {"N": 1, "M": 1, "D": 1}  # where a mean is taken there has to be something
+SOME = {"N": 1, "M": 1, "D": 1, "P": 1}  # where a mean is taken there has to be something
 
 
 @shapes(a="N D", b="M D")
@@ -86,7 +86,7 @@ def contrastive_loss(a: Tensor, b: Tensor, tau: float | Tensor, positives: Tenso
     return (F.softplus(rows - positive) + F.softplus(columns - positive)).mean() / 2
 
 
-@shapes(a="N D", b="N D", least=SOME)
+@shapes(a="N P", b="N P", least=SOME)
 def feature_alignment_loss(a: Tensor, b: Tensor, normalize: bool = True) -> Tensor:
     r"""特征对齐 / Feature alignment: (N, P), (N, P) → ().
 

@@ -24,7 +24,7 @@ Function = TypeVar("Function", bound=Callable)
 MISSING = object()
 MODALITIES = ("个模态", "modalities")
 COUNTED = {"B": ("个样本", "samples"), "N": ("对", "pairs"), "M": ("个候选", "candidates"), "T": ("帧", "frames"),
-           "P": ("格", "cells"), "D": ("维", "dimensions")}
+           "D": ("维", "dimensions"), "P": ("维", "dimensions")}
 KINDS = {  # what a declaration may begin with: the types it allows, and their name in both languages
     "float": ((), "浮点张量", "a floating-point tensor"),
     "int": ((torch.int32, torch.int64), "整数张量", "an integer tensor"),

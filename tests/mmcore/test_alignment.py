@@ -201,7 +201,7 @@ def test_features_of_a_wrong_shape_or_type_are_refused(a: object, b: object, err
 def test_positives_that_leave_a_row_or_column_without_an_answer_are_refused(positives: Tensor, match: str) -> None:
     with pytest.raises(ValueError, match=match):
         contrastive_loss(torch.ones(2, 4), torch.ones(2, 4), 0.1, positives)
-    with pytest.raises(TypeError, match="positives must be a boolean tensor, got torch.float32"):
+    with pytest.raises(TypeError, match=r"positives must be a boolean tensor, got torch.float32"):
         contrastive_loss(torch.ones(2, 4), torch.ones(2, 4), 0.1, positives.float())
 
 
@@ -454,7 +454,7 @@ def test_a_loss_of_half_precision_is_computed_in_float32(name: str, dtype: torch
     (torch.ones(3, 4), torch.ones(3, 5), ValueError, r"b must have shape .*4\), got \(3, 5\)"),
     (torch.ones(4), torch.ones(4), ValueError, r"a must have shape .* got \(4\)"),
     (torch.ones(0, 4), torch.ones(0, 4), ValueError, r"收到 0 对 / expected at least [12] pairs, got 0"),
-    (torch.ones(2, 0), torch.ones(2, 0), ValueError, "收到 0 维 / expected at least 1 dimensions, got 0"),
+    (torch.ones(2, 0), torch.ones(2, 0), ValueError, "expected at least 1 dimensions, got 0"),
     (torch.ones(2, 4, dtype=torch.long), torch.ones(2, 4), TypeError, "a must be a floating-point tensor"),
     (torch.ones(2, 4), torch.ones(2, 4).double(), TypeError, "b must be torch.float32, got torch.float64"),
     ([[1.0]], torch.ones(2, 4), TypeError, "a must be a tensor, got list"),

@@ -42,7 +42,8 @@ def test_attention_is_a_softmax_over_the_cells_and_what_is_seen_their_weighted_s
     for row in scores_by_loops(f_t, x):
         total = sum(math.exp(s) for s in row)
         alpha.append([math.exp(s) / total for s in row])
-    assert torch.allclose(made.weights(f_t, made.with_positions(f_v)), torch.tensor(alpha, dtype=torch.float64), rtol=1e-10)
+    wanted = torch.tensor(alpha, dtype=torch.float64)
+    assert torch.allclose(made.weights(f_t, made.with_positions(f_v)), wanted, rtol=1e-10)
     assert torch.allclose(made(f_t, f_v), seen_by_loops(alpha, x), rtol=1e-10)
 
 
@@ -79,7 +80,7 @@ def test_every_parameter_is_registered_reached_by_a_gradient_and_kept(look: str)
 
 
 @pytest.mark.parametrize(("call", "error", "match"), [
-    (lambda: cell_scores(tensor(B, D), tensor(B, P, D + 1)), ValueError, r"x must have shape \(3, 4, 5\), got \(3, 4, 6\)"),
+    (lambda: cell_scores(tensor(B, D), tensor(B, P, D + 1)), ValueError, r"x must have shape \(3, 4, 5\), got"),
     (lambda: cell_scores(tensor(B, D), tensor(P, D)), ValueError, "x must have shape"),
     (lambda: cell_scores(tensor(B, D), [1.0]), TypeError, "x must be a tensor, got list"),
     (lambda: cell_scores([1.0], tensor(B, P, D)), TypeError, "f_t must be a tensor, got list"),

@@ -140,7 +140,7 @@ def test_every_parameter_is_registered_reached_by_a_gradient_and_kept(make) -> N
     (lambda: TemporalAttention(D, T).double()(tensor(B, T + 1, D)), ValueError, r"f must have shape \(2, 4, 3\)"),
     (lambda: TemporalAttention(D, T).double()(tensor(B, 1, D)), ValueError, r"f must have shape \(2, 4, 3\)"),
     (lambda: TemporalAttention(D, T).double()(tensor(B, T, 1)), ValueError, r"f must have shape \(2, 4, 3\)"),
-    (lambda: attended(tensor(B, T + 1, A), tensor(B, T, D)), ValueError, r"alpha must have shape \(2, 4, A\), got \(2, 5, 2\)"),
+    (lambda: attended(tensor(B, T + 1, A), tensor(B, T, D)), ValueError, r"alpha must have shape \(2, 4, A\), got"),
     (lambda: Recurrence(0, H), ValueError, "feature_dim must be at least 1"),
     (lambda: TemporalAttention(D, T, 0), ValueError, "heads must be at least 1"),
 ])
