@@ -44,7 +44,8 @@ def seconds(module: nn.Module, features: list[Tensor], gradient: Tensor) -> floa
 def unchecked() -> Iterator[None]:
     """期间 mmcore.fusion 的入口都不检查 / Inside, no border of mmcore.fusion checks anything."""
     homes = [fusion, *(thing for thing in vars(fusion).values() if isinstance(thing, type))]
-    borders = [(home, name, thing) for home in homes for name, thing in vars(home).items() if hasattr(thing, "shapes")]
+    borders = [(home, name, thing) for home in homes for name, thing in vars(home).items()
+               if callable(thing) and hasattr(thing, "shapes")]
     for home, name, thing in borders:
         setattr(home, name, thing.__wrapped__)
     try:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 Function = TypeVar("Function", bound=Callable)
+Kind = tuple[torch.dtype, torch.device]
 MISSING = object()
 MODALITIES = ("个模态", "modalities")
 COUNTED = {"B": ("个样本", "samples"), "N": ("对", "pairs"), "M": ("个候选", "candidates"), "T": ("帧", "frames"),
@@ -91,12 +92,12 @@ def shapes(own: str = "", like: str = "", least: Mapping[str, int] | None = None
                 size = attribute(args[0])
                 if size is not None:
                     sizes[letter] = size if isinstance(size, int) or letter == "D_i" else len(size)
-            first = reference(args[0]) if reference else None
+            kind = _kind(reference(args[0])) if reference else None
             for position, name, wanted, optional in todo:
                 x = args[position] if position < len(args) else kwargs.get(name, MISSING)
                 if x is MISSING or (optional and x is None):
                     continue  # what is missing and has no default is Python's to refuse
-                first = wanted.check(x, name, sizes, first)
+                kind = wanted.check(x, name, sizes, kind)
             for letter, n in lowest.items():
                 if sizes.get(letter, n) < n:
                     zh, en = words[letter]
@@ -121,87 +122,107 @@ class _Declared:
         self.types, *self.named = KINDS[self.kind]
         self.scalar = text == "scalar"
         options = [] if listed else [() if self.scalar else tuple(option.split()) for option in text.split(" / ")]
-        self.shapes = {len(option): tuple(_product(size) for size in option) for option in options}
-        self.letters = self.one.letters | {self.count} if listed else {
-            letter for sizes in self.shapes.values() for _, letter in sizes}
+        self.shapes = {len(option): option for option in options}
+        self.letters = self.one.letters | {self.count} if listed else {part for option in options for part in option}
+        self.products = [(letter, *_product(letter)) for letter in self.letters if "*" in letter]
         self.constants = {letter: int(letter) for letter in self.letters if letter.isdecimal()}
+        self.varied = "D_i" in self.letters
 
-    def check(self, x: Any, name: str, sizes: dict[str, Any], first: Tensor | None) -> Tensor | None:
-        """Refuse x or bind its letters in `sizes`; returns the tensor whose type and device count."""
+    def check(self, x: Any, name: str, sizes: dict[str, Any], kind: Kind | None) -> Kind | None:
+        """Refuse x or bind its letters in `sizes`; returns the type and device that all floating tensors share."""
         if self.one:
-            return self._check_list(x, name, sizes, first)
+            return self._check_list(x, name, sizes, kind)
         if not isinstance(x, Tensor):
             if self.scalar:
                 number(x, name)
-                return first
-            kind = type(x).__name__
-            way = {"ndarray": "torch.from_numpy", "list": "torch.tensor"}.get(kind)
+                return kind
+            way = {"ndarray": "torch.from_numpy", "list": "torch.tensor"}.get(type(x).__name__)
             zh, en = (f"；请用 {way}({name})", f"; use {way}({name})") if way else ("", "")
-            refuse(f"{name} 需要是张量，收到 {kind}{zh}", f"{name} must be a tensor, got {kind}{en}", TypeError)
+            refuse(f"{name} 需要是张量，收到 {type(x).__name__}{zh}",
+                   f"{name} must be a tensor, got {type(x).__name__}{en}", TypeError)
         if self.types:
             if x.dtype not in self.types:
                 self._wrong_type(x, name)
-        elif first is None:
+        elif kind is None:
             if not x.is_floating_point():
                 self._wrong_type(x, name)
-            first = x
-        elif x.dtype != first.dtype:
-            self._wrong_type(x, name, first)
-        if first is not None and x.device != first.device:
-            refuse(f"{name} 需要在 {first.device} 上，收到 {x.device}；请用 {name}.to({str(first.device)!r})",
-                   f"{name} must be on {first.device}, got {x.device}; use {name}.to({str(first.device)!r})")
-        letters = self.shapes.get(len(x.shape))
+            kind = _kind(x)
+        elif x.dtype is not kind[0]:
+            self._wrong_type(x, name, kind[0])
+        if kind is not None and x.device != kind[1]:
+            refuse(f"{name} 需要在 {kind[1]} 上，收到 {x.device}；请用 {name}.to({str(kind[1])!r})",
+                   f"{name} must be on {kind[1]}, got {x.device}; use {name}.to({str(kind[1])!r})")
+        size = x.shape
+        letters = self.shapes.get(len(size))
         if letters is None:
             self._wrong_shape(x, name, sizes)
-        for (factor, letter), n in zip(letters, x.shape, strict=True):
-            if n % factor or sizes.setdefault(letter, n // factor) != n // factor:
+        for letter, n in zip(letters, size, strict=True):
+            if sizes.setdefault(letter, n) != n:
                 self._wrong_shape(x, name, sizes)
-        return first
+        for letter, factor, base in self.products:  # "3*H" where H is not known yet says what H is
+            if sizes[letter] != factor * sizes.setdefault(base, sizes[letter] // factor):
+                self._wrong_shape(x, name, sizes)
+        return kind
 
-    def _check_list(self, several: Any, name: str, sizes: dict[str, Any], first: Tensor | None) -> Tensor | None:
+    def _check_list(self, several: Any, name: str, sizes: dict[str, Any], kind: Kind | None) -> Kind | None:
         if not isinstance(several, (list, tuple)):
-            kind = type(several).__name__
-            refuse(f"{name} 需要是列表，每个模态一个张量，收到 {kind}",
-                   f"{name} must be a list, one tensor for each modality, got {kind}", TypeError)
+            came = type(several).__name__
+            refuse(f"{name} 需要是列表，每个模态一个张量，收到 {came}",
+                   f"{name} must be a list, one tensor for each modality, got {came}", TypeError)
         count = sizes.setdefault(self.count, len(several))
         if count != len(several):
             refuse(f"需要 {count} 个模态，收到 {len(several)} 个", f"expected {count} modalities, got {len(several)}")
-        widths = sizes.pop("D_i", None)
+        widths, size = sizes.get("D_i"), None
         for i, x in enumerate(several):
-            if widths:
-                sizes["D_i"] = widths[i]
-            first = self.one.check(x, f"{name}[{i}]", sizes, first)
-            sizes.pop("D_i", None)
-        return first
+            if type(x) is Tensor and x.shape == size and x.dtype is kind[0] and x.device == kind[1]:
+                continue  # as the one before
+            if self.varied:
+                sizes.pop("D_i", None)
+                if widths:
+                    sizes["D_i"] = widths[i]
+            kind = self.one.check(x, _item(name, i), sizes, kind)
+            size = None if self.varied or self.one.types else x.shape
+        if widths:
+            sizes["D_i"] = widths
+        return kind
 
-    def _wrong_type(self, x: Tensor, name: str, first: Tensor | None = None) -> None:
-        if first is None or not x.is_floating_point():
+    def _wrong_type(self, x: Tensor, name: str, wanted: torch.dtype | None = None) -> None:
+        if wanted is None or not x.is_floating_point():
             zh, en = ("", "") if self.types or x.is_complex() else (f"；请用 {name}.float()", f"; use {name}.float()")
             refuse(f"{name} 需要是{self.named[0]}，收到 {x.dtype}{zh}",
                    f"{name} must be {self.named[1]}, got {x.dtype}{en}", TypeError)
         if not torch.is_autocast_enabled(x.device.type):  # which sees to the types itself
-            refuse(f"{name} 需要是 {first.dtype}，收到 {x.dtype}；请用 {name}.to({first.dtype})",
-                   f"{name} must be {first.dtype}, got {x.dtype}; use {name}.to({first.dtype})", TypeError)
+            refuse(f"{name} 需要是 {wanted}，收到 {x.dtype}；请用 {name}.to({wanted})",
+                   f"{name} must be {wanted}, got {x.dtype}; use {name}.to({wanted})", TypeError)
 
     def _wrong_shape(self, x: Tensor, name: str, sizes: dict[str, Any]) -> NoReturn:
-        wanted = [f"({', '.join(_size(*product, sizes) for product in option)})" for option in self.shapes.values()]
+        def size(letter: str) -> str:
+            factor, base = _product(letter)
+            return str(factor * sizes[base]) if base in sizes else letter
+
+        wanted = [f"({', '.join(map(size, option))})" for option in self.shapes.values()]
         refuse(f"{name} 需要形状 {' 或 '.join(wanted)}，收到 {shape_of(x)}",
                f"{name} must have shape {' or '.join(wanted)}, got {shape_of(x)}")
 
 
-def _product(size: str) -> tuple[int, str]:
-    factor, _, letter = size.rpartition("*")
-    return int(factor or 1), letter
+def _kind(x: Tensor) -> Kind:
+    return x.dtype, x.device
 
 
-def _size(factor: int, letter: str, sizes: Mapping[str, int]) -> str:
-    return str(factor * sizes[letter]) if letter in sizes else f"{factor}*{letter}".removeprefix("1*")
+def _product(letter: str) -> tuple[int, str]:
+    factor, _, base = letter.rpartition("*")
+    return int(factor or 1), base
+
+
+@functools.cache
+def _item(name: str, i: int) -> str:
+    return f"{name}[{i}]"
 
 
 def fits(x: Any, name: str, declared: str, like: Tensor | None = None, **sizes: Any) -> None:
     """x 必须如所说的那样；给不是参数的用 / x must be as declared: `shapes` for what is no argument."""
     wanted = _Declared(declared)
-    wanted.check(x, name, wanted.constants | sizes, like)
+    wanted.check(x, name, wanted.constants | sizes, None if like is None else _kind(like))
 
 
 def shape_of(x: Tensor) -> str:
