@@ -150,14 +150,14 @@ def test_a_loss_that_is_not_finite_stops_with_a_clear_error_and_changes_nothing(
 
 
 @pytest.mark.parametrize(("change", "error", "match"), [
-    (lambda a, b: (a[:, :5], b), ValueError, r"features_A must have shape \(\*, 6\), got \(12, 5\)"),
+    (lambda a, b: (a[:, :5], b), ValueError, r"features_A must have shape \(12, 6\), got \(12, 5\)"),
     (lambda a, b: (a, b[:7]), ValueError, r"b must have shape \(12, 4\), got \(7, 4\)"),
-    (lambda a, b: (a[:1], b[:1]), ValueError, "a contrast needs at least 2 pairs, got 1"),
+    (lambda a, b: (a[:1], b[:1]), ValueError, "expected at least 2 pairs, got 1"),
     (lambda a, b: (a.long(), b), TypeError, "features_A must be a floating-point tensor"),
     (lambda a, b: (a.tolist(), b), TypeError, "features_A must be a tensor, got list"),
     (lambda a, b: (a, b, torch.eye(11)), ValueError, r"y must have shape \(12, 12\), got \(11, 11\)"),
     (lambda a, b: (a, b, torch.ones(12, 12)), ValueError, "every row of y must sum to 1"),
-    (lambda a, b: (a, b, None, torch.eye(12)), ValueError, "positives must be a boolean tensor"),
+    (lambda a, b: (a, b, None, torch.eye(12)), TypeError, "positives must be a boolean tensor"),
 ])
 def test_a_step_on_what_does_not_fit_is_refused_and_changes_nothing(change: Callable, error: type, match: str) -> None:
     trainer = aligner()

@@ -364,7 +364,7 @@ def test_search_stops_at_the_end_of_the_decoder_and_pads_with_its_padding() -> N
     assert s[0].exp().tolist() == pytest.approx([0.16, 0.12])
     tokens = beam_search(lambda tokens: p.expand(len(tokens), -1), torch.tensor([[1]]), 2, beams=2, end=2)[0]
     assert tokens.tolist() == [[[2, 0], [3, 2]]]
-    model, v = prefixed(end=2, pad=8), tensor(6, K, D)
+    model, v = prefixed(end=1, pad=8), tensor(6, K, D)
     which = torch.zeros(6, dtype=torch.long)
     assert torch.equal(model.search(v, which, 1)[0][:, 0], model.generate(v, which)[0])
     assert (model.generate(v, which)[0] == 8).any()

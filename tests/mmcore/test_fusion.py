@@ -337,11 +337,12 @@ WITH_FEATURES = {
     "late_fusion": lambda f: late_fusion(f, torch.full((len(f),), 1 / max(len(f), 1), dtype=torch.float64)),
     "attention_fusion_weights": lambda f: attention_fusion_weights(f, *attention_parameters()),
     "gated_fusion_weights": lambda f: gated_fusion_weights(f, tensor(3, D), tensor(3)),
-    "early": EarlyFusion([D] * 3, D), "late": LateFusion(D, 3), "attention": AttentionFusion(D),
-    "gated": GatedFusion(D, 3), "multimodal": MultimodalFusion([D] * 3, D),
+    "early": EarlyFusion([D] * 3, D).double(), "late": LateFusion(D, 3).double(),
+    "attention": AttentionFusion(D).double(), "gated": GatedFusion(D, 3).double(),
+    "multimodal": MultimodalFusion([D] * 3, D).double(),
 }
 BAD_FEATURES = {
-    "one": (modalities(1), ValueError, r"需要 .*个模态，收到 1 个 / expected (3|at least 2) modalities, got 1"),
+    "one": (modalities(1), ValueError, r"需要.*个模态，收到 1 个.* / expected (3|at least 2) modalities, got 1"),
     "width": ([*modalities(2), tensor(B, D + 1)], ValueError, r"features\[2\] must have shape \(3, 4\), got \(3, 5\)"),
     "batch": ([*modalities(2), tensor(B + 1, D)], ValueError, r"features\[2\] must have shape \(3, 4\), got \(4, 4\)"),
     "ints": ([*modalities(2), torch.ones(B, D, dtype=torch.long)], TypeError, r"features\[2\] must be a floating"),
@@ -376,14 +377,15 @@ F3 = modalities(3)
 
 @pytest.mark.parametrize(("call", "error", "match"), [
     (lambda: late_fusion(F3, tensor(3).softmax(0) * 1.01), ValueError, "w must sum to 1, got 1.01"),
-    (lambda: late_fusion(F3, torch.tensor([0.7, 0.7, -0.4])), ValueError, "no entry of w may be below 0"),
-    (lambda: late_fusion(F3, torch.tensor([float("nan")] * 3)), ValueError, "no entry of w may be below 0"),
+    (lambda: late_fusion(F3, torch.tensor([0.7, 0.7, -0.4]).double()), ValueError, "no entry of w may be below 0"),
+    (lambda: late_fusion(F3, torch.tensor([float("nan")] * 3).double()), ValueError, "no entry of w may be below 0"),
     (lambda: late_fusion(F3, torch.tensor([1, 0, 0])), TypeError, "w must be a floating-point tensor"),
-    (lambda: late_fusion(F3, torch.ones(B, 3) / 3), ValueError, r"w must have shape \(3\), got \(3, 3\)"),
-    (lambda: late_fusion(F3, torch.ones(2) / 2), ValueError, r"w must have shape \(3\), got \(2\)"),
-    (lambda: weighted_sum(torch.ones(2, 3), F3), ValueError, r"w must have shape \(3\) or \(3, 3\), got \(2, 3\)"),
-    (lambda: weighted_sum(torch.ones(4), F3), ValueError, r"w must have shape \(3\) or \(3, 3\), got \(4\)"),
-    (lambda: weighted_sum([1.0, 0.0, 0.0], F3), TypeError, "w must be a floating-point tensor"),
+    (lambda: late_fusion(F3, tensor(B, 3)), ValueError, r"w must have shape \(3\), got \(3, 3\)"),
+    (lambda: late_fusion(F3, tensor(2)), ValueError, r"w must have shape \(3\), got \(2\)"),
+    (lambda: weighted_sum(tensor(2, 3), F3), ValueError, r"w must have shape \(3\) or \(3, 3\), got \(2, 3\)"),
+    (lambda: weighted_sum(tensor(4), F3), ValueError, r"w must have shape \(3\) or \(3, 3\), got \(4\)"),
+    (lambda: weighted_sum([1.0, 0.0, 0.0], F3), TypeError, "w must be a tensor, got list"),
+    (lambda: late_fusion(F3, torch.ones(3) / 3), TypeError, "w must be torch.float64, got torch.float32"),
     (lambda: attention_fusion_weights(F3, tensor(H), tensor(H), tensor(H), 0.0), ValueError, r"W_f must have shape"),
     (lambda: attention_fusion_weights(F3, tensor(H, D), tensor(1), tensor(H), 0.0), ValueError, r"b_f .*\(5\), got"),
     (lambda: attention_fusion_weights(F3, tensor(H, D), tensor(H), tensor(1, H), 0.0), ValueError, r"W_a .*\(5\), got"),
@@ -558,10 +560,15 @@ FEATURES, Y = four_classes(8, 0)
     (4, FEATURES[:2], Y, ValueError, "expected 3 modalities, got 2"),
     (4, FEATURES, Y[:7], ValueError, r"targets must be int64 classes of shape \(8,\)"),
     (4, FEATURES, Y.float(), ValueError, r"targets must be int64 classes of shape \(8,\)"),
-    (4, FEATURES, Y + 4, ValueError, "classes must lie between 0 and 3"),
-    (4, FEATURES, Y - 4, ValueError, "classes must lie between 0 and 3"),
+    (4, FEATURES, Y + 4, ValueError, r"int64 classes of shape \(8,\) between 0 and 3"),
+    (4, FEATURES, Y - 4, ValueError, r"int64 classes of shape \(8,\) between 0 and 3"),
     (None, FEATURES, Y, TypeError, "targets must be a floating-point tensor"),
     (None, FEATURES, torch.ones(8, D + 1), ValueError, r"targets must have shape \(8, 4\), got \(8, 5\)"),
+    (None, FEATURES, torch.ones(8, D).double(), TypeError, "targets must be torch.float32, got torch.float64"),
+    (4, torch.stack([FEATURES[0]] * 3), Y, TypeError, "inputs must be a list of tensors, one for each modality"),
+    (4, [*FEATURES[:2], FEATURES[2][:7]], Y, ValueError, r"as many samples as the others, got \[8, 8, 7\]"),
+    (4, [*FEATURES[:2], FEATURES[2][:, :3]], Y, ValueError, r"features\[2\] must have shape \(8, 4\), got \(8, 3\)"),
+    (4, [*FEATURES[:2], FEATURES[2].double()], Y, TypeError, r"features\[2\] must be torch.float32, got torch.float64"),
 ])
 def test_features_and_targets_that_do_not_fit_are_refused(classes: int | None, features: list[Tensor], targets: Tensor,
                                                           error: type, match: str) -> None:
@@ -588,6 +595,7 @@ def test_a_trainer_that_could_not_work_is_refused(options: dict, error: type, ma
 def test_features_and_targets_follow_the_trainer_to_its_device(num_classes) -> None:
     trainer = MultimodalFusionTrainer(MultimodalFusion([3, 5], 4), "cpu", num_classes)
     trainer.device = torch.device("meta")  # stands in for a device that this machine lacks
+    trainer.learned.to("meta")
     targets = torch.ones(2, 4) if num_classes is None else torch.tensor([0, 2])
     features, moved = trainer._prepare([torch.ones(2, 3), torch.ones(2, 5)], targets)
     assert {x.device.type for x in (*features, moved)} == {"meta"}
