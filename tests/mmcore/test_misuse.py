@@ -106,7 +106,7 @@ def letters_of(declared: str) -> str:
 
 # -- the good calls ---------------------------------------------------------------------------------------------------
 
-SIZES = {"B": B, "D": D, "M": M, "T": T, "N": B, "P": 4}
+SIZES = {"B": B, "N": B, "M": M, "T": T, "D": D}
 
 
 def made(declared: str) -> object:
@@ -120,14 +120,12 @@ def made(declared: str) -> object:
     for size in letters_of(declared).split(" / ")[0].split():
         factor, _, letter = size.rpartition("*")
         sizes.append(int(factor or 1) * (int(letter) if letter.isdecimal() else SIZES.get(letter, 2)))
+    whole = {"bool": torch.bool, "mask": torch.bool, "int": torch.int32, "int64": torch.int64}
     kind = declared.split()[0]
-    if kind in {"bool", "mask"}:
-        return torch.eye(*sizes, dtype=torch.bool) if len(sizes) == 2 else torch.ones(sizes, dtype=torch.bool)
-    return torch.ones(sizes, dtype=torch.int64) if kind in {"int", "int64"} else floats(*sizes)
+    return torch.ones(sizes, dtype=whole[kind]) if kind in whole else floats(*sizes)
 
 
 FEATURES = [floats(B, D) for _ in range(M)]
-PAIR = {"a": floats(B, D), "b": floats(B, D) + 1}
 EYE = torch.eye(B, dtype=torch.bool)
 TOKENIZER = text.build_tokenizer(["red apple", "红苹果", "tree", "fruit", "水果"])
 torch.manual_seed(0)
@@ -139,38 +137,19 @@ SEEN = {"image": torch.rand(B, 3, 33, 33), **VLM.text_encoder.tokenize(["red app
 NAME_IDS = VLM.name_tokens(["red apple", "tree", "水果", "fruit"], ["en", "en", "zh", "en"])
 WRITTEN = torch.tensor([[9, 4, 3, 0]] * B)
 
-CALLS: dict[str, tuple[Callable, dict]] = {  # name: what is called, its arguments
-    "contrastive_loss": (mmcore.contrastive_loss, PAIR | {"tau": 0.1, "positives": EYE}),
-    "feature_alignment_loss": (mmcore.feature_alignment_loss, PAIR),
-    "semantic_similarity": (mmcore.semantic_similarity, PAIR),
-    "semantic_alignment_loss": (mmcore.semantic_alignment_loss, PAIR | {"y": torch.full((B, B), 1 / B)}),
-    "sigmoid_loss": (mmcore.sigmoid_loss, PAIR | {"tau": 0.1, "bias": -1.0}),
-    "modality_gap": (mmcore.modality_gap, PAIR),
-    "cosine_similarity": (mmcore.cosine_similarity, PAIR),
-    "ranks": (mmcore.ranks, {"S": floats(B, B), "positives": EYE}),
+CALLS: dict[str, tuple[Callable, dict]] = {  # name: what is called, and those arguments that its shapes do not make
+    "contrastive_loss": (mmcore.contrastive_loss, {"tau": 0.1}),
+    "semantic_alignment_loss": (mmcore.semantic_alignment_loss, {"y": torch.full((B, M), 1 / M)}),
+    "sigmoid_loss": (mmcore.sigmoid_loss, {"tau": 0.1, "bias": -1.0}),
     "retrieval_scores": (mmcore.retrieval_scores, {"S": floats(B, B)}),
-    "late_fusion": (mmcore.late_fusion, {"features": FEATURES, "w": torch.full((M,), 1 / M)}),
-    "attention_fusion_weights": (mmcore.attention_fusion_weights, {
-        "features": FEATURES, "W_f": floats(2, D), "b_f": floats(2), "W_a": floats(2), "b_a": torch.zeros(())}),
-    "gated_fusion_weights": (mmcore.gated_fusion_weights, {
-        "features": FEATURES, "W_g": floats(M, D), "b_g": floats(M)}),
-    "adaptive_fusion_weights": (mmcore.adaptive_fusion_weights, {
-        "candidates": [floats(B, D)] * 4, "W_s": floats(4, 4 * D), "b_s": floats(4)}),
+    "late_fusion": (mmcore.late_fusion, {"w": torch.full((M,), 1 / M)}),
     "product_of_experts": (mmcore.product_of_experts, {
         "log_p": [floats(B, 2).log_softmax(1)] * M, "log_prior": floats(2).log_softmax(0)}),
-    "cell_attention_weights": (mmcore.cell_attention_weights, {"f_t": floats(B, D), "x": floats(B, 4, D)}),
-    "cell_gates": (mmcore.cell_gates, {"f_t": floats(B, D), "x": floats(B, 4, D), "b_g": torch.zeros(())}),
-    "temporal_attention_weights": (mmcore.temporal_attention_weights, {
-        "x": floats(B, T, D), "W": floats(3, D), "b": floats(3), "w": floats(2, 3)}),
-    "mean_over_time": (mmcore.mean_over_time, {"f": floats(B, T, D)}),
-    "recurrent_states": (mmcore.recurrent_states, {
-        "f": floats(B, T, D), "W": floats(6, D), "U": floats(6, 2), "b": floats(6), "c": floats(2)}),
-    "multitask_loss": (mmcore.multitask_loss, {
-        "L_cls": 1.0, "L_retrieval": torch.tensor(1.0), "L_generation": 1.0, "alpha": 1.0, "beta": 1.0, "gamma": 1.0}),
+    "multitask_loss": (mmcore.multitask_loss, {"L_cls": 1.0, "alpha": 1.0, "beta": 1.0, "gamma": 1.0}),
     "generation_loss": (mmcore.generation_loss, {"logits": floats(B, 3, 9), "tokens": WRITTEN.clamp(max=8)}),
     "beam_search": (mmcore.beam_search, {
-        "next_log_p": lambda tokens: torch.zeros(len(tokens), 9).log_softmax(1), "start": torch.full((B, 1), 9),
-        "most": 3, "beams": 2, "length_power": 0.5, "pad": 0, "end": 3}),
+        "next_log_p": lambda tokens: torch.zeros(len(tokens), 9).log_softmax(1), "most": 3, "beams": 2,
+        "length_power": 0.5, "pad": 0, "end": 3}),
     "EarlyFusion": (mmcore.EarlyFusion, {"feature_dims": [D] * M, "output_dim": 5}),
     "LateFusion": (mmcore.LateFusion, {"feature_dim": D, "num_modalities": M}),
     "AttentionFusion": (mmcore.AttentionFusion, {"feature_dim": D, "hidden_dim": 2}),
@@ -218,9 +197,10 @@ CALLS: dict[str, tuple[Callable, dict]] = {  # name: what is called, its argumen
     "VisualLanguageModel.forward": (VLM, SEEN | {"name_ids": NAME_IDS}),
 }
 for _name in mmcore.__all__:
-    if _name not in CALLS and hasattr(getattr(mmcore, _name), "shapes"):
-        _call = getattr(mmcore, _name)
-        CALLS[_name] = _call, {key: made(declared) for key, declared in _call.shapes.items()}
+    _call = getattr(mmcore, _name)
+    if hasattr(_call, "shapes"):
+        _given = CALLS.get(_name, (_call, {}))[1]
+        CALLS[_name] = _call, {key: made(text) for key, text in _call.shapes.items()} | _given
 ARGUMENTS = [(name, argument) for name, (_, arguments) in CALLS.items() for argument in arguments
              if "tokenizer" not in argument]
 
