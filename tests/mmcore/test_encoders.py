@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from mmcore import tokens as text
 from mmcore.encoders import BACKBONES, MAX_TOKENS, TEXT_MODELS, TextEncoder, VisualEncoder
@@ -78,6 +79,44 @@ def test_the_same_picture_gives_the_same_feature_in_eval_mode(backbone: str) -> 
 def test_brightness_and_contrast_of_the_whole_picture_change_nothing(backbone: str) -> None:
     encoder = VisualEncoder(16, backbone).eval()
     assert torch.allclose(encoder(images(2)), encoder(0.2 + 0.5 * images(2)), atol=1e-2)
+
+
+@pytest.mark.parametrize(("make", "numbers", "width"), [
+    (lambda: VisualEncoder(16, "resnet-tiny"), 60_192, 64 * 4 * 4), (lambda: VisualEncoder(16, "vit-tiny"), 80_576, 64),
+    (lambda: TextEncoder("bert-tiny", 16, TOKENIZER), 37_824 + 64 * SIZE, 64),
+    (lambda: TextEncoder("gpt-tiny", 16, TOKENIZER), 54_208 + 64 * SIZE, 64)])
+def test_the_tiny_backbones_are_as_large_as_they_were_chosen_to_be(make: Callable, numbers: int, width: int) -> None:
+    encoder = make()
+    assert sum(p.numel() for p in encoder.backbone.parameters()) == numbers
+    assert encoder.project.in_features == width
+
+
+@pytest.mark.parametrize("size", [32, 64, 100])
+def test_the_tiny_resnet_layer_by_layer(size: int) -> None:
+    net, x = VisualEncoder(16).backbone.eval(), images(2, size)
+    block = net.layer1[0]
+    x = F.max_pool2d(net.bn1(F.conv2d(x, net.conv1.weight, stride=2, padding=2)).relu(), 3, stride=2, padding=1)
+    inner = block.bn1(F.conv2d(x, block.conv1.weight, stride=2, padding=1)).relu()
+    around = block.downsample[1](F.conv2d(x, block.downsample[0].weight, stride=2))
+    x = (block.bn2(F.conv2d(inner, block.conv2.weight, padding=1)) + around).relu()
+    wanted = F.adaptive_avg_pool2d(x, 4).permute(0, 2, 3, 1).flatten(1)  # cell after cell
+    assert torch.allclose(net(images(2, size)), wanted, atol=1e-5)
+
+
+def test_the_tiny_vit_takes_the_mean_of_its_patches_and_larger_pictures_come_down_to_32() -> None:
+    net = VisualEncoder(16, "vit-tiny").backbone.eval()
+    patches = net.vit.conv_proj(images(2)).flatten(2).transpose(1, 2)  # 4 × 4 of them
+    seen = net.vit.encoder(torch.cat([net.vit.class_token.expand(2, -1, -1), patches], 1))
+    assert torch.allclose(net(images(2)), seen[:, 1:].mean(1), atol=1e-6)
+    assert torch.equal(net(images(2, 64)), net(F.avg_pool2d(images(2, 64), 2)))
+
+
+@pytest.mark.parametrize("model_name", TEXT_MODELS)
+def test_a_tiny_text_model_reads_up_to_64_tokens_and_drops_nothing_at_random(model_name: str) -> None:
+    encoder = TextEncoder(model_name, 16, TOKENIZER)
+    tokens = encoder.tokenize(["tree " * (MAX_TOKENS - 2), "red"])
+    assert tokens["input_ids"].shape == (2, MAX_TOKENS)
+    assert torch.equal(encoder(**tokens), encoder(**tokens))  # in training mode
 
 
 def test_a_state_dict_carries_an_encoder_over() -> None:

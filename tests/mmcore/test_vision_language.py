@@ -1,5 +1,6 @@
 """(1.3) 跨模态融合、(1.4) 多任务损失，模型与训练器 / Cross-modal fusion, multi-task loss, the model and its trainer."""
 
+import inspect
 import math
 import re
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from tests.harness import trained
 
 B, D_V, D_T, H = 3, 4, 5, 6
 TOKENIZER = text.build_tokenizer(["red apple", "红苹果", "tree", "fruit", "水果"])
-NAMES = text.build_tokenizer(["red apple", "红苹果", "tree", "树", "T-shirt"])
+NAMES = text.build_tokenizer(["red apple", "红苹果", "tree", "树", "T-shirt", "king's ’"])
 PAIRS = [(b, m) for b in ("resnet-tiny", "vit-tiny") for m in ("bert-tiny", "gpt-tiny")]
 
 
@@ -267,6 +268,37 @@ def test_a_name_becomes_tokens_and_comes_back_in_its_language() -> None:
     assert model.words(ids[1, 1:]) == ["红", "苹", "果"]
     end = NAMES.token_to_id(text.SEP)
     assert [row.tolist().count(end) for row in ids] == [1, 1, 1]
+
+
+def test_spelling_joins_chinese_to_what_stands_beside_it_and_english_at_hyphens_and_apostrophes() -> None:
+    model = make()
+    names = ["red 红 苹果 tree apple", "king's T-shirt", "king’s"]
+    assert [model.spell(row) for row in model.name_tokens(names, ["zh", "en", "en"])] == [
+        "red红苹果tree apple", "king's t-shirt", "king’s"]
+
+
+def test_a_name_may_be_as_long_as_the_decoder_writes() -> None:
+    model = make()
+    ids = model.name_tokens(["tree " * 15, "red"], ["en", "zh"])
+    assert ids.shape == (2, model.generation_head.max_tokens + 1)
+    assert model(X, name_ids=ids)["generation_logits"].shape[1] == 16
+
+
+def test_what_is_not_given_is_what_the_lessons_use() -> None:
+    model = VisualLanguageModel(feature_dim=8, tokenizer=TOKENIZER, name_tokenizer=NAMES)
+    assert model.classifier.weight.shape == (1000, 8)
+    assert model.generation_head.embed.embedding_dim == 64
+    assert {name: p.default for name, p in inspect.signature(VisualLanguageModel).parameters.items()} == {
+        "num_classes": 1000, "feature_dim": 512, "backbone": "resnet-tiny", "model_name": "bert-tiny", "weights": None,
+        "hidden_dim": None, "tokenizer": None, "name_tokenizer": None, "decoder_width": 64}
+    fusion = CrossModalFusion()
+    assert (fusion.W_v.shape, fusion.W_t.shape) == ((256, 512), (256, 512))
+    assert not fusion.b.any()
+    trainer = VLMTrainer(model, "cpu")
+    assert (trainer.alpha, trainer.beta, trainer.gamma, trainer.tau) == (1.0, 1.0, 1.0, 0.0625)
+    assert [(group["lr"], group["weight_decay"]) for group in trainer.optimizer.param_groups] == [
+        (1e-3, 0.3), (1e-3, 0.0)]
+    assert multitask_loss(1.0, 10.0, 100.0) == 111.0
 
 
 def test_writing_is_generation_from_the_language_asked_for() -> None:
