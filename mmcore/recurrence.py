@@ -47,7 +47,7 @@ def mean_over_time(f: Tensor) -> Tensor:
     return f.mean(1)
 
 
-@shapes(f="B T D", W="3*H D", U="3*H H", b="3*H", c="H", least=FRAMES)
+@shapes(f="B T D", U="3*H H", W="3*H D", b="3*H", c="H", least=FRAMES)
 def recurrent_states(f: Tensor, W: Tensor, U: Tensor, b: Tensor, c: Tensor) -> Tensor:
     r"""门控循环单元 / The gated recurrent unit: what is remembered at every frame, (B, T, D) → (B, T, H).
 
