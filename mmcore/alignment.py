@@ -4,11 +4,12 @@ Letters: N pairs, M candidates, D feature width, P projection width.
 
 Three ways to say that two things mean the same: choose your own among a batch (2.1); lie close to your own (2.2); give
 each its share of the meaning (2.3). (2.4) is a sibling of (2.1): every pair answers a yes-or-no question of its own.
+What does not fit in type or shape is refused with TypeError or ValueError.
 
 字母：N 对，M 个候选，D 特征宽度，P 投影宽度。
 
 三种说法，一个意思：在一批里选出自己的那一个 (2.1)；与自己的那一个靠近 (2.2)；按意思分给每一个 (2.3)。(2.4) 是 (2.1)
-的姊妹：每一对各答一道是非题。
+的姊妹：每一对各答一道是非题。类型或形状不符时报 TypeError 或 ValueError。
 """
 
 import math
@@ -131,10 +132,9 @@ def semantic_similarity(a: Tensor, b: Tensor) -> Tensor:
     """语义相似度 S，(2.3) 的前一半 / Semantic similarity S, the first half of (2.3): (N, D), (M, D) → (N, M).
 
     Every row sums to 1: each a shares out an attention of one among all b. It is the formula of attention, without
-    values. Raises TypeError or ValueError for a wrong shape or type, or nothing at all.
+    values.
 
-    每行和为 1：每个 a 把一份注意力分给全部 b。这就是注意力的公式，只是没有值。形状或类型不对，或是空的时报 TypeError 或
-    ValueError。
+    每行和为 1：每个 a 把一份注意力分给全部 b。这就是注意力的公式，只是没有值。
 
     Paper: Vaswani et al. 2017, Attention Is All You Need.
 
@@ -263,11 +263,10 @@ class CrossModalAlignment(nn.Module):
     | `semantic_B` | (M, N) | the other way round | 反过来 |
 
     Each modality has one linear layer, which brings features of different width and meaning into one space of P
-    dimensions. `feature_dim` is one width, or two: (D_A, D_B). Raises TypeError or ValueError for a wrong width,
-    temperature or feature.
+    dimensions. `feature_dim` is one width, or two: (D_A, D_B).
 
     两种模态各有一个线性层，把宽度、含义都不同的特征放进同一个 P 维的空间。`feature_dim` 是一个宽度，或两个：
-    (D_A, D_B)。宽度、温度或特征不符时报 TypeError 或 ValueError。
+    (D_A, D_B)。
 
     >>> outputs = CrossModalAlignment((8, 6), 4)(torch.ones(3, 8), torch.ones(5, 6))
     >>> outputs["similarity"].shape
@@ -356,12 +355,10 @@ class CrossModalAligner:
 
     The encoders are trained and stay as they are; only the two projections are learned. `temperature`, `alpha`, `beta`
     and `gamma` are changed between steps with `tune` and act from the next step on. `feature_dim` is one width, or two:
-    (D_A, D_B). `normalize` is that of `AlignmentLoss`. Raises TypeError or ValueError for a wrong width, temperature,
-    weight or step size.
+    (D_A, D_B). `normalize` is that of `AlignmentLoss`.
 
-    编码器已经训练好，不再改变；这里只学两个投影。`temperature`、`alpha`、`beta`、`gamma` 用 `tune` 在两步之间改变，从
-    下一步起生效。`feature_dim` 是一个宽度，或两个：(D_A, D_B)。`normalize` 同 `AlignmentLoss`。宽度、温度、权重或步长
-    不对时报 TypeError 或 ValueError。
+    编码器已经训练好，不再改变；这里只学两个投影。`temperature`、`alpha`、`beta`、`gamma` 用 `tune` 在两步之间改变，从下
+    一步起生效。`feature_dim` 是一个宽度，或两个：(D_A, D_B)。`normalize` 同 `AlignmentLoss`。
 
     >>> aligner = CrossModalAligner((8, 6), "cpu", projection_dim=4)
     >>> losses = aligner.train_step(torch.randn(5, 8), torch.randn(5, 6))
@@ -411,10 +408,9 @@ class CrossModalAligner:
                        positives: Tensor | None = None) -> dict[str, Tensor]:
         """投影、相似度与各项损失，不训练 / Projections, similarities and losses, without training.
 
-        The keys are those of `CrossModalAlignment` and `AlignmentLoss`. Raises TypeError or ValueError if features, y
-        or positives do not fit.
+        The keys are those of `CrossModalAlignment` and `AlignmentLoss`.
 
-        键是 `CrossModalAlignment` 与 `AlignmentLoss` 的。特征、y 或 positives 不符时报 TypeError 或 ValueError。
+        键是 `CrossModalAlignment` 与 `AlignmentLoss` 的。
         """
         features_A, features_B, y, positives = self._moved(features_A, features_B, y, positives)
         with evaluating(self.alignment):

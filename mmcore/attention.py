@@ -3,11 +3,13 @@ r"""一些东西里看哪一个 / Which of several things is looked at: cells of
 Letters: B batch, P cells, T frames, D feature width, H hidden width, A attentions.
 
 (4.1) and (4.2) have the same scores and differ in how these become weights: attention lets the cells share a total of
-1, gates let every cell decide for itself how far to open.
+1, gates let every cell decide for itself how far to open. What does not fit in type or shape is refused with TypeError
+or ValueError.
 
 字母：B 批，P 格，T 帧，D 特征宽度，H 隐藏宽度，A 个注意力。
 
 (4.1) 与 (4.2) 的得分相同，差的只是怎样变成权重：注意力让各格分一份总量为 1 的权重，门让每格自己决定开多大。
+类型或形状不符时报 TypeError 或 ValueError。
 """
 
 import math
@@ -27,10 +29,6 @@ LOOKS = ("attention", "gates")
 @shapes(f_t="B D", x="B P D")
 def cell_scores(f_t: Tensor, x: Tensor) -> Tensor:
     """每一格与问题有多相合 / How well every cell fits the question: (B, D), (B, P, D) → (B, P), s of (4.1) and (4.2).
-
-    Raises TypeError or ValueError for a wrong type or shape.
-
-    即 (4.1)、(4.2) 的 s。类型或形状不符时报 TypeError 或 ValueError。
 
     >>> cell_scores(torch.tensor([[2.0, 0, 0, 0]]), torch.eye(4).unsqueeze(0))
     tensor([[1., 0., 0., 0.]])
@@ -56,11 +54,9 @@ def cell_attention_weights(f_t: Tensor, x: Tensor) -> Tensor:
     | $c$ | `weighted_sum(alpha, x.unbind(1))` | (B, D) | what was seen | 看到的 |
 
     The better a cell fits the direction of the question, the more it is looked at. The weights of all cells always sum
-    to 1, so that one dog and three dogs give nearly the same c: a mean cannot count. Raises TypeError or ValueError for
-    a wrong type or shape.
+    to 1, so that one dog and three dogs give nearly the same c: a mean cannot count.
 
     哪一格与问题的方向最相合，就多看哪一格。各格的权重加起来总是 1，所以一只狗和三只狗给出几乎一样的 c：平均不会数数。
-    类型或形状不符时报 TypeError 或 ValueError。
 
     Paper: Yang et al. 2016, Stacked Attention Networks for Image Question Answering; Vaswani et al. 2017, Attention Is
     All You Need.
@@ -86,11 +82,9 @@ def cell_gates(f_t: Tensor, x: Tensor, b_g: float | Tensor) -> Tensor:
     | $c$ | `weighted_sum(g, x.unbind(1))` | (B, D) | what was seen | 看到的 |
 
     The scores are those of (4.1), but every cell has a gate of its own: where two cells fit, two gates open and c holds
-    two portions; where none fits, all stay shut and c comes near 0. Raises TypeError or ValueError for a wrong type or
-    shape.
+    two portions; where none fits, all stay shut and c comes near 0.
 
-    得分与 (4.1) 相同，但每格有自己的门：两格都合，两扇都开，c 就有两份；都不合，都关着，c 就接近 0。类型或形状不符时报
-    TypeError 或 ValueError。
+    得分与 (4.1) 相同，但每格有自己的门：两格都合，两扇都开，c 就有两份；都不合，都关着，c 就接近 0。
 
     Paper: Zhang et al. 2018, Learning to Count Objects in Natural Images for Visual Question Answering (why a softmax
     cannot count; their remedy is another one).
@@ -104,11 +98,9 @@ def cell_gates(f_t: Tensor, x: Tensor, b_g: float | Tensor) -> Tensor:
 class CellAttention(nn.Module):
     """由问题决定看哪几格 / Lets a question decide which cells to look at: (B, D), (B, P, D) → (B, D).
 
-    `look`: "gates" is (4.2), "attention" is (4.1). The positions p are learned here; gates start mostly shut. Raises
-    TypeError or ValueError for a wrong option, width, number of cells or feature.
+    `look`: "gates" is (4.2), "attention" is (4.1). The positions p are learned here; gates start mostly shut.
 
-    `look`："gates" 是 (4.2)，"attention" 是 (4.1)。位置 p 由这里学；门开始时大半关着。选项、宽度、格数或特征不符时报
-    TypeError 或 ValueError。
+    `look`："gates" 是 (4.2)，"attention" 是 (4.1)。位置 p 由这里学；门开始时大半关着。
 
     >>> look = CellAttention(8, cells=4)
     >>> look(torch.ones(2, 8), torch.ones(2, 4, 8)).shape
@@ -154,12 +146,10 @@ def temporal_attention_weights(x: Tensor, W: Tensor, b: Tensor, w: Tensor) -> Te
 
     This is (3.3), shared among frames instead of modalities. A score sees one frame only, so that the order has to be
     written into the frame: x_t = f_t + p_t. Without positions p, shuffling the frames shuffles the terms and leaves
-    their sum: it knows as little of the order as the mean. There are A attentions, and each looks for itself. Raises
-    TypeError or ValueError for a wrong type or shape.
+    their sum: it knows as little of the order as the mean. There are A attentions, and each looks for itself.
 
     这就是 (3.3)，只是在各帧之间分，而不是在各模态之间。分数只看那一帧，所以先后必须写在那一帧里：x_t = f_t + p_t。没有
-    位置 p，打乱各帧只是打乱各项，和不变：它与平均一样不知道先后。A 个注意力各看各的。类型或形状不符时报 TypeError 或
-    ValueError。
+    位置 p，打乱各帧只是打乱各项，和不变：它与平均一样不知道先后。A 个注意力各看各的。
 
     Paper: Bahdanau et al. 2015, Neural Machine Translation by Jointly Learning to Align and Translate; Vaswani et al.
     2017, Attention Is All You Need (positions added to features; several heads).
@@ -174,10 +164,6 @@ def temporal_attention_weights(x: Tensor, W: Tensor, b: Tensor, w: Tensor) -> Te
 def attended(alpha: Tensor, x: Tensor) -> Tensor:
     """(8.3) 的加权和 / The weighted sums of (8.3): (B, T, A), (B, T, D) → (B, A, D).
 
-    Raises TypeError or ValueError for a wrong type or shape.
-
-    类型或形状不符时报 TypeError 或 ValueError。
-
     >>> attended(torch.tensor([[[0.25], [0.75]]]), torch.tensor([[[4.0, 0.0], [0.0, 4.0]]]))
     tensor([[[1., 3.]]])
     """
@@ -187,10 +173,9 @@ def attended(alpha: Tensor, x: Tensor) -> Tensor:
 class TemporalAttention(nn.Module):
     """(8.3) 与它的参数 / (8.3) and its parameters: what the attentions saw, side by side, (B, T, D) → (B, A D).
 
-    With `positions=False` x_t is f_t, and T may be any number. Raises TypeError or ValueError for a wrong width, number
-    or feature.
+    With `positions=False` x_t is f_t, and T may be any number.
 
-    `positions=False`：没有位置，x_t = f_t，T 可以是任意的。宽度、个数或特征不符时报 TypeError 或 ValueError。
+    `positions=False`：没有位置，x_t = f_t，T 可以是任意的。
 
     >>> TemporalAttention(8, frames=5, heads=2)(torch.ones(3, 5, 8)).shape
     torch.Size([3, 16])

@@ -237,10 +237,10 @@ def shape_of(x: Tensor) -> str:
 
 def one_number(x: float | Tensor, name: str) -> float:
     """x 必须是一个数，NaN 也算 / x must be one number, NaN included."""
-    fits = isinstance(x, numbers.Real) and not isinstance(x, bool)
+    good = isinstance(x, numbers.Real) and not isinstance(x, bool)
     if isinstance(x, Tensor):
-        fits = x.numel() == 1 and not x.is_complex() and x.dtype != torch.bool
-    if not fits:
+        good = x.numel() == 1 and not x.is_complex() and x.dtype != torch.bool
+    if not good:
         refuse(f"{name} 需要是一个数，收到 {_short(x)}", f"{name} must be one number, got {_short(x)}", TypeError)
     return float(x.detach() if isinstance(x, Tensor) else x)
 

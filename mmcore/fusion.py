@@ -4,12 +4,14 @@ Letters: B batch, M modalities (M ≥ 2), D feature width, H hidden width, K cla
 
 Late, attention and gated fusion are one formula, f = Σ wᵢ fᵢ, and differ only in where w comes from: learned constants;
 a budget of one to be shared; valves that do not compete. So each module has `weights(features) -> (B, M)` and
-`weighted_sum` does the rest; a slider may hand its own w to that very function.
+`weighted_sum` does the rest; a slider may hand its own w to that very function. What does not fit in type, number or
+shape is refused with TypeError or ValueError.
 
 字母：B 批，M 个模态（M ≥ 2），D 特征宽度，H 隐藏宽度，K 类。
 
 晚期、注意力、门控是同一个公式 f = Σ wᵢ fᵢ，只差 w 从哪里来：一组学到的常数；大家分一份的注意力；各管各的阀门。
 所以每个模块都有 `weights(features) -> (B, M)`，其余的都由 `weighted_sum` 完成；滑块也可以把自己的 w 交给它。
+类型、个数或形状不符时报 TypeError 或 ValueError。
 """
 
 import math
@@ -31,10 +33,9 @@ TWO = {"M": 2}  # fewer are nothing to fuse
 def weighted_sum(w: Tensor, features: Sequence[Tensor]) -> Tensor:
     """加权和 Σ wᵢ fᵢ / Weighted sum Σ wᵢ fᵢ: (B, M) or (M,), M × (B, D) → (B, D).
 
-    A w of one row is shared by the whole batch; it need not sum to 1. Raises TypeError or ValueError for a wrong type,
-    number or shape.
+    A w of one row is shared by the whole batch; it need not sum to 1.
 
-    w 只有一行时整批共用；和不必为 1。类型、个数或形状不符时报 TypeError 或 ValueError。
+    w 只有一行时整批共用；和不必为 1。
 
     >>> seen, heard = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
     >>> weighted_sum(torch.tensor([0.75, 0.25]), [seen, heard])
@@ -64,12 +65,10 @@ class EarlyFusion(nn.Module):
     Concatenates first and then lets one small network see all modalities together, so that it can learn an "if … then"
     between them. There must be an activation σ between its layers: without one they are a single linear map, which
     cannot learn exclusive or. Without `hidden_dim`, H = D/2: where inputs are as wide as the output, both layers
-    together cost less than one linear layer on the concatenation. Raises TypeError or ValueError for a wrong number of
-    modalities, width or batch size.
+    together cost less than one linear layer on the concatenation.
 
-    先拼接，再让一个小网络一起看所有模态，所以它能学会模态之间的“如果……那么……”。两层之间必须有激活函数 σ：没有它，
-    两层仍只是一个线性映射，学不会异或。不给 `hidden_dim` 时 H = D/2：输入与输出一样宽时，两层合起来比“拼接加一层线性”
-    还便宜。模态个数、宽度或批大小不符时报 TypeError 或 ValueError。
+    先拼接，再让一个小网络一起看所有模态，所以它能学会模态之间的“如果……那么……”。两层之间必须有激活函数 σ：没有它，两层仍
+    只是一个线性映射，学不会异或。不给 `hidden_dim` 时 H = D/2：输入与输出一样宽时，它比“拼接加一层线性”还便宜。
 
     Paper: Baltrušaitis et al. 2019, Multimodal Machine Learning: A Survey and Taxonomy.
 
@@ -128,10 +127,9 @@ class LateFusion(nn.Module):
     """晚期融合 (3.2) 与它的参数 / Late fusion (3.2) and its parameters: M × (B, D) → (B, D).
 
     Its weights are the softmax of M learned numbers; they start at 1/M. `weights(features)` gives (B, M), every row the
-    same. Raises TypeError or ValueError for a wrong number of modalities, width or feature.
+    same.
 
-    权重是 M 个学到的数的 softmax，从 1/M 开始。`weights(features)` 给出 (B, M)，每一行都一样。模态个数、宽度或特征不符
-    时报 TypeError 或 ValueError。
+    权重是 M 个学到的数的 softmax，从 1/M 开始。`weights(features)` 给出 (B, M)，每一行都一样。
 
     >>> LateFusion(8, num_modalities=2).weights([torch.ones(1, 8), torch.ones(1, 8)])
     tensor([[0.5000, 0.5000]], grad_fn=<ExpandBackward0>)
@@ -170,12 +168,10 @@ def attention_fusion_weights(features: Sequence[Tensor], W_f: Tensor, b_f: Tenso
 
     Every modality gets a score, then a softmax shares out an attention of one: what one modality gains, the others
     lose. All modalities share their parameters, so M may be any number. b_a adds the same number to every score and
-    cancels in the softmax: it changes nothing, and its gradient is 0. Raises TypeError or ValueError for a wrong type,
-    number or shape.
+    cancels in the softmax: it changes nothing, and its gradient is 0.
 
     每个模态先得一个分数，再用 softmax 分一份总和为 1 的注意力：一个模态多得，别的就少得。所有模态共用一套参数，所以 M
-    可以是任意的。b_a 给每个分数加上同一个数，在 softmax 里抵消：它什么也不改变，梯度恒为 0。类型、个数或形状不符时报
-    TypeError 或 ValueError。
+    可以是任意的。b_a 给每个分数加上同一个数，在 softmax 里抵消：它什么也不改变，梯度恒为 0。
 
     Paper: Bahdanau et al. 2015, Neural Machine Translation by Jointly Learning to Align and Translate; Hori et al.
     2017, Attention-Based Multimodal Fusion for Video Description.
@@ -191,9 +187,9 @@ def attention_fusion_weights(features: Sequence[Tensor], W_f: Tensor, b_f: Tenso
 class AttentionFusion(nn.Module):
     """注意力融合 (3.3) 与它的参数 / Attention fusion (3.3) and its parameters: M × (B, D) → (B, D).
 
-    H = `hidden_dim`, D/4 by default. Raises TypeError or ValueError for a wrong width or feature.
+    H = `hidden_dim`, D/4 by default.
 
-    H = `hidden_dim`，默认 D/4。宽度或特征不符时报 TypeError 或 ValueError。
+    H = `hidden_dim`，默认 D/4。
 
     >>> fuse = AttentionFusion(8)
     >>> fuse([torch.ones(5, 8), torch.zeros(5, 8)]).shape
@@ -232,9 +228,9 @@ def gated_fusion_weights(features: Sequence[Tensor], W_g: Tensor, b_g: Tensor) -
     | $f_{\mathrm{gated}}$ | `weighted_sum(g, features)` | (B, D) | fused feature | 融合后的特征 |
 
     Every modality has a valve of its own that looks at this modality only: all may be open, all may be shut, and none
-    competes with another. Raises TypeError or ValueError for a wrong type, number or shape.
+    competes with another.
 
-    每个模态有自己的阀门，只看自己：可以全开，也可以全关，互不相争。类型、个数或形状不符时报 TypeError 或 ValueError。
+    每个模态有自己的阀门，只看自己：可以全开，也可以全关，互不相争。
 
     Paper: Arevalo et al. 2017, Gated Multimodal Units for Information Fusion.
 
@@ -248,9 +244,9 @@ def gated_fusion_weights(features: Sequence[Tensor], W_g: Tensor, b_g: Tensor) -
 class GatedFusion(nn.Module):
     """门控融合 (3.4) 与它的参数 / Gated fusion (3.4) and its parameters: M × (B, D) → (B, D).
 
-    Every valve starts half open. Raises TypeError or ValueError for a wrong number of modalities, width or feature.
+    Every valve starts half open.
 
-    开始时每个阀门半开。模态个数、宽度或特征不符时报 TypeError 或 ValueError。
+    开始时每个阀门半开。
 
     >>> GatedFusion(8, num_modalities=2)([torch.ones(1, 8), torch.ones(1, 8)]).sum().item()
     8.0
@@ -288,9 +284,9 @@ def adaptive_fusion_weights(candidates: Sequence[Tensor], W_s: Tensor, b_s: Tens
     | $f$ | `weighted_sum(pi, candidates)` | (B, D) | mixed feature | 混合后的特征 |
 
     All four fusions are computed, and then each sample decides how far to trust each: a soft mixture, not a hard
-    choice. Raises TypeError or ValueError for a wrong type, number or shape.
+    choice.
 
-    四种融合都做，再按每个样本决定各信几分：软的混合，不是硬的选择。类型、个数或形状不符时报 TypeError 或 ValueError。
+    四种融合都做，再按每个样本决定各信几分：软的混合，不是硬的选择。
 
     Paper: Jacobs et al. 1991, Adaptive Mixtures of Local Experts.
 
@@ -350,13 +346,12 @@ class MultimodalFusion(nn.Module):
     it. After the projection every fᵢ is brought to the same length √D (layer normalisation without parameters):
     otherwise a small weight might only mean that the feature is long, and weights would say little. Early fusion sees
     the features before projection. The selector reads the four results detached from their gradients: it judges them
-    and does not change them to make its own choice easier. It starts from W_s = 0, that is π = 1/4. Raises TypeError or
-    ValueError for a wrong number of modalities, width or batch size.
+    and does not change them to make its own choice easier. It starts from W_s = 0, that is π = 1/4.
 
-    宽度不同、含义也不同的特征不能直接相加，所以每个模态先由自己的线性层投影到共同的宽度；这些层在构造时登记，随模型
-    一起训练、一起保存。投影之后每个 fᵢ 都缩放到同样的长度 √D（不带参数的层归一化）：否则一个模态的权重小，可能只是因为
-    它的特征长，权重就说明不了什么。早期融合直接看投影之前的特征。选择器读的是断开梯度的四个结果：它评判它们，而不为了让
-    自己好选去改变它们。它从 W_s = 0，即 π = 1/4 开始。模态个数、宽度或批大小不符时报 TypeError 或 ValueError。
+    宽度不同、含义也不同的特征不能直接相加，所以每个模态先由自己的线性层投影到共同的宽度；这些层在构造时登记，随模型一起
+    训练、一起保存。投影之后每个 fᵢ 都缩放到同样的长度 √D（不带参数的层归一化）：否则一个模态的权重小，可能只是因为它的
+    特征长，权重就说明不了什么。早期融合直接看投影之前的特征。选择器读的是断开梯度的四个结果：它评判它们，而不为了让自己
+    好选去改变它们。它从 W_s = 0，即 π = 1/4 开始。
 
     >>> out = MultimodalFusion([48, 64], output_dim=32)([torch.ones(5, 48), torch.ones(5, 64)])
     >>> out["f"].shape, out["pi"].shape
@@ -406,16 +401,15 @@ class MultimodalFusionTrainer:
     fusions that are not chosen go on learning; pull_loss, the mean of −¼ Σₖ ln(4 πₖ), weakly pulls the π of every
     sample to uniform, the harder the closer some πₖ comes to 0. Without it the choice collapses onto one fusion; a pull
     on the batch mean only lets every sample collapse onto any one of them while the mean looks even. `pull` may be
-    changed between steps. Raises TypeError or ValueError for a wrong model, number or step size.
+    changed between steps.
 
     给了 `num_classes`，目标是类别：一个线性的分类头由四种融合和它们的混合共用，从零开始，所以第一步的损失正是 ln K；头
     是线性的，所以混合的得分就是四种得分的混合。不给 `num_classes`，目标是 (B, D) 的特征，损失是均方误差。给了
     `encoders`（每个模态一个），特征就由它们从原始输入算出，并与融合一起训练；这时 `features` 是原始输入的列表。
 
-    total_loss = final_loss + 四种融合各自损失的平均 + pull · pull_loss。各自的损失让没被选中的融合也继续学；
-    pull_loss = −¼ Σₖ ln(4 πₖ) 的平均把每个样本的 π 轻轻拉向均匀，某个 πₖ 越接近 0 就拉得越紧。没有它，选择会坍缩到一种
-    融合上；若只拉一批的平均，每个样本仍会各自坍缩到随便一种，平均却看起来均匀。`pull` 可以在两步之间改变。模型、个数或
-    步长不对时报 TypeError 或 ValueError。
+    total_loss = final_loss + 四种融合各自损失的平均 + pull · pull_loss。各自的损失让没被选中的融合也继续学；pull_loss =
+    −¼ Σₖ ln(4 πₖ) 的平均把每个样本的 π 轻轻拉向均匀，某个 πₖ 越接近 0 就拉得越紧。没有它，选择会坍缩到一种融合上；若只
+    拉一批的平均，每个样本仍会各自坍缩到随便一种，平均却看起来均匀。`pull` 可以在两步之间改变。
 
     Paper: Pereyra et al. 2017, Regularizing Neural Networks by Penalizing Confident Output Distributions.
 
@@ -459,10 +453,9 @@ class MultimodalFusionTrainer:
     def evaluate(self, features: Sequence[Tensor], targets: Tensor) -> dict[str, float]:
         """每种融合与混合 "f" 的成绩 / The score of each fusion and of the mixture "f".
 
-        Accuracy where there are classes, else the mean squared error. Raises TypeError or ValueError if features or
-        targets do not fit.
+        Accuracy where there are classes, else the mean squared error.
 
-        有类别时是正确率，否则是均方误差。特征或目标不符时报 TypeError 或 ValueError。
+        有类别时是正确率，否则是均方误差。
         """
         features, targets = self._prepare(features, targets)
         with evaluating(self.learned):
@@ -474,10 +467,6 @@ class MultimodalFusionTrainer:
 
     def fuse(self, features: Sequence[Tensor]) -> dict[str, Tensor]:
         """不训练，只融合：`model` 的有名字的张量 / Fuse without training: the named tensors of `model`.
-
-        Raises TypeError or ValueError if features or inputs do not fit.
-
-        特征或输入不符时报 TypeError 或 ValueError。
         """
         features = self._moved(features)
         with evaluating(self.learned):

@@ -4,11 +4,12 @@ Letters: B batch, T frames, D feature width, H hidden width.
 
 (8.1), (8.2) and (8.3), which stands with the other attentions, all read f_1 … f_T and differ in whether they keep the
 order: the mean does not; recurrence reads frame by frame; attention has the order as a feature, added to every frame.
+What does not fit in type or shape is refused with TypeError or ValueError.
 
 字母：B 批，T 帧，D 特征宽度，H 隐藏宽度。
 
 (8.1)、(8.2)，还有放在注意力那里的 (8.3)，读的都是 f_1 … f_T，差的只是记不记得先后：平均不记得；循环一帧一帧地读；
-注意力把先后当作特征，加进每一帧。
+注意力把先后当作特征，加进每一帧。类型或形状不符时报 TypeError 或 ValueError。
 """
 
 import torch
@@ -33,10 +34,8 @@ def mean_over_time(f: Tensor) -> Tensor:
     | $f_{\mathrm{mean}}$ | returned | (B, D) | feature of the clip | 整段的特征 |
 
     Terms of a sum may be swapped, so the mean knows no order: a clip and the same clip backwards have the same mean.
-    Raises TypeError or ValueError if f is not a floating tensor (B, T, D).
 
-    加法可以换次序，所以它不知道先后：一段短片和它的倒放，平均完全相同。f 不是 (B, T, D) 的浮点张量时报 TypeError 或
-    ValueError。
+    加法可以换次序，所以它不知道先后：一段短片和它的倒放，平均完全相同。
 
     Paper: Karpathy et al. 2014, Large-Scale Video Classification with Convolutional Neural Networks (fusing frames);
     Yue-Hei Ng et al. 2015, Beyond Short Snippets.
@@ -47,7 +46,7 @@ def mean_over_time(f: Tensor) -> Tensor:
     return f.mean(1)
 
 
-@shapes(f="B T D", W="3*H D", U="3*H H", b="3*H", c="H", least=FRAMES)
+@shapes(f="B T D", U="3*H H", W="3*H D", b="3*H", c="H", least=FRAMES)
 def recurrent_states(f: Tensor, W: Tensor, U: Tensor, b: Tensor, c: Tensor) -> Tensor:
     r"""门控循环单元 / The gated recurrent unit: what is remembered at every frame, (B, T, D) → (B, T, H).
 
@@ -66,12 +65,10 @@ def recurrent_states(f: Tensor, W: Tensor, U: Tensor, b: Tensor, c: Tensor) -> T
 
     Starts from h_0 = 0 and reads frame by frame. The update gate z decides how much of the old is kept, the reset gate
     r how much of it the new n sees. Another order gives another h_T. It is `torch.nn.GRU` without two biases that are
-    one too many. The paper multiplies h by r before U; here, as in PyTorch, U comes first. Raises TypeError or
-    ValueError for a wrong type or shape.
+    one too many. The paper multiplies h by r before U; here, as in PyTorch, U comes first.
 
     从 h_0 = 0 开始，一帧一帧地读。更新门 z 决定留下多少旧的，重置门 r 决定新的 n 看多少旧的。次序换了，h_T 就换了。它与
-    `torch.nn.GRU` 相同，只少两个多余的偏置。原论文把 r 乘在 h 上再乘 U；这里与 PyTorch 一样，先乘 U。类型或形状不符时报
-    TypeError 或 ValueError。
+    `torch.nn.GRU` 相同，只少两个多余的偏置。原论文把 r 乘在 h 上再乘 U；这里与 PyTorch 一样，先乘 U。
 
     Paper: Cho et al. 2014, Learning Phrase Representations using RNN Encoder-Decoder.
 
@@ -95,9 +92,7 @@ def recurrent_states(f: Tensor, W: Tensor, U: Tensor, b: Tensor, c: Tensor) -> T
 class Recurrence(nn.Module):
     """(8.2) 与它的参数 / (8.2) and its parameters: `forward` gives h_T, (B, T, D) → (B, H).
 
-    Raises TypeError or ValueError for a wrong width or feature.
-
-    `forward` 给出 h_T。宽度或特征不符时报 TypeError 或 ValueError。
+    `forward` 给出 h_T。
 
     >>> Recurrence(4, hidden_dim=3)(torch.ones(2, 5, 4)).shape
     torch.Size([2, 3])

@@ -168,6 +168,20 @@ def test_a_step_on_what_does_not_fit_is_refused_and_changes_nothing(change: Call
     assert not trainer.optimizer.state_dict()["state"]
 
 
+def test_two_pairs_are_enough_for_a_score() -> None:
+    a, b = pairs()
+    assert aligner().compute_alignment_score(a[:2], b[:2])["chance"] == 0.5
+
+
+def test_an_aligner_starts_from_its_documented_numbers() -> None:
+    made = CrossModalAligner(device="cpu")
+    assert [tuple(p.shape) for p in made.alignment.parameters()] == [(256, 512), (256,)] * 2
+    assert [(g["lr"], g["weight_decay"]) for g in made.optimizer.param_groups] == [(3e-3, 0.01), (3e-3, 0.0)]
+    assert (made.loss.temperature, made.loss.alpha, made.loss.beta, made.loss.gamma) == (0.1, 0.5, 0.3, 0.2)
+    assert made.loss.normalize
+    assert CrossModalAligner(4, "cpu", weight_decay=0.25).optimizer.param_groups[0]["weight_decay"] == 0.25
+
+
 def test_a_score_without_a_negative_is_refused() -> None:
     """缺陷 17：一对里找一对，总是对的 / Fault 17: one out of one is always right."""
     a, b = pairs()

@@ -531,6 +531,33 @@ def test_the_projections_return_what_their_table_names() -> None:
     assert torch.equal(outputs["semantic_B"], semantic_similarity(b, a))
 
 
+def test_features_of_one_number_are_wide_enough() -> None:
+    a = torch.tensor([[1.0], [2.0]], dtype=torch.float64)
+    for loss in (*LOSSES.values(), modality_gap):
+        assert loss(a, a).isfinite()
+
+
+def test_the_losses_start_from_their_documented_weights() -> None:
+    loss = AlignmentLoss()
+    assert (loss.temperature, loss.alpha, loss.beta, loss.gamma, loss.normalize) == (0.1, 0.5, 0.3, 0.2, True)
+    module = CrossModalAlignment()
+    assert (module.feature_dim, module.projection_dim, module.temperature) == ((512, 512), 256, 0.1)
+
+
+@pytest.mark.parametrize("off", [2e-4, -2e-4])
+def test_rows_of_y_may_be_off_by_what_rounding_does_and_no_more(off: float) -> None:
+    a, y = pairs(2)[0].float(), torch.eye(2)
+    semantic_alignment_loss(a, a, y * (1 + off / 4))
+    with pytest.raises(ValueError, match=r"every row of y must sum to 1, one is off by 0\.0002"):
+        semantic_alignment_loss(a, a, y * (1 + off))
+
+
+def test_a_y_of_half_precision_is_a_distribution_up_to_its_rounding() -> None:
+    a = pairs(40)[0].bfloat16()
+    y = pairs(40)[0].bfloat16() @ pairs(40)[0].bfloat16().T
+    assert semantic_alignment_loss(a, a, y.softmax(1)).isfinite()
+
+
 def test_one_width_serves_both_modalities() -> None:
     module = CrossModalAlignment(5)
     assert [tuple(p.shape) for p in module.parameters()] == [(256, 5), (256,)] * 2

@@ -79,6 +79,15 @@ def test_every_parameter_is_registered_reached_by_a_gradient_and_kept(look: str)
     assert torch.equal(again(tensor(B, D), tensor(B, P, D)), made(tensor(B, D), tensor(B, P, D)))
 
 
+def test_positions_start_at_half_a_normal_number_and_gates_mostly_shut() -> None:
+    torch.manual_seed(0)
+    made = CellAttention(D, P)
+    torch.manual_seed(0)
+    assert torch.equal(made.p, 0.5 * torch.randn(P, D))
+    assert (made.b_g.item(), made.look) == (-2.0, "gates")
+    assert not hasattr(CellAttention(D, P, "attention"), "b_g")
+
+
 @pytest.mark.parametrize(("call", "error", "match"), [
     (lambda: cell_scores(tensor(B, D), tensor(B, P, D + 1)), ValueError, r"x must have shape \(3, 4, 5\), got"),
     (lambda: cell_scores(tensor(B, D), tensor(P, D)), ValueError, "x must have shape"),

@@ -18,6 +18,7 @@ from mmcore.fusion import (
     attention_fusion_weights,
     gated_fusion_weights,
     late_fusion,
+    product_of_experts,
     weighted_sum,
 )
 from tests.harness.trained import same as unchanged
@@ -330,6 +331,47 @@ def test_the_selector_judges_the_candidates_without_changing_them() -> None:
     assert reached == {"W_s", "b_s"}
 
 
+def test_modules_start_from_their_documented_widths_and_leave_no_preference() -> None:
+    early, attention, model = EarlyFusion([6, 5], 5), AttentionFusion(5), MultimodalFusion(WIDTHS, D)
+    assert (early.inner.weight.shape, early.outer.weight.shape) == ((3, 11), (5, 3))
+    assert attention.W_f.shape == (2, 5)
+    torch.manual_seed(0)
+    attention = AttentionFusion(5)
+    torch.manual_seed(0)
+    assert torch.equal(attention.W_f, nn.init.xavier_uniform_(torch.empty(2, 5)))
+    assert torch.equal(attention.W_a, torch.empty(2).normal_(std=2 ** -0.5))
+    for start in (attention.b_f, attention.b_a, model.late_fusion.logits, model.gated_fusion.W_g,
+                  model.gated_fusion.b_g, model.W_s, model.b_s):
+        assert not start.any()
+    assert (LateFusion().feature_dim, LateFusion().num_modalities) == (512, 3)
+    assert (AttentionFusion().W_f.shape, GatedFusion().W_g.shape) == ((128, 512), (3, 512))
+    assert EarlyFusion([6, 5]).outer.weight.shape == (512, 256)
+    assert MultimodalFusion([6, 5]).output_dim == 512
+
+
+def test_7_1_by_hand() -> None:
+    """先验各半；两位专家都说 4 : 1，合起来 16 : 1；若先验已是 4 : 1，他们什么也没添，仍是 4 : 1。
+
+    Even prior: two experts who both say 4 : 1 together say 16 : 1. Where the prior says so already, they add nothing.
+    """
+    says = torch.tensor([[0.8, 0.2]]).log()
+    even, known = torch.tensor([0.5, 0.5]).log(), says[0]
+    assert product_of_experts([says, says], even).exp()[0].tolist() == pytest.approx([16 / 17, 1 / 17])
+    assert product_of_experts([says, says], known).exp()[0].tolist() == pytest.approx([0.8, 0.2])
+    assert product_of_experts([says], known).exp()[0].tolist() == pytest.approx([0.8, 0.2])
+    with pytest.raises(ValueError, match="expected at least 1 modalities, got 0"):
+        product_of_experts([], even)
+
+
+def test_a_late_weight_may_be_0_and_a_sum_off_by_rounding() -> None:
+    features = [torch.ones(1, 2), torch.zeros(1, 2)]
+    assert late_fusion(features, torch.tensor([0.0, 1.0])).tolist() == [[0.0, 0.0]]
+    late_fusion(features, torch.tensor([0.5, 0.50005]))
+    for off in (0.5002, 0.4998):
+        with pytest.raises(ValueError, match=f"w must sum to 1, got {0.5 + off:.4f}"):
+            late_fusion(features, torch.tensor([0.5, off]))
+
+
 # -- errors -----------------------------------------------------------------------------------------------------------
 
 WITH_FEATURES = {
@@ -589,6 +631,14 @@ def test_features_and_targets_that_do_not_fit_are_refused(classes: int | None, f
 def test_a_trainer_that_could_not_work_is_refused(options: dict, error: type, match: str) -> None:
     with pytest.raises(error, match=match):
         MultimodalFusionTrainer(**{"model": MultimodalFusion(WIDTHS, D), **options})
+
+
+def test_a_trainer_starts_from_its_documented_numbers() -> None:
+    made = MultimodalFusionTrainer(MultimodalFusion(WIDTHS, D), "cpu")
+    assert [(g["lr"], g["weight_decay"]) for g in made.optimizer.param_groups] == [(1e-3, 0.01), (1e-3, 0.0)]
+    assert (made.pull, made.num_classes) == (0.02, None)
+    assert MultimodalFusionTrainer(MultimodalFusion(WIDTHS, D), "cpu", weight_decay=0.5).optimizer.param_groups[0][
+        "weight_decay"] == 0.5
 
 
 @pytest.mark.parametrize("num_classes", [None, 3])

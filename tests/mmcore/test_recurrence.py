@@ -125,6 +125,18 @@ def test_every_parameter_is_registered_reached_by_a_gradient_and_kept(make) -> N
     assert torch.equal(again(tensor(B, T, D)), made(tensor(B, T, D)))
 
 
+def test_parameters_start_where_lessons_expect_them_drawn_in_this_order() -> None:
+    torch.manual_seed(0)
+    unit, eye = Recurrence(D, H), TemporalAttention(D, T)
+    torch.manual_seed(0)
+    for parameter in (unit.W, unit.U, unit.b, unit.c):
+        assert torch.equal(parameter, torch.empty_like(parameter).uniform_(-H ** -0.5, H ** -0.5))
+    assert torch.equal(eye.p, 0.5 * torch.randn(T, D))
+    assert torch.equal(eye.W, nn.init.xavier_uniform_(torch.empty(32, D)))
+    assert torch.equal(eye.w, torch.empty(1, 32).normal_(std=32 ** -0.5))
+    assert not eye.b.any()
+
+
 @pytest.mark.parametrize(("call", "error", "match"), [
     (lambda: mean_over_time(tensor(T, D)), ValueError, r"f must have shape \(B, T, D\), got \(4, 3\)"),
     (lambda: mean_over_time([1.0]), TypeError, "f must be a tensor, got list"),
