@@ -28,21 +28,21 @@ def save(model: nn.Module, path: str | Path, about: Mapping[str, object] | None 
     """存下模型学到的一切 / Save all that a model has learned; returns the path.
 
     Parameters and buffers are saved, the optimiser is not: one comes back to use the model, not to go on in mid-stride.
-    `about` is whatever is worth noting (steps, scores …), and `load` gives it back; it must fit into JSON. Raises
-    TypeError or ValueError if the model is no module, has nothing to save or holds NaN or infinity, or if `about` does
-    not fit into JSON; OSError if it cannot be written (read-only, disk full …). In all cases an older file stays as it
-    was.
+    `about` is whatever is worth noting (steps, scores …), and `load` gives it back; it must fit into JSON. A model that
+    holds NaN or infinity is refused. OSError says that the file cannot be written (read-only, disk full …). Whatever is
+    wrong, an older file stays as it was.
 
     存参数和缓冲，不存优化器：回来是为了用，不是为了续走半步。`about` 是随手记的话（步数、成绩……），`load` 会还给你；它
-    要能写成 JSON。模型不是模块、没有可存的东西、含有 NaN 或无穷，或 `about` 写不成 JSON 时，报 TypeError 或
-    ValueError；写不进去（只读、磁盘满了……）时报 OSError。旧文件都保持原样。
+    要能写成 JSON。含有 NaN 或无穷的模型不存。写不进去（只读、磁盘满了……）时报 OSError。不论因为什么报错，旧文件都保持原
+    样。
 
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = save(nn.Linear(2, 1), Path(folder) / "line.safetensors", {"steps": 300})
     ...     load(nn.Linear(2, 1), path)
     {'steps': 300}
     """
-    state = _state(model)
+    checks.instance(model, "model", nn.Module)
+    state = model.state_dict()
     if not state:
         refuse("这个模型没有参数，没有可存的", "this model has no parameters, nothing to save")
     for name, x in state.items():
@@ -69,19 +69,17 @@ def save(model: nn.Module, path: str | Path, about: Mapping[str, object] | None 
 def load(model: nn.Module, path: str | Path) -> dict[str, object]:
     """把存下的放回同样的模型 / Put what was saved back into a model of the same build; returns the `about` of `save`.
 
-    The model is touched only after names, shapes and types have all been found to fit. Raises TypeError if the model is
-    no module; FileNotFoundError if there is no such file; ValueError if the file was not saved here, is damaged, of
-    another version, or of another model.
+    The model is touched only after names, shapes and types have all been found to fit. ValueError says that the file
+    was not saved here, is damaged, of another version, or of another model.
 
-    名字、形状、类型都对上了才动模型。模型不是模块时报 TypeError；没有这个文件时报 FileNotFoundError；不是这里存的、损坏
-    了、版本不同，或是另一种模型时报 ValueError。
+    名字、形状、类型都对上了才动模型。不是这里存的、损坏了、版本不同，或是另一种模型时报 ValueError。
 
     >>> load(nn.Linear(2, 1), "gone")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     FileNotFoundError: 没有 gone 这个文件；请先 save，或检查文件夹 / there is no file gone; save first, ...
     """
-    own = _state(model)
-    path = Path(path)
+    checks.instance(model, "model", nn.Module)
+    own, path = model.state_dict(), Path(path)
     if not path.is_file():
         refuse(f"没有 {path.name} 这个文件；请先 save，或检查文件夹",
                f"there is no file {path.name}; save first, or check the folder", FileNotFoundError)
@@ -103,13 +101,6 @@ def load(model: nn.Module, path: str | Path) -> dict[str, object]:
                    f"{name} must be {wanted}, the file has {came}; build the model as it was then")
     model.load_state_dict(saved)
     return json.loads(header["about"])
-
-
-def _state(model: nn.Module) -> dict[str, Tensor]:
-    if not isinstance(model, nn.Module):
-        refuse(f"model 需要是 nn.Module，收到 {type(model).__name__}",
-               f"model must be an nn.Module, got {type(model).__name__}", TypeError)
-    return model.state_dict()
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -4,12 +4,13 @@ Letters: B batch, L tokens, d_v and d_t feature widths (`feature_dim`).
 
 Both are built alike: backbone → linear projection → batch normalisation. The backbones are torchvision's and
 transformers' own: the tiny ones are trained from nothing, and only their size is decided here; any other is loaded by
-its name (`pretrained`), and its width is asked of the backbone itself.
+its name (`pretrained`), and its width is asked of the backbone itself. What does not fit in type, shape or value is
+refused with TypeError or ValueError.
 
 字母：B 批，L 词元，d_v、d_t 特征宽度（`feature_dim`）。
 
 两者同一结构：骨干网络 → 线性投影 → 批归一化。骨干来自 torchvision 和 transformers：小的从零训练，这里只决定它们的大小；
-别的按名字载入（`pretrained`），宽度都问骨干自己。
+别的按名字载入（`pretrained`），宽度都问骨干自己。类型、形状或数值不符时报 TypeError 或 ValueError。
 """
 
 from collections.abc import Sequence
@@ -48,20 +49,14 @@ class VisualEncoder(nn.Module):
     `weights`, for the latter only: None to start from nothing; "DEFAULT" or the name of a set of weights, which
     torchvision downloads once and checks by its hash; or the path of a local file (a state dict, .safetensors or .pth).
     With weights, pictures are normalised by the mean and deviation that belong to them. A file is read as tensors only;
-    no code in it is run.
-
-    Raises TypeError if the pictures are no floats; ValueError for unknown backbones or weights, a wrong shape, or a
-    single picture in training; OSError if the weights are not at hand and there is no network.
+    no code in it is run. OSError says that the weights are not at hand and there is no network.
 
     把一幅图像变成一个向量。从零训练时，每幅图像先减去自己的均值、除以自己的标准差，所以整体变亮变暗不影响结果。
 
     `backbone`："resnet-tiny" 和 "vit-tiny" 为 32 到 64 像素的图画从零训练；或 torchvision 任何一个分类模型的名字，去掉
     它的分类层，图像缩放到它习惯的大小。`weights`（只用于后者）：None 从零开始；"DEFAULT" 或权重的名字，由 torchvision
     下载一次并核对校验和；或本地文件的路径（state dict，.safetensors 或 .pth）。有权重时，图像按这套权重的均值和标准差
-    归一化。文件一律只当作张量来读，其中的代码不会运行。
-
-    不是浮点图像时报 TypeError；骨干或权重未知、形状不符，或训练时只有一幅时报 ValueError；没有权重也没有网络时报
-    OSError。
+    归一化。文件一律只当作张量来读，其中的代码不会运行。没有权重也没有网络时报 OSError。
 
     Paper: He et al. 2016, Deep Residual Learning; Dosovitskiy et al. 2021, An Image Is Worth 16×16 Words.
 
@@ -120,18 +115,14 @@ class TextEncoder(nn.Module):
 
     `model_name`: "bert-tiny" and "gpt-tiny", trained from nothing, with the bilingual tokenizer; or the name of a text
     model of Hugging Face, or its local folder, loaded together with its own tokenizer. Only weights in the safetensors
-    format are read and no code of a repository is run: a pickled file can hide a program.
-
-    Raises TypeError if the ids are no integers; ValueError for an empty or too long text, a wrong shape, a row of
-    padding only, or a single text in training; OSError if the model cannot be loaded, as without a network.
+    format are read and no code of a repository is run: a pickled file can hide a program. OSError says that the model
+    cannot be loaded, as without a network.
 
     把一句话变成一个向量：对真正的词元求平均，补齐用的 [PAD] 不算，所以补得多长都不改变结果。
 
     `model_name`："bert-tiny" 和 "gpt-tiny" 从零训练，用双语分词；或 Hugging Face 文本模型的名字，或它的本地文件夹，连同
-    它自己的分词器一起载入。只读 safetensors 格式的权重，不运行仓库里的代码：pickle 格式的文件可以藏着程序。
-
-    编号不是整数时报 TypeError；文本为空或太长、形状不符、某行全是补齐，或训练时只有一句时报 ValueError；模型载入不了
-    （例如没有网络）时报 OSError。
+    它自己的分词器一起载入。只读 safetensors 格式的权重，不运行仓库里的代码：pickle 格式的文件可以藏着程序。模型载入
+    不了（例如没有网络）时报 OSError。
 
     Paper: Devlin et al. 2019, BERT; Radford et al. 2019, Language Models are Unsupervised Multitask Learners.
 

@@ -21,11 +21,9 @@ def from_torchvision(name: str, weights: str | Path | None = None,
     """torchvision 的分类模型，去掉分类层 / A classification model of torchvision without its classifier.
 
     Returns how pictures are prepared, the backbone, and its width. `tiny` are our own backbones, which the error of an
-    unknown name lists too. Raises ValueError for an unknown name or weights, or a file that does not fit; OSError if
-    the weights cannot be had.
+    unknown name lists too. OSError says that the weights cannot be had.
 
-    返回怎样准备图像、骨干、它的宽度。`tiny` 是我们自己的骨干，名字未知时的错误里也列出它们。名字或权重未知、文件不符时
-    报 ValueError；拿不到权重时报 OSError。
+    返回怎样准备图像、骨干、它的宽度。`tiny` 是我们自己的骨干，名字未知时的错误里也列出它们。拿不到权重时报 OSError。
 
     >>> prepare, backbone, width = from_torchvision("squeezenet1_1")
     >>> backbone.eval()(prepare(torch.rand(1, 3, 64, 64))).shape, width
@@ -67,10 +65,9 @@ def from_hugging_face(name: str, tiny: Sequence[str] = ()) -> tuple[Any, nn.Modu
     """Hugging Face 的文本模型，或它的本地文件夹 / A text model of Hugging Face, or its local folder.
 
     Returns the tokenizer, the backbone, its width, and how many tokens it takes. `tiny` are our own models, which the
-    error names. Raises OSError if the model cannot be loaded; ValueError if it reads no text.
+    error names: OSError, if the model cannot be loaded.
 
-    返回分词器、骨干、它的宽度、最多几个词元。`tiny` 是我们自己的模型，错误里会提到它们。载入不了时报 OSError；不是文本
-    模型时报 ValueError。
+    返回分词器、骨干、它的宽度、最多几个词元。`tiny` 是我们自己的模型；载入不了时报 OSError，其中会提到它们。
 
     >>> from_hugging_face("/no/such/folder", ["bert-tiny", "gpt-tiny"])  # doctest: +ELLIPSIS
     Traceback (most recent call last):

@@ -70,10 +70,6 @@ def unknown_words(tokenizer: Tokenizer, text: str) -> list[str]:
 def check_known(tokenizer: Tokenizer, text: str) -> None:
     """text 的每个词都必须在词表里 / Every word of the text must be in the vocabulary.
 
-    Raises ValueError if the text is empty or holds a word that was never learned; similar words are suggested.
-
-    文本为空，或有没学过的词时报 ValueError；会建议写法相近的词。
-
     >>> check_known(build_tokenizer(["red apple"]), "red appel")
     Traceback (most recent call last):
     ValueError: 没有学过：appel；是不是 apple？ / never learned: appel; did you mean apple?

@@ -1,8 +1,10 @@
 r"""视觉-语言模型：两个编码器，一个融合的意思，三个任务 / Two encoders, one fused meaning, three tasks: (1.3), (1.4).
 
 Letters: B batch, d_v and d_t feature widths, H hidden width, K classes, L tokens, V size of the vocabulary of names.
+What does not fit in type, number, shape or value is refused with TypeError or ValueError.
 
-字母：B 批，d_v、d_t 特征宽度，H 隐藏宽度，K 类，L 词元，V 名字的词表大小。
+字母：B 批，d_v、d_t 特征宽度，H 隐藏宽度，K 类，L 词元，V 名字的词表大小。类型、个数、形状或数值不符时报 TypeError 或
+ValueError。
 """
 
 import math
@@ -48,11 +50,10 @@ def cross_modal_fusion(f_v: Tensor, f_t: Tensor, W_v: Tensor, W_t: Tensor, b: Te
 
     The picture says its part, the text says its part; the two pieces of evidence are added and pass an activation once.
     There is one bias: two would add up to one anyway. Without a picture (or a text) its term is gone, which is f_v = 0
-    (or f_t = 0): no evidence adds nothing and takes nothing away. Raises TypeError or ValueError for a wrong type or
-    shape.
+    (or f_t = 0): no evidence adds nothing and takes nothing away.
 
     图像说它的，文字说它的，两份证据相加，再过一次激活函数。偏置只有一个：两个偏置加起来还是一个。没有图像（或文字）时，
-    那一项就没有了，也就是 f_v = 0（或 f_t = 0）：没有证据，不加不减。类型或形状不符时报 TypeError 或 ValueError。
+    那一项就没有了，也就是 f_v = 0（或 f_t = 0）：没有证据，不加不减。
 
     Paper: Baltrušaitis et al. 2019, Multimodal Machine Learning: A Survey and Taxonomy.
 
@@ -82,13 +83,11 @@ def multitask_loss(L_cls: Tensor | float, L_retrieval: Tensor | float, L_generat
     Each of the three tasks has a loss, and they are added by weight. A task of weight 0 learns nothing; the ratio of
     the weights decides whom the shared encoders listen to. `VLMTrainer` calls them `classification_loss`,
     `retrieval_loss`, `generation_loss` and `total_loss`. Retrieval takes f_v and f_t and not h: the pictures of an
-    index are encoded before any query comes and cannot have been fused with it. Raises TypeError or ValueError if a
-    weight is no finite number or below 0, or a loss is not one number.
+    index are encoded before any query comes and cannot have been fused with it.
 
     三个任务各有一个损失，按权重相加。权重是 0 的任务什么也不学；权重的比例决定共用的编码器听谁的。`VLMTrainer` 把它们叫
     作 `classification_loss`、`retrieval_loss`、`generation_loss`、`total_loss`。检索用 f_v 和 f_t，不用 h：索引里的图像
-    在查询到来之前就编好了，不可能已经与查询融合。权重不是有限数或小于 0，或损失不是一个数时，报 TypeError 或
-    ValueError。
+    在查询到来之前就编好了，不可能已经与查询融合。
 
     Paper: Caruana 1997, Multitask Learning.
 
@@ -104,11 +103,10 @@ class CrossModalFusion(nn.Module):
     """(1.3) 的参数 / The parameters of (1.3): W_v (H, d_v), W_t (H, d_t), b (H,).
 
     `feature_dim` is one width, or two: (d_v, d_t). Give None to `forward` for a modality that is missing; where some
-    rows of a batch miss it, give `image_given` and `text_given`, boolean tensors (B,). Raises TypeError or ValueError
-    for a wrong width or feature, or if both modalities are missing.
+    rows of a batch miss it, give `image_given` and `text_given`, boolean tensors (B,).
 
     `feature_dim` 是一个宽度，或两个：(d_v, d_t)。缺一种模态时，在 `forward` 里给 None；一批里只有几行缺时，给
-    `image_given`、`text_given`：(B,) 的布尔张量。宽度或特征不符，或两种模态都没有时，报 TypeError 或 ValueError。
+    `image_given`、`text_given`：(B,) 的布尔张量。
 
     >>> fuse = CrossModalFusion((4, 5), hidden_dim=6)
     >>> fuse(torch.ones(2, 4), None).shape  # no text
@@ -165,12 +163,11 @@ class VisualLanguageModel(nn.Module):
     `image` or the text (one of them) may be None: its term in (1.3) vanishes, and its feature and projection are not
     returned. Where only some rows miss one, use `image_given` and `text_given`; the features of these rows are computed
     and searched all the same and only kept out of h. To cope with that, a model must have met it in training (modality
-    dropout). Without `name_ids` there are no `generation_logits`. Raises TypeError or ValueError for a wrong number,
-    width or input.
+    dropout). Without `name_ids` there are no `generation_logits`.
 
     `image` 或文字（两者之一）可以是 None：那一项在 (1.3) 里消失，也没有它的特征和投影。一批里只有几行缺时，用
     `image_given`、`text_given`；这些行的特征照样算、照样检索，只是不进 h。模型要学会应付，训练时就得时常缺一样（模态
-    丢弃）。不给 `name_ids` 就没有 `generation_logits`。个数、宽度或输入不符时报 TypeError 或 ValueError。
+    丢弃）。不给 `name_ids` 就没有 `generation_logits`。
 
     >>> model = VisualLanguageModel(num_classes=4, feature_dim=8).eval()
     >>> list(model(torch.rand(2, 3, 32, 32)))
@@ -232,13 +229,7 @@ class VisualLanguageModel(nn.Module):
             self.generation_head.check_tokens(name_ids[:, :-1])
 
     def name_tokens(self, names: Sequence[str], languages: Sequence[str]) -> Tensor:
-        """名字 → 词元 / Names → tokens (B, L + 1): language, words, end, padding.
-
-        Raises TypeError or ValueError for an empty, unknown or too long name, an unknown language, or different numbers
-        of both.
-
-        名字为空、含没学过的词或太长，语言未知，或个数不同时，报 TypeError 或 ValueError。
-        """
+        """名字 → 词元 / Names → tokens (B, L + 1): language, words, end, padding."""
         text.check_texts(names, "names")
         starts = self.generation_head.start(self._languages(languages, len(names)).cpu())
         for name in names:
@@ -252,12 +243,7 @@ class VisualLanguageModel(nn.Module):
 
     def write(self, h: Tensor, languages: Sequence[str], temperature: float = 0.0,
               generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """给定 h，用指定的语言写名字 / Write names in the languages asked for, given h: see `CausalDecoder.generate`.
-
-        Raises TypeError or ValueError for an unknown language, different numbers, or a wrong h or temperature.
-
-        语言未知、个数不同，或 h、温度不符时，报 TypeError 或 ValueError。
-        """
+        """给定 h，用指定的语言写名字 / Write names in the languages asked for, given h, by `CausalDecoder.generate`."""
         return self.generation_head.generate(h, self._languages(languages, len(h)), temperature, generator)
 
     def words(self, tokens: Tensor) -> list[str]:
@@ -288,10 +274,9 @@ class VLMTrainer:
     """用 (1.4) 训练视觉-语言模型 / Trains the vision-language model by (1.4).
 
     `alpha`, `beta`, `gamma` and the temperature `tau` of retrieval are changed between steps with `tune` and act from
-    the next step on. Raises TypeError or ValueError for a wrong model, weight, temperature or step size.
+    the next step on.
 
-    `alpha`、`beta`、`gamma` 和检索的温度 `tau` 用 `tune` 在两步之间改变，从下一步起生效。模型、权重、温度或步长不对时报
-    TypeError 或 ValueError。
+    `alpha`、`beta`、`gamma` 和检索的温度 `tau` 用 `tune` 在两步之间改变，从下一步起生效。
 
     >>> trainer = VLMTrainer(VisualLanguageModel(num_classes=2, feature_dim=8), "cpu")
     >>> names = trainer.model.name_tokens(["apple", "苹果"], ["en", "zh"])
@@ -313,12 +298,7 @@ class VLMTrainer:
 
     def tune(self, alpha: float | None = None, beta: float | None = None, gamma: float | None = None,
              tau: float | None = None) -> None:
-        """改变权重与温度，没给的不变 / Change the weights and the temperature; what is not given stays.
-
-        Raises TypeError or ValueError if one is wrong; then none is changed.
-
-        有一个不对就报 TypeError 或 ValueError，这时一个也不改变。
-        """
+        """改变给出的权重与温度；有一个不对，都不变 / Change weights and temperature: all that are given, or none."""
         given = {name: checks.not_negative(x, name)
                  for name, x in (("alpha", alpha), ("beta", beta), ("gamma", gamma)) if x is not None}
         if tau is not None:
@@ -330,10 +310,9 @@ class VLMTrainer:
                    text_given: Tensor | None = None) -> dict[str, float]:
         """走一步，返回各项损失 / Take one step, return the losses: `LOSSES`.
 
-        Raises TypeError or ValueError if inputs or targets do not fit; FloatingPointError if the loss or a gradient is
-        not finite. In all cases the model stays as it was.
+        FloatingPointError says that the loss or a gradient is not finite. Whatever is wrong, the model stays as it was.
 
-        输入或目标不符时报 TypeError 或 ValueError；损失或梯度不是有限数时报 FloatingPointError。模型都保持原样。
+        损失或梯度不是有限数时报 FloatingPointError。不论因为什么报错，模型都保持原样。
         """
         batch = self._moved(image=image, input_ids=input_ids, attention_mask=attention_mask, labels=labels,
                             name_ids=name_ids, positives=positives, image_given=image_given, text_given=text_given)
@@ -345,12 +324,7 @@ class VLMTrainer:
         return train_on(self.model, self.optimizer, losses)
 
     def losses(self, **batch: Tensor) -> dict[str, Tensor]:
-        """不训练：模型的有名字的张量和各项损失 / Without training: the model's named tensors, and the losses.
-
-        Arguments and errors are those of `train_step`.
-
-        参数与错误同 `train_step`。
-        """
+        """不训练，只算 / Named tensors and losses, without training, of the arguments of `train_step`."""
         with evaluating(self.model):
             return self._losses(**self._moved(**batch))
 
