@@ -324,7 +324,7 @@ class VLMTrainer:
         return train_on(self.model, self.optimizer, losses)
 
     def losses(self, **batch: Tensor) -> dict[str, Tensor]:
-        """不训练，只算 / Named tensors and losses, without training, of the arguments of `train_step`."""
+        """有名字的张量和各项损失，不训练 / The named tensors and the losses, without training, of what a step takes."""
         with evaluating(self.model):
             return self._losses(**self._moved(**batch))
 
