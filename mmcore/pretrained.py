@@ -89,7 +89,7 @@ def from_hugging_face(name: str, tiny: Sequence[str] = ()) -> tuple[Any, nn.Modu
     if backbone.config.is_encoder_decoder:
         backbone = backbone.get_encoder()
     if hasattr(backbone, "pooler"):
-        backbone.pooler = None  # the mean by the mask takes its place, and it would get no gradient
+        backbone.pooler = None  # the mean by the mask stands for it, and it would get no gradient
     backbone.config.use_cache = False
     tokenizer.padding_side = "right"  # GPT counts positions from the left, padding or not
     if tokenizer.pad_token is None:

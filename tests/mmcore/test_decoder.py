@@ -27,10 +27,10 @@ def decoder(layers: int = 2, **options: int) -> CausalDecoder:
 def test_the_loss_is_the_mean_of_minus_ln_p_over_the_real_tokens_by_loops() -> None:
     logits, total, count = tensor(3, 3, V), 0.0, 0
     for n in range(3):
-        for place in range(3):
-            wanted = int(TOKENS[n, place + 1])
+        for position in range(3):
+            wanted = int(TOKENS[n, position + 1])
             if wanted != PAD:
-                scores = [math.exp(x) for x in logits[n, place].tolist()]
+                scores = [math.exp(x) for x in logits[n, position].tolist()]
                 total -= math.log(scores[wanted] / sum(scores))
                 count += 1
     assert count == 6
@@ -48,11 +48,11 @@ def test_the_loss_of_the_decoder_is_what_it_says_token_by_token() -> None:
     """一次算完，与一个词元一个词元地问，是同一个数 / All at once, or asked token by token: the same number."""
     model, h, total = decoder(), tensor(3, D), []
     for n in range(3):
-        for place in range(1, 4):
-            if TOKENS[n, place] != PAD:
-                before = TOKENS[n:n + 1, :place]
+        for position in range(1, 4):
+            if TOKENS[n, position] != PAD:
+                before = TOKENS[n:n + 1, :position]
                 p = model(h[n:n + 1], before)[0, -1].softmax(0)
-                total.append(-math.log(p[TOKENS[n, place]].item()))
+                total.append(-math.log(p[TOKENS[n, position]].item()))
     assert generation_loss(model(h, TOKENS[:, :-1]), TOKENS).item() == pytest.approx(sum(total) / len(total), rel=1e-9)
 
 
@@ -72,7 +72,7 @@ def test_logits_and_tokens_that_do_not_fit_are_refused(logits: Tensor, tokens: T
 # -- the decoder ------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("prefix", [1, 3])
-def test_no_place_sees_a_later_token(prefix: int) -> None:
+def test_no_position_sees_a_later_token(prefix: int) -> None:
     model, h = decoder(prefix=prefix), tensor(3, D)
     before = model(h, TOKENS)
     changed = TOKENS.clone()
@@ -82,7 +82,7 @@ def test_no_place_sees_a_later_token(prefix: int) -> None:
     assert not torch.allclose(before[:, 2:], after[:, 2:], atol=1e-3)
 
 
-def test_every_place_sees_h_and_the_start_token() -> None:
+def test_every_position_sees_h_and_the_start_token() -> None:
     model, h = decoder(), tensor(3, D)
     before = model(h, TOKENS)
     other = torch.cat([model.start(torch.tensor([1, 0, 1])), TOKENS[:, 1:]], 1)
@@ -227,7 +227,7 @@ def normalised(layer: nn.LayerNorm, x: list[float]) -> list[float]:
 
 
 def block_by_loops(block: nn.Module, xs: list[list[float]]) -> list[list[float]]:
-    """每个位置只看自己和前面的 / Each place looks at itself and at those before it."""
+    """每个位置只看自己和前面的 / Each position looks at itself and at those before it."""
     width = len(xs[0])
     size = width // block.heads
     qkv = [matrix_by_loops(block.qkv.weight, normalised(block.before_attention, x), block.qkv.bias) for x in xs]
@@ -252,15 +252,15 @@ def log_p_by_loops(model: CausalDecoder, v: Tensor, y: list[int]) -> float:
     """(5.1) 的 ln p(y | v)，一个数一个数地算 / ln p(y | v) of (5.1), number by number."""
     E, P = model.embed.weight.tolist(), model.positions.weight.tolist()
     total = 0.0
-    for place in range(1, len(y)):
+    for position in range(1, len(y)):
         xs = [matrix_by_loops(model.open.weight, v_k.tolist(), model.open.bias) for v_k in v]
-        xs += [E[token] for token in y[:place]]
+        xs += [E[token] for token in y[:position]]
         xs = [[a + b for a, b in zip(x, p, strict=True)] for x, p in zip(xs, P, strict=False)]
         for block in model.blocks:
             xs = block_by_loops(block, xs)
         last = normalised(model.normalise, xs[-1])
         scores = matrix_by_loops(model.embed.weight[:V], last, model.bias)
-        total += scores[y[place]] - math.log(sum(math.exp(s) for s in scores))
+        total += scores[y[position]] - math.log(sum(math.exp(s) for s in scores))
     return total
 
 
@@ -270,12 +270,12 @@ def test_the_probability_of_a_text_after_a_prefix_of_features_is_5_1_by_loops() 
     log_p = model(v, TOKENS[:, :-1]).log_softmax(2)
     for n in range(3):
         y = [token for token in TOKENS[n].tolist() if token != PAD]
-        found = sum(log_p[n, place, y[place + 1]].item() for place in range(len(y) - 1))
+        found = sum(log_p[n, position, y[position + 1]].item() for position in range(len(y) - 1))
         assert found == pytest.approx(log_p_by_loops(model, v[n], y), rel=1e-9)
 
 
-def test_the_features_of_a_prefix_share_one_layer_and_differ_by_their_places() -> None:
-    model, v = prefixed(layers=1), tensor(1, K, D)  # with two layers, later places of the prefix have seen earlier ones
+def test_the_features_of_a_prefix_share_one_layer_and_differ_by_their_positions() -> None:
+    model, v = prefixed(layers=1), tensor(1, K, D)  # with two layers, positions have seen those before them
     assert model.open.weight.shape == (8, D)
     assert not torch.allclose(model(v, TOKENS[:1]), model(v.flip(1), TOKENS[:1]), atol=1e-3)
     with torch.no_grad():
@@ -303,7 +303,7 @@ def all_texts(model: CausalDecoder, h: Tensor, start: int, power: float) -> list
     scored = []
     for text in set(found):
         log_p = model(h.unsqueeze(0), torch.tensor([[V + start, *text[:-1]]]))[0].log_softmax(1)
-        total = sum(log_p[place, token].item() for place, token in enumerate(text))
+        total = sum(log_p[position, token].item() for position, token in enumerate(text))
         scored.append((total / len(text) ** power, list(text)))
     return sorted(scored, reverse=True)
 

@@ -51,9 +51,9 @@ def test_1_2_is_the_mean_of_the_real_tokens(model_name: str) -> None:
 @pytest.mark.parametrize("model_name", TEXT_MODELS)
 def test_padding_changes_no_text_feature(model_name: str) -> None:
     encoder = TextEncoder(model_name, 16, TOKENIZER).eval()
-    alone = encoder(**encoder.tokenize(["tree"]))
+    single = encoder(**encoder.tokenize(["tree"]))
     padded = encoder(**encoder.tokenize(["tree", "red apple 红苹果 red apple"]))[:1]
-    assert torch.allclose(alone, padded, atol=1e-5)
+    assert torch.allclose(single, padded, atol=1e-5)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)

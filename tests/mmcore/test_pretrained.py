@@ -66,7 +66,7 @@ def test_a_torchvision_model_by_name_loses_its_classifier_and_learns_in_every_pa
                                                      ("inception_v3", 2048, 299), ("vgg11", 4096, 224),
                                                      ("densenet121", 1024, 224), ("vit_h_14", 1280, 224)])
 def test_no_width_and_no_size_is_hard_wired(name: str, width: int, size: int) -> None:
-    with torch.device("meta"):  # shapes alone: these models are large
+    with torch.device("meta"):  # shapes only: these models are large
         encoder = VisualEncoder(16, name)
     assert encoder.project.in_features == width
     assert encoder.standardise.size == size
@@ -169,13 +169,13 @@ def test_a_text_model_from_a_local_folder_is_the_one_saved_and_padding_changes_n
     assert encoder.project.in_features == WIDTHS[kind]
     tokens = encoder.tokenize(["tree", "red apple 红苹果 red apple"])
     assert int(tokens["attention_mask"][0].sum()) == 3  # [CLS] tree [SEP]
-    alone = encoder.tokenize(["tree"])
-    assert torch.allclose(encoder(**tokens)[:1], encoder(**alone), atol=1e-5)
+    single = encoder.tokenize(["tree"])
+    assert torch.allclose(encoder(**tokens)[:1], encoder(**single), atol=1e-5)
     reader = model.get_encoder() if kind == "t5" else model
     with torch.no_grad():
-        mean = reader(**alone).last_hidden_state.mean(1)
+        mean = reader(**single).last_hidden_state.mean(1)
         assert torch.allclose(encoder.project(mean), encoder.normalise(encoder.project(mean)), atol=1e-4)
-        assert torch.allclose(encoder(**alone), encoder.normalise(encoder.project(mean)), atol=1e-5)
+        assert torch.allclose(encoder(**single), encoder.normalise(encoder.project(mean)), atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", SMALL)

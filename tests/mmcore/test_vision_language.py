@@ -233,7 +233,7 @@ def test_the_named_tensors_are_those_of_the_formulas() -> None:
     assert torch.equal(out["retrieval_t"], out["f_t"])
 
 
-def test_one_modality_alone_leaves_the_other_out_and_a_hidden_row_keeps_its_feature() -> None:
+def test_one_modality_leaves_the_other_out_and_a_hidden_row_keeps_its_feature() -> None:
     model = make().eval()
     given = batch(model)
     words = {name: given[name] for name in ("input_ids", "attention_mask")}
@@ -353,7 +353,7 @@ def test_the_losses_are_what_they_say() -> None:
     assert torch.equal(out["retrieval_loss"], contrastive_loss(out["retrieval_v"], out["retrieval_t"], 0.2))
     q, nll = out["generation_logits"].softmax(2), []
     for n, row in enumerate(given["name_ids"].tolist()):
-        nll += [-math.log(q[n, place, token]) for place, token in enumerate(row[1:]) if token != 0]
+        nll += [-math.log(q[n, position, token]) for position, token in enumerate(row[1:]) if token != 0]
     assert out["generation_loss"].item() == pytest.approx(sum(nll) / len(nll), rel=1e-5)
     assert out["total_loss"].item() == pytest.approx(
         0.5 * out["classification_loss"].item() + 2 * out["retrieval_loss"].item()
