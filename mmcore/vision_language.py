@@ -130,15 +130,10 @@ class CrossModalFusion(nn.Module):
                 text_given: Tensor | None = None) -> Tensor:
         if f_v is None and f_t is None:
             refuse("图像和文字都没有，无从融合", "neither picture nor text is there: nothing to fuse")
-        return self.fuse(f_v, f_t, image_given, text_given)
-
-    def fuse(self, f_v: Tensor | None, f_t: Tensor | None, image_given: Tensor | None,
-             text_given: Tensor | None) -> Tensor:
-        """检查过的特征 → h / Features that have been checked → h: what `forward` does."""
         known = f_v if f_v is not None else f_t
         f_v = known.new_zeros(len(known), self.d_v) if f_v is None else _hide(f_v, image_given)
         f_t = known.new_zeros(len(known), self.d_t) if f_t is None else _hide(f_t, text_given)
-        return cross_modal_fusion.__wrapped__(f_v, f_t, self.W_v, self.W_t, self.b, self.sigma)
+        return cross_modal_fusion(f_v, f_t, self.W_v, self.W_t, self.b, self.sigma)
 
 
 def _hide(f: Tensor, given: Tensor | None) -> Tensor:
@@ -208,7 +203,7 @@ class VisualLanguageModel(nn.Module):
         if input_ids is not None:
             out["f_t"] = self.text_encoder.encode(input_ids, attention_mask)
             out["retrieval_t"] = self.retrieval_head_t(out["f_t"])
-        out["h"] = self.fusion.fuse(out.get("f_v"), out.get("f_t"), image_given, text_given)
+        out["h"] = self.fusion(out.get("f_v"), out.get("f_t"), image_given, text_given)
         out["classification_logits"] = self.classifier(out["h"])
         if name_ids is not None:
             out["generation_logits"] = self.generation_head.logits(out["h"], name_ids[:, :-1])
