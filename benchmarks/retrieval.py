@@ -26,12 +26,13 @@ def main(lengths: list[int]) -> None:
     for steps in lengths:
         seconds, recalls = [], {artist: [] for artist in artists}
         for seed in (0, 1, 2):
-            learner = retrieval.learner(data, steps, seed, device="cpu")
+            trainer = retrieval.RetrievalTrainer(data, steps, seed, device="cpu")
             start = time.process_time()
-            learner.finish()
+            for _ in range(steps):
+                trainer.train_step()
             seconds.append(time.process_time() - start)
             for artist in artists:
-                recalls[artist].append(retrieval.mean_recall(retrieval.evaluate(learner.model, data, artist)))
+                recalls[artist].append(retrieval.mean_recall(retrieval.evaluate(trainer.model, data, artist)))
         print(f"{steps} steps, {min(seconds):.0f} - {max(seconds):.0f} s of CPU")
         for artist, r in recalls.items():
             print(f"    {artist:10} r@1 {sum(r) / 3:.3f}   seeds {min(r):.3f} - {max(r):.3f}")
