@@ -20,8 +20,8 @@ from mmcore.fusion import (
     late_fusion,
     weighted_sum,
 )
-from tests.harness.trained import same as unchanged
-from tests.harness.trained import state
+from tests.support import same as unchanged
+from tests.support import state
 
 B, D, H = 3, 4, 5
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from mmcore.fusion import MultimodalFusion, MultimodalFusionTrainer
 from mmcore.training import choose_device, evaluating, make_optimizer, optimize
-from tests.harness.devices import OnMPS
+from tests.support import OnMPS
 
 
 def model() -> nn.Module:
