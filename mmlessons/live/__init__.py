@@ -10,6 +10,7 @@ from .axes import COLOURS
 from .bars import bars, shares
 from .cards import Card, gallery, note, rows, search_box, table
 from .chart import chart
+from .claims import claims
 from .controls import field, menu, slider, switch
 from .curve import Curves, Plot
 from .explore import beside, explore, stack
@@ -20,8 +21,10 @@ from .language import page
 from .output import Output
 from .panel import Training
 from .sound import audio
+from .source import source
 from .weights import Weights, weights
 
 __all__ = ["COLOURS", "Card", "Curves", "Output", "Plot", "Training", "Weights", "audio", "bars", "beside", "chart",
-           "explore", "field", "film", "gallery", "is_live", "menu", "note", "page", "picture", "rows", "scatter",
-           "search_box", "shares", "slider", "stack", "strip", "switch", "table", "weights"]
+           "claims", "explore", "field", "film", "gallery", "is_live", "menu", "note", "page", "picture",
+           "rows", "scatter", "search_box", "shares", "slider", "source", "stack", "strip", "switch",
+           "table", "weights"]

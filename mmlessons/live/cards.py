@@ -180,14 +180,15 @@ class search_box(ipywidgets.VBox):
 
 # -- tables and sentences ---------------------------------------------------------------------------------------------
 
-def table(header: Sequence[Text], rows: Sequence[Sequence[Text | float]], title: Text | None = None,
+def table(header: Sequence[Text], rows: Sequence[Sequence[Text | float | list[float]]], title: Text | None = None,
           digits: int = 2) -> Output:
     """双语的小表格 / A small bilingual table.
 
-    单元格是字符串、（中文, English）或数；小数保留 digits 位。一列全是数时靠右对齐。
+    A cell is a string, (Chinese, English), a number, or a list of numbers (over seeds, say), shown as lowest – highest;
+    fractions are shown to `digits` places. A column of numbers is aligned right.
 
-    A cell is a string, (Chinese, English) or a number; fractions are shown to `digits` places. A column of numbers
-    alone is aligned right.
+    单元格是字符串、（中文, English）、数，或几个数的列表（例如几个种子），写成“最低 – 最高”；小数保留 digits 位。一列
+    全是数时靠右对齐。
     """
     for row in rows:
         require(len(row) == len(header), f"每行需要 {len(header)} 格，收到 {len(row)}",
@@ -221,6 +222,9 @@ def _is_number(x: object) -> bool:
 
 
 def _cell(x: Text | float, digits: int) -> Text:
+    if isinstance(x, list):
+        low, high = _cell(min(x), digits), _cell(max(x), digits)
+        return f"{low} – {high}"
     if not _is_number(x):
         return x if isinstance(x, tuple) else str(x)
     return str(x) if isinstance(x, (int, np.integer)) else f"{x:.{digits}f}"

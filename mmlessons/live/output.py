@@ -94,10 +94,29 @@ class Drawn(Output):
     it the PNG for readers that know no widgets, such as GitHub.
     """
 
-    png: bytes
+    png: bytes | None = None
+    _repr_html_ = None  # HTML that holds a picture would be compared byte by byte
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, object]:
-        return {**Shown(self.html)._repr_mimebundle_(), "text/plain": self.text, "image/png": self.png}
+        picture = {} if self.png is None else {"image/png": self.png}
+        return {**Shown(self.html)._repr_mimebundle_(), "text/plain": self.text, **picture}
+
+
+@dataclass(frozen=True)
+class Folded:
+    """一句话，点开看见更多 / A sentence that opens to more: the sentence is compared, what it opens to is not."""
+
+    said: tuple[str, Name]  # a sign and a sentence
+    inside: str
+    text: str
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, object]:
+        sign, sentence = self.said
+        line = f'<span class="mm-sign">{sign}</span> {bilingual(sentence)}'
+        closed = f'<div class="mm mm-note">{line}</div>'
+        opens = f'<details class="mm mm-note mm-claims"><summary>{line}</summary>{self.inside}</details>'
+        bundle = Shown(opens)._repr_mimebundle_() if self.inside else {}
+        return {**bundle, "text/html": closed, "text/plain": self.text or f"{sign} {plain(sentence)}"}
 
 
 def html_of(result: Output | Shown) -> str:

@@ -1,0 +1,113 @@
+"""一个学习者：每一课都用这一个循环 / One learner: the loop that every lesson uses.
+
+A task says what is learned: it begins something that learns and takes one step with it. The learner brings the seed,
+the schedule of the step size and the counting of steps. A task is any object with
+
+    begin(device)                       → a trainer: it has `.model` and `.optimizer`
+    step(trainer, generator, **dials)   → the losses of one step, as numbers; dials are what sliders say
+
+任务说明学什么：它造出会学习的东西，并用它走一步。学习者管种子、步长表和步数。
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from mmcore import checks
+from mmcore.training import check_steps_left, choose_device, make_optimizer, one_cycle, seeded, train_on
+
+Losses = dict[str, float]
+
+
+class Task(Protocol):
+    """要学的事 / What is to be learned."""
+
+    def begin(self, device: torch.device) -> Any: ...
+
+    def step(self, trainer: Any, generator: torch.Generator, **dials: Any) -> Losses: ...
+
+
+@dataclass
+class Descent:
+    """一个模型、它的优化器和损失 / A model, its optimiser, and its losses.
+
+    `losses(model, batch, **dials)` gives named losses; what goes down is the one named `total`.
+
+    `losses(model, batch, **dials)` 给出有名字的损失；下降的是名叫 `total` 的那一个。
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    losses: Callable[..., dict[str, Tensor]]
+    total: str = "total_loss"
+
+    @classmethod
+    def of(cls, model: nn.Module, losses: Callable[..., dict[str, Tensor]], rate: float, weight_decay: float,
+           total: str = "total_loss") -> "Descent":
+        """用 AdamW / With AdamW."""
+        return cls(model, make_optimizer(model, rate, weight_decay), losses, total)
+
+    def train_step(self, batch: Mapping[str, Tensor], **dials: Any) -> Losses:
+        """走一步，要么完整，要么什么也不变 / One step, which happens as a whole or changes nothing."""
+        return train_on(self.model, self.optimizer, lambda: self.losses(self.model, batch, **dials), self.total)
+
+
+class Learner:
+    """学一件事：从种子开始，一步一步，走完为止 / Learns a task: from a seed, step by step, to the last step.
+
+    The same `seed` gives the same model. `draws` is the seed of the batches where it is to be another one. Without
+    `steps` there is no end and no schedule. `reset` drops what was learned and starts again with the same numbers.
+    Raises TypeError or ValueError for a wrong number of steps or seed.
+
+    同样的 `seed` 给出同样的模型。批的种子若要另取，用 `draws`。不给 `steps`，就没有尽头，也没有步长表。`reset` 丢掉
+    学到的，用同样的随机数从头再来。步数或种子不对时报 TypeError 或 ValueError。
+    """
+
+    def __init__(self, task: Task, steps: int | None, seed: int = 0, device: str | torch.device | None = None,
+                 draws: int | None = None, **schedule: float):
+        self.task = task
+        self.steps = None if steps is None else checks.whole(steps, "steps")
+        self.seed = checks.whole(seed, "seed", 0)
+        self.draws = self.seed if draws is None else draws
+        self.device, self._schedule = choose_device(device), schedule
+        self.reset()
+
+    def reset(self) -> None:
+        """从头再来，同样的随机数 / Start again with the same random numbers."""
+        self.generator = torch.Generator().manual_seed(self.draws)
+        with seeded(self.seed):
+            self.trainer = self.task.begin(self.device)
+        self.schedule = self.steps and one_cycle(self.trainer.optimizer, self.steps, **self._schedule)
+
+    @property
+    def model(self) -> nn.Module:
+        """正在学的模型 / The model that is learning."""
+        return self.trainer.model
+
+    def train_step(self, **dials: Any) -> Losses:
+        """走一步，返回各项损失 / Take one step, return its losses.
+
+        Raises ValueError once all steps are done or for a wrong dial, FloatingPointError if a loss is not finite; in
+        each case the model stays as it was.
+
+        步数走完了或滑块的值不对时报 ValueError，损失不是有限数时报 FloatingPointError；模型都保持原样。
+        """
+        if self.schedule:
+            check_steps_left(self.schedule)
+        losses = self.task.step(self.trainer, self.generator, **dials)
+        if self.schedule:
+            self.schedule.step()
+        return losses
+
+    def finish(self, **dials: Any) -> "Learner":
+        """走完所有的步 / Take all steps; returns itself."""
+        for _ in range(self.steps):
+            self.train_step(**dials)
+        return self
+
+    def keeps(self) -> list[Any]:
+        """学到的一切，可以存下再放回 / All that is learned, to be kept and put back."""
+        return [part for part in (self.model, self.trainer.optimizer, self.schedule) if part]
