@@ -81,7 +81,7 @@ BAD = {
     "bold that does not close": (stored.bold_is_bold, lesson(PAIR.replace("越小", "**越小。**越"))),
     "bold that does not open": (stored.bold_is_bold, lesson(PAIR.replace("越小", "越**（小）** "))),
     "someone's own kernel": (stored.plain_kernel, new_notebook(metadata={"kernelspec": {**KERNEL, "name": "mine"}})),
-    "a picture compared by its bytes": (stored.pictures_are_widgets, html(f"<img alt='a cat' src='{PICTURE}'>")),
+    "a picture compared by its bytes": (stored.no_drawn_pictures_in_html, html(f"<img alt='a cat' src='{PICTURE}'>")),
     "as many threads as there are": (stored.one_thread, lesson(*GOOD[:1], ("import torch", ""))),
 }
 
