@@ -20,6 +20,7 @@ window.lab = (() => {
             if (direction === 'send') sender.set(msg.header.msg_id, msg.metadata?.cellId);
             const kind = msg.header.msg_type, by = sender.get(msg.parent_header?.msg_id);
             if (by && meant(cells().find(cell => cell.model.id === by))) return;
+            if (kind === 'stream' && /^No such comm/.test(msg.content.text)) return; // widgets older than the kernel
             if (kind === 'error') heard.push(start(`${msg.content.ename}: ${msg.content.evalue}`));
             if (kind === 'stream' && msg.content.name === 'stderr') heard.push(msg.content.text.trim().slice(-300));
         });
