@@ -2,10 +2,10 @@
 
     python -m benchmarks.fusion
 
-“拼接加一层线性”是 MultiBench 的 ConcatWithLinear。同一次运行里交替计时，前向加反向，取比值的中位数，单线程。
-
 Concatenate and one linear layer is MultiBench's ConcatWithLinear. All are timed in turn in one run, forward and
 backward, one thread, and the median of the ratios is taken.
+
+“拼接加一层线性”是 MultiBench 的 ConcatWithLinear。同一次运行里交替计时，前向加反向，取比值的中位数，单线程。
 """
 
 import statistics
@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from benchmarks.ratio import Ratio, show
+from benchmarks.ratio import Ratio, main
 from mmcore.fusion import AttentionFusion, EarlyFusion, GatedFusion, LateFusion
 
 BATCH, WIDTH, MODALITIES, ROUNDS = 256, 512, 3, 200
@@ -37,7 +37,7 @@ def seconds(module: nn.Module, features: list[Tensor], gradient: Tensor) -> floa
     return time.perf_counter() - start
 
 
-def ratios() -> Iterator[Ratio]:
+def ratios(quick: bool = False) -> Iterator[Ratio]:
     torch.manual_seed(0)
     features = [torch.randn(BATCH, WIDTH, requires_grad=True) for _ in range(MODALITIES)]
     gradient = torch.randn(BATCH, WIDTH)
@@ -45,7 +45,7 @@ def ratios() -> Iterator[Ratio]:
     ours = {"early": EarlyFusion([WIDTH] * MODALITIES, WIDTH), "attention": AttentionFusion(WIDTH),
             "late": LateFusion(WIDTH, MODALITIES), "gated": GatedFusion(WIDTH, MODALITIES)}
     found: dict[str, list[float]] = {name: [] for name in ours}
-    for _ in range(ROUNDS):
+    for _ in range(2 if quick else ROUNDS):
         other = seconds(theirs, features, gradient)
         for name, module in ours.items():
             found[name].append(seconds(module, features, gradient) / other)
@@ -55,5 +55,4 @@ def ratios() -> Iterator[Ratio]:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    show(ratios())
+    main(ratios)
