@@ -17,14 +17,15 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
+HERE = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]), "PYTHONUTF8": "1"}
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("mmlessons/data/*/CARD.md"))]
 MODULES = sorted(path for folder in ("mmlessons", "makers", "benchmarks") for path in (ROOT / folder).rglob("*.py"))
 PROGRAM = re.compile(r"(?:[A-Z_]+=\S+ )*(?:\.venv/bin/)?"
-                     r"(python3?|pip|uv|npm|apt|apt-get|pytest|jupyter|ruff|mutmut)(?= [^ /·]|$)")
+                     r"(python3?|pip|uv|npm|apt|apt-get|pytest|jupyter|ruff)(?= [^ /·]|$)")
 INSTALLS = {"pip", "uv", "npm", "apt", "apt-get"}  # they change the machine and need a network
-PLACES = ("tests", "notebooks", "mmcore", "mmlessons")  # how a path of ours begins
+OURS = re.compile(r"(tests|notebooks|mmcore|mmlessons)(/|$)")  # how a path of ours begins
 UNKNOWN = "how is it made small? "
-EXTRAS = {"resvg_py", "fontTools", "sklearn", "open_clip", "accelerate"}
+EXTRAS = {"resvg_py", "fontTools", "sklearn", "libcst", "mutmut"}  # imported by what an extra is for
 
 
 def texts() -> dict[Path, str]:
@@ -63,17 +64,17 @@ def small(command: str) -> str | None:
     if program in INSTALLS or " -m venv " in command:
         return None
     if program == "pytest":  # are its options and settings good? the suite itself runs without us
-        kept = " ".join(word for word in words if not word.startswith(PLACES))
+        kept = " ".join(word for word in words if not OURS.match(word))
         return f"{kept} --collect-only -q -n0 tests/test_house.py"
     if program == "jupyter" and "nbconvert" in words:
         return re.sub(r"notebooks/\d\d_\w+\.ipynb", "notebooks/00_start_here.ipynb", command)
     if program == "jupyter":
         return f"{command} --version"
-    if program in ("ruff", "mutmut"):
+    if program == "ruff":
         return f"{command} --help"
     if "-m benchmarks" in command and "-m benchmarks." not in command:
         return command if "--quick" in words else f"{command} --quick"
-    if match := re.match(r"python -m (benchmarks|makers)\.\w+", command):
+    if match := re.match(r"python -m (benchmarks|makers|tests)\.\w+", command):
         return f"{match[0]} --help"
     return f"{UNKNOWN}{command}"
 
@@ -86,7 +87,7 @@ def test_the_reading_finds_the_commands_that_we_know() -> None:
 
 
 def test_a_file_or_a_folder_that_a_command_names_is_there() -> None:
-    named = {word for command in COMMANDS for word in command.split() if word.startswith(PLACES)}
+    named = {word for command in COMMANDS for word in command.split() if OURS.match(word)}
     assert [word for word in sorted(named) if not (ROOT / word.partition("::")[0]).exists()] == []
 
 
@@ -100,16 +101,13 @@ def test_a_command_runs(command: str, tmp_path: Path) -> None:
     setting = dict(word.split("=", 1) for word in words if re.match(r"[A-Z_]+=", word))
     program, *arguments = [word for word in words if not re.match(r"[A-Z_]+=", word)]
     name = Path(program).name
-    if name == "mutmut" and not (BIN / "mutmut").exists():
-        pytest.skip("mutmut is an extra: pip install -e '.[mutation]'")
     if "--inplace" in arguments:  # on a copy
         (tmp_path / "notebooks").mkdir()
         notebook = next(word for word in arguments if word.endswith(".ipynb"))
         (tmp_path / notebook).write_bytes((ROOT / notebook).read_bytes())
-    where = str(ROOT / setting.pop("PYTHONPATH", "")) + os.pathsep + str(ROOT)
     done = subprocess.run([sys.executable if name.startswith("python") else str(BIN / name), *arguments],
                           cwd=tmp_path if "--inplace" in arguments else ROOT, capture_output=True, text=True,
-                          env={**os.environ, "PYTHONPATH": where, **setting}, timeout=300)
+                          env={**HERE, **setting}, timeout=300)
     missing = re.search(r"No module named '(\w+)'", done.stderr)
     if missing and missing[1] in EXTRAS:
         pytest.skip(f"{missing[1]} is an extra that is not installed")
@@ -126,8 +124,7 @@ def test_an_extra_that_is_named_exists() -> None:
 def test_the_lines_of_python_in_the_readme_find_drawings_by_their_names() -> None:
     program = re.search(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text("utf-8"), re.M | re.S)[1]
     assert len([line for line in program.splitlines() if line]) <= 14
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120,
-                          env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"})
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=HERE, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     wanted = {"cherries": "🍒", "bicycle": "🚲", "telephone": "☎", "candle": "🕯", "crescent moon": "🌙"}
     found = dict(line.split(" → ") for line in done.stdout.splitlines())
