@@ -13,7 +13,7 @@ from mmlessons.tasks import multimodal_fusion as recognition
 from mmlessons.tasks.learner import Learner
 from mmlessons.tasks.multimodal_fusion import inputs, separately, together
 from mmlessons.tasks.several_modalities import Experts
-from tests.harness.trained import same, state
+from tests.support import same, state
 
 TEST = digits.load("test")
 
