@@ -2,10 +2,10 @@
 
     python -m benchmarks.fusion
 
-“拼接加一层线性”是 MultiBench 的 ConcatWithLinear。同一次运行里交替计时，前向加反向，取比值的中位数，单线程。
-
 Concatenate and one linear layer is MultiBench's ConcatWithLinear. All are timed in turn in one run, forward and
 backward, one thread, and the median of the ratios is taken.
+
+“拼接加一层线性”是 MultiBench 的 ConcatWithLinear。同一次运行里交替计时，前向加反向，取比值的中位数，单线程。
 """
 
 import statistics
@@ -16,7 +16,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from benchmarks.ratio import Ratio, in_turn, show
+from benchmarks.ratio import Ratio, in_turn, main
 from mmcore import fusion
 from mmcore.fusion import AttentionFusion, EarlyFusion, GatedFusion, LateFusion, MultimodalFusion
 
@@ -55,7 +55,7 @@ def unchecked() -> Iterator[None]:
             setattr(home, name, thing)
 
 
-def share_of_checks() -> Ratio:
+def share_of_checks(rounds: int) -> Ratio:
     """至多占 15 %，即至多 1/0.85 倍 / At most 15 % of the time are checks, so that the ratio is at most 1/0.85."""
     model = MultimodalFusion([LESSON_WIDTH] * MODALITIES, LESSON_WIDTH)
     features = [torch.randn(BATCH, LESSON_WIDTH) for _ in range(MODALITIES)]
@@ -70,10 +70,10 @@ def share_of_checks() -> Ratio:
             return checked()
 
     return Ratio(f"all fusions forward, B {BATCH}, D {LESSON_WIDTH}, M {MODALITIES}", "the same without its checks",
-                 in_turn(checked, bare, 2 * ROUNDS), 1 / 0.85)
+                 in_turn(checked, bare, rounds), 1 / 0.85)
 
 
-def ratios() -> Iterator[Ratio]:
+def ratios(quick: bool = False) -> Iterator[Ratio]:
     torch.manual_seed(0)
     features = [torch.randn(BATCH, WIDTH, requires_grad=True) for _ in range(MODALITIES)]
     gradient = torch.randn(BATCH, WIDTH)
@@ -81,16 +81,15 @@ def ratios() -> Iterator[Ratio]:
     ours = {"early": EarlyFusion([WIDTH] * MODALITIES, WIDTH), "attention": AttentionFusion(WIDTH),
             "late": LateFusion(WIDTH, MODALITIES), "gated": GatedFusion(WIDTH, MODALITIES)}
     found: dict[str, list[float]] = {name: [] for name in ours}
-    for _ in range(ROUNDS):
+    for _ in range(2 if quick else ROUNDS):
         other = seconds(theirs, features, gradient)
         for name, module in ours.items():
             found[name].append(seconds(module, features, gradient) / other)
     for name, measured in found.items():
         yield Ratio(f"{name} fusion, B {BATCH}, D {WIDTH}, M {MODALITIES}", "MultiBench's ConcatWithLinear",
                     statistics.median(measured), TARGETS[name])
-    yield share_of_checks()
+    yield share_of_checks(2 if quick else 2 * ROUNDS)
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    show(ratios())
+    main(ratios)

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from mmcore.alignment import AlignmentLoss, CrossModalAligner, cosine_similarity
 from mmlessons.data import views
-from mmlessons.exercises import computed_arrows
 from mmlessons.tasks import cross_modal_alignment as alignment
-from tests.harness.trained import same, state
+from tests.notebooks.diagrams import computed_arrows
+from tests.support import same, state
 
 KEYS = ["total_loss", "contrastive_loss", "feature_loss", "semantic_loss"]
 

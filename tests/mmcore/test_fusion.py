@@ -21,8 +21,8 @@ from mmcore.fusion import (
     product_of_experts,
     weighted_sum,
 )
-from tests.harness.trained import same as unchanged
-from tests.harness.trained import state
+from tests.support import same as unchanged
+from tests.support import state
 
 B, D, H = 3, 4, 5
 

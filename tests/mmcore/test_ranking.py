@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mmcore.ranking import mutual_scores, ranks, retrieval_scores
-from tests.harness.devices import OnMPS
+from tests.support import OnMPS
 
 
 def test_ranks_equal_a_count_by_loops() -> None:

@@ -15,7 +15,7 @@ from mmcore.training import (
     seeded,
     train_on,
 )
-from tests.harness.devices import OnMPS
+from tests.support import OnMPS
 
 
 def model() -> nn.Module:
@@ -50,9 +50,10 @@ def test_a_loss_that_is_not_finite_changes_nothing(value: float) -> None:
 
 def test_a_gradient_that_is_not_finite_changes_nothing() -> None:
     net = model()
+    optimizer = make_optimizer(net, 0.1, 0.1)
     before = {name: t.clone() for name, t in net.state_dict().items()}
     with pytest.raises(FloatingPointError, match="梯度 gradient"):
-        optimize(net, make_optimizer(net, 0.1, 0.1), lambda: (net(torch.randn(5, 3)) * 0).sum().sqrt())
+        optimize(net, optimizer, lambda: (net(torch.randn(5, 3)) * 0).sum().sqrt())
     assert all(torch.equal(before[name], t) for name, t in net.state_dict().items())
 
 
@@ -75,9 +76,10 @@ def test_a_forward_that_fails_after_a_batch_normalisation_changes_nothing(error:
 
 def test_a_loss_that_does_not_depend_on_the_model_is_named_before_anything_changes() -> None:
     model, other = nn.Linear(2, 1), nn.Linear(2, 1)
+    optimizer = make_optimizer(model, 0.1, 0.0)
     before = [p.clone() for p in model.parameters()]
     with pytest.raises(ValueError, match="the loss does not depend on this model"):
-        optimize(model, make_optimizer(model, 0.1, 0.0), lambda: other(torch.ones(3, 2)).sum())
+        optimize(model, optimizer, lambda: other(torch.ones(3, 2)).sum())
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before, strict=True))
 
 

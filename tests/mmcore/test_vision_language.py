@@ -20,8 +20,8 @@ from mmcore.vision_language import (
     cross_modal_fusion,
     multitask_loss,
 )
-from mmlessons import exercises as lesson
-from tests.harness import trained
+from tests import support as trained
+from tests.notebooks.diagrams import computed_arrows
 
 B, D_V, D_T, H = 3, 4, 5, 6
 TOKENIZER = text.build_tokenizer(["red apple", "红苹果", "tree", "fruit", "水果"])
@@ -208,7 +208,7 @@ def test_the_diagram_of_the_model_is_its_computation() -> None:
     model = make()
     trainer = VLMTrainer(model, "cpu")
     given = batch(model)
-    arrows = lesson.computed_arrows(lambda **inputs: trainer.losses(**inputs), given)
+    arrows = computed_arrows(lambda **inputs: trainer.losses(**inputs), given)
     assert arrows == {
         ("image", "f_v"), ("input_ids", "f_t"), ("attention_mask", "f_t"), ("f_v", "h"), ("f_t", "h"),
         ("h", "classification_logits"), ("f_v", "retrieval_v"), ("f_t", "retrieval_t"), ("h", "generation_logits"),
