@@ -23,11 +23,11 @@ from mmlessons import exercises as lesson
 from mmlessons.data import clips, emoji, scenes, views
 from mmlessons.data.utterances import MODALITIES
 from mmlessons.tasks import naming, video
+from mmlessons.tasks import visual_question_answering as answering
 from mmlessons.tasks.cross_modal_alignment import AlignmentTrainer
 from mmlessons.tasks.cross_modal_retrieval import RetrievalTrainer
 from mmlessons.tasks.image_captioning import CaptioningTrainer, tokens_of
 from mmlessons.tasks.multimodal_sentiment import AloneTrainer, SentimentTrainer
-from mmlessons.tasks.visual_question_answering import AnsweringTrainer
 from tests.harness import DOOR, LESSONS, NOTEBOOKS
 
 HERE = Path(__file__).parent
@@ -118,11 +118,11 @@ def fusion_diagrams() -> list[Run]:
 
 
 def answering_diagrams() -> list[Run]:
-    trainer = AnsweringTrainer(steps=1, device="cpu")
-    drawn = trainer.data.draw(4, torch.Generator().manual_seed(0))
-    image = trainer.data.pictures(drawn["cells"], drawn["artist"]) / 255
-    tokens = {name: ids[scenes.question_number(drawn)] for name, ids in trainer.questions.items()}
-    return [(trainer.model.forward, {"image": image, **tokens})]
+    data, model = scenes.load("train"), answering.learner(steps=1, device="cpu").model
+    drawn = data.draw(4, torch.Generator().manual_seed(0))
+    image = data.pictures(drawn["cells"], drawn["artist"]) / 255
+    tokens = {name: ids[scenes.question_number(drawn)] for name, ids in model.tokens.items()}
+    return [(model.forward, {"image": image, **tokens})]
 
 
 def captioning_diagrams() -> list[Run]:
