@@ -22,11 +22,11 @@ from mmcore.training import evaluating
 from mmlessons import exercises as lesson
 from mmlessons.data import clips, emoji, scenes, views
 from mmlessons.data.utterances import MODALITIES
+from mmlessons.tasks import image_captioning as captioning
 from mmlessons.tasks import naming, video
 from mmlessons.tasks import visual_question_answering as answering
 from mmlessons.tasks.cross_modal_alignment import AlignmentTrainer
 from mmlessons.tasks.cross_modal_retrieval import RetrievalTrainer
-from mmlessons.tasks.image_captioning import CaptioningTrainer, tokens_of
 from mmlessons.tasks.multimodal_sentiment import AloneTrainer, SentimentTrainer
 from tests.harness import DOOR, LESSONS, NOTEBOOKS
 
@@ -126,16 +126,16 @@ def answering_diagrams() -> list[Run]:
 
 
 def captioning_diagrams() -> list[Run]:
-    trainer = CaptioningTrainer(naming_steps=1, caption_steps=1, batch=2, device="cpu")
-    drawn = trainer.data.draw_to_describe(4, torch.Generator().manual_seed(0))
-    image = trainer.data.pictures(drawn["cells"], drawn["artist"]) / 255
+    data, model = scenes.load("train"), captioning.learner(device="cpu").model
+    drawn = data.draw_to_describe(4, torch.Generator().manual_seed(0))
+    image = data.pictures(drawn["cells"], drawn["artist"]) / 255
 
     def forward(image: Tensor, cells: Tensor, tokens: Tensor) -> dict[str, Tensor]:
-        out = trainer.model(image, tokens[:, :-1])
+        out = model(image, tokens[:, :-1])
         L_name = torch.nn.functional.cross_entropy(out["z"].flatten(0, 1), cells.flatten() % out["z"].shape[2])
         return {**out, "L_name": L_name, "L_caption": generation_loss(out["logits"], tokens)}
 
-    return [(forward, {"image": image, "cells": drawn["cells"], "tokens": tokens_of(trainer.model, drawn)})]
+    return [(forward, {"image": image, "cells": drawn["cells"], "tokens": captioning.tokens_of(model, drawn)})]
 
 
 def alignment_diagrams() -> list[Run]:
