@@ -11,7 +11,7 @@ from mmcore.alignment import contrastive_loss
 from mmcore.vision_language import LANGUAGES
 from mmlessons.tasks import vision_language_model as naming
 from mmlessons.tasks.vision_language_model import NamingTrainer
-from tests.harness.trained import same, state
+from tests.support import same, state
 
 TASK = naming.load_task()
 STEPS = 90

@@ -7,7 +7,7 @@ from mmlessons.data import scenes
 from mmlessons.tasks import visual_question_answering as answering
 from mmlessons.tasks.learner import Learner
 from mmlessons.tasks.visual_question_answering import AnsweringModel
-from tests.harness.trained import check_seed, same, state
+from tests.support import check_seed, same, state
 
 TRAIN = scenes.load("train")
 
