@@ -85,7 +85,7 @@ class AnsweringModel(nn.Module):
         """从特征到得分 / From features to scores."""
         if self.sees == "picture":
             f_t = torch.zeros_like(f_t)
-        x = self.look.place(f_v)
+        x = self.look.with_positions(f_v)
         w = self.look.weights(f_t, x)
         c = weighted_sum(w, x.unbind(1))
         if self.sees == "question":

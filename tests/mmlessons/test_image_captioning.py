@@ -8,7 +8,7 @@ import torch
 from mmlessons.data import scenes
 from mmlessons.tasks import image_captioning as captioning
 from mmlessons.tasks.image_captioning import STARTS, CaptioningModel, CaptioningTrainer, chrf, judge, tokens_of
-from tests.harness.trained import check_seed, same, state
+from tests.support import check_seed, same, state
 
 TRAIN = scenes.load("train")
 BLANK = torch.full((3, 64, 64), 255, dtype=torch.uint8)

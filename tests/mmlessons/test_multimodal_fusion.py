@@ -9,7 +9,7 @@ from mmlessons.data import digits
 from mmlessons.data.digits import MODALITIES
 from mmlessons.tasks import multimodal_fusion as recognition
 from mmlessons.tasks.multimodal_fusion import AloneTrainer, DigitTrainer
-from tests.harness.trained import same, state
+from tests.support import same, state
 
 TEST = digits.load("test")
 

@@ -83,10 +83,10 @@ def test_an_expert_that_knows_only_the_prior_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize(("log_p", "prior", "error", "match"), [
-    ([], torch.zeros(3), TypeError, "at least one modality is wanted"),
-    (torch.zeros(2, 3), torch.zeros(3), TypeError, "at least one modality is wanted"),
+    ([], torch.zeros(3), ValueError, "expected at least 1 modalities, got 0"),
+    (torch.zeros(2, 3), torch.zeros(3), TypeError, "log_p must be a list, one tensor for each modality"),
     ([torch.zeros(2, 3), torch.zeros(3, 3)], torch.zeros(3), ValueError, r"log_p\[1\] must have shape \(2, 3\)"),
-    ([torch.zeros(2, 3)], torch.zeros(2), ValueError, r"log_prior must have shape \(3,\)"),
+    ([torch.zeros(2, 3)], torch.zeros(2), ValueError, r"log_prior must have shape \(3\)"),
 ])
 def test_what_is_no_product_is_refused(log_p: object, prior: Tensor, error: type, match: str) -> None:
     with pytest.raises(error, match=match):

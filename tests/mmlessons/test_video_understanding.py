@@ -8,7 +8,7 @@ from mmlessons.data import clips
 from mmlessons.data.clips import MOTIONS
 from mmlessons.tasks import video_understanding as video
 from mmlessons.tasks.video_understanding import ANSWERS, PICTURE, WITH_SOUND, VideoModel, VideoTrainer
-from tests.harness.trained import check_seed, same, state
+from tests.support import check_seed, same, state
 
 COUNT = 64
 

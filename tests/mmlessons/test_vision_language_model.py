@@ -13,7 +13,7 @@ from mmcore.vision_language import LANGUAGES
 from mmlessons.tasks import vision_language_model as naming
 from mmlessons.tasks.learner import Learner
 from mmlessons.tasks.vision_language_model import Scores
-from tests.harness.trained import same, state
+from tests.support import same, state
 
 CONCEPTS = naming.load()
 STEPS = 90

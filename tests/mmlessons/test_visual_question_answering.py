@@ -6,7 +6,7 @@ import torch
 from mmlessons.data import scenes
 from mmlessons.tasks import visual_question_answering as answering
 from mmlessons.tasks.visual_question_answering import AnsweringModel, AnsweringTrainer
-from tests.harness.trained import check_seed, same, state
+from tests.support import check_seed, same, state
 
 TRAIN = scenes.load("train")
 
