@@ -13,12 +13,12 @@ from mmcore.fusion import MultimodalFusion, product_of_experts
 from mmcore.training import evaluating
 from mmlessons.data import clips, emoji, scenes, views
 from mmlessons.data.utterances import MODALITIES
+from mmlessons.tasks import cross_modal_retrieval as retrieval
 from mmlessons.tasks import image_captioning as captioning
 from mmlessons.tasks import video_understanding as video
 from mmlessons.tasks import vision_language_model as naming
 from mmlessons.tasks import visual_question_answering as answering
 from mmlessons.tasks.cross_modal_alignment import AlignmentTrainer
-from mmlessons.tasks.cross_modal_retrieval import RetrievalTrainer
 from mmlessons.tasks.multimodal_sentiment import AloneTrainer, SentimentTrainer
 from tests.notebooks.diagrams import computed_arrows, drawn_arrows
 from tests.notebooks.stored import DOOR, LESSONS, prose_cells
@@ -28,16 +28,16 @@ Run = tuple[Callable[..., dict[str, Tensor]], dict[str, Tensor]]
 
 def retrieval_diagrams() -> list[Run]:
     data = emoji.load()
-    model = RetrievalTrainer(data, steps=1).model
+    model = retrieval.learner(data, steps=1).model
     tokens = model.text_encoder.tokenize(data.names("zh")[:4])
     return [(model.forward, {"image": data.pictures["noto"][:4] / 255, **tokens, "tau": torch.tensor(0.1)})]
 
 
 def vision_language_diagrams() -> list[Run]:
-    naming_trainer = naming.NamingTrainer(naming.load_task(), steps=1, batch=8, device="cpu")
-    batch = naming_trainer.draw()
+    learner = naming.learner(naming.load(), steps=1, batch=8, device="cpu")
+    batch = learner.task.draw(learner.generator)
     shown = ("image", "input_ids", "attention_mask", "labels", "name_ids")
-    return [(naming_trainer.trainer.losses, {name: batch[name] for name in shown})]
+    return [(learner.trainer.losses, {name: batch[name] for name in shown})]
 
 
 def fusion_diagrams() -> list[Run]:
