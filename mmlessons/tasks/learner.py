@@ -111,7 +111,8 @@ class Learner:
 
     def keeps(self) -> list[Any]:
         """学到的一切，可以存下再放回 / All that is learned, to be kept and put back."""
-        return [part for part in (self.model, self.trainer.optimizer, self.schedule) if part]
+        learned = getattr(self.trainer, "learned", self.model)  # head and encoders besides the model, say
+        return [part for part in (learned, self.trainer.optimizer, self.schedule) if part]
 
 
 class Stages:

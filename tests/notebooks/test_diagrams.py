@@ -15,11 +15,11 @@ from mmlessons.data import clips, emoji, scenes, views
 from mmlessons.data.utterances import MODALITIES
 from mmlessons.tasks import cross_modal_retrieval as retrieval
 from mmlessons.tasks import image_captioning as captioning
+from mmlessons.tasks import multimodal_sentiment as sentiment
 from mmlessons.tasks import video_understanding as video
 from mmlessons.tasks import vision_language_model as naming
 from mmlessons.tasks import visual_question_answering as answering
 from mmlessons.tasks.cross_modal_alignment import AlignmentTrainer
-from mmlessons.tasks.multimodal_sentiment import AloneTrainer, SentimentTrainer
 from tests.notebooks.diagrams import computed_arrows, drawn_arrows
 from tests.notebooks.stored import DOOR, LESSONS, prose_cells
 
@@ -88,18 +88,18 @@ def alignment_diagrams() -> list[Run]:
 
 
 def sentiment_diagrams() -> list[Run]:
-    alone = AloneTrainer(steps=1, batch=4, device="cpu")
-    together = SentimentTrainer(alone, steps=1, batch=4, device="cpu")
-    seen = alone.draw(0.0)
+    experts = sentiment.separately(steps=1, batch=4, device="cpu").model
+    together = sentiment.together(experts, steps=1, batch=4, device="cpu").trainer
+    seen = sentiment.modalities(4).draw(torch.Generator().manual_seed(0), 0.0)
 
     def forward(log_prior: Tensor, **sample: Tensor) -> dict[str, Tensor]:
-        with evaluating(alone.models), evaluating(together.trainer.learned):
-            log_p = {f"log_p_{m}": alone.models[m](sample[m]).log_softmax(-1) for m in MODALITIES}
-            f = together.trainer.model([encode(sample[m]) for m, encode in zip(
-                MODALITIES, together.trainer.encoders, strict=True)])["f"]
+        with evaluating(experts), evaluating(together.learned):
+            log_p = {f"log_p_{m}": scores.log_softmax(-1) for m, scores in experts(sample).items()}
+            features = [encode(sample[m]) for m, encode in zip(MODALITIES, together.encoders, strict=True)]
+            f = together.model(features)["f"]
             return {**log_p, "late": product_of_experts(list(log_p.values()), log_prior), "f": f,
-                    "joint": together.trainer.head(f)}
-    return [(forward, {**{m: seen[m] for m in MODALITIES}, "log_prior": alone.log_prior})]
+                    "joint": together.head(f)}
+    return [(forward, {**{m: seen[m] for m in MODALITIES}, "log_prior": sentiment.log_prior()})]
 
 
 def video_diagrams() -> list[Run]:
