@@ -340,27 +340,3 @@ def classes(labels: Tensor, name: str, rows: int, count: int) -> None:
 
 def _short(x: object) -> str:
     return f"tensor {shape_of(x)}" if isinstance(x, Tensor) else f"{type(x).__name__} {x!r}"[:80]
-
-
-# -- what the modules that still check by hand use; goes with them ----------------------------------------------------
-
-def matrix(x: Tensor, name: str, rows: int | None = None, columns: int | None = None) -> None:
-    """x 必须是二维浮点张量，且大小相符 / x must be a floating matrix of the size asked for."""
-    require(isinstance(x, Tensor), f"{name} 需要是张量，收到 {type(x).__name__}",
-            f"{name} must be a tensor, got {type(x).__name__}", TypeError)
-    require(x.is_floating_point(), f"{name} 需要是浮点张量，收到 {x.dtype}",
-            f"{name} must be a floating-point tensor, got {x.dtype}", TypeError)
-    size = ["*" if n is None else str(n) for n in (rows, columns)]
-    require(x.ndim == 2 and rows in (None, x.shape[0]) and columns in (None, x.shape[1]),
-            f"{name} 需要形状 ({size[0]}, {size[1]})，收到 {shape_of(x)}",
-            f"{name} must have shape ({size[0]}, {size[1]}), got {shape_of(x)}")
-
-
-def shape(x: Tensor, name: str, *shapes: tuple[int, ...]) -> None:
-    """x 必须是浮点张量，形状是所列之一 / x must be a floating-point tensor of one of the shapes."""
-    require(isinstance(x, Tensor) and x.is_floating_point(),
-            f"{name} 需要是浮点张量", f"{name} must be a floating-point tensor", TypeError)
-    wanted = [f"({', '.join(map(str, sizes))})" for sizes in shapes]
-    require(tuple(x.shape) in shapes,
-            f"{name} 需要形状 {' 或 '.join(wanted)}，收到 {shape_of(x)}",
-            f"{name} must have shape {' or '.join(wanted)}, got {shape_of(x)}")

@@ -48,6 +48,9 @@ def weighted_sum(w: Tensor, features: Sequence[Tensor]) -> Tensor:
     return total
 
 
+_trusting_sum = weighted_sum.__wrapped__  # the same, for what has passed a border already
+
+
 class EarlyFusion(nn.Module):
     r"""早期融合 / Early fusion.
 
@@ -379,12 +382,12 @@ class MultimodalFusion(nn.Module):
         out["alpha"] = self.attention_fusion.weights(projected)
         out["g"] = self.gated_fusion.weights(projected)
         out["f_early"] = self.early_fusion(features)
-        out["f_late"] = weighted_sum(out["w"], projected)
-        out["f_attention"] = weighted_sum(out["alpha"], projected)
-        out["f_gated"] = weighted_sum(out["g"], projected)
+        out["f_late"] = _trusting_sum(out["w"], projected)
+        out["f_attention"] = _trusting_sum(out["alpha"], projected)
+        out["f_gated"] = _trusting_sum(out["g"], projected)
         candidates = [out[name] for name in CANDIDATES]
         out["pi"] = adaptive_fusion_weights([f_k.detach() for f_k in candidates], self.W_s, self.b_s)
-        out["f"] = weighted_sum(out["pi"], candidates)
+        out["f"] = _trusting_sum(out["pi"], candidates)
         return out
 
 
