@@ -95,6 +95,7 @@ class Drawn(Output):
     """
 
     png: bytes
+    _repr_html_ = None  # else IPython adds the HTML to the bundle, and it would be compared
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, object]:
         return {**Shown(self.html)._repr_mimebundle_(), "text/plain": self.text, "image/png": self.png}
