@@ -145,7 +145,8 @@ class SigmoidAlignment(nn.Module):
     def forward(self, features_A: Tensor, features_B: Tensor, positives: Tensor | None = None) -> dict[str, Tensor]:
         tau = (-self.log_scale).exp()
         a, b = self.project(features_A, features_B)
-        return {"sigmoid_loss": sigmoid_loss(a, b, tau, self.bias, positives), "tau": tau, "bias": self.bias}
+        loss = sigmoid_loss(a, b, tau, self.bias, positives)
+        return {"sigmoid_loss": loss, "tau": tau, "bias": self.bias.clone()}  # as they were before the step
 
 
 @dataclass(frozen=True)
