@@ -4,6 +4,7 @@ import ast
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -74,11 +75,16 @@ def test_every_name_mmcore_promises_is_there() -> None:
         mmcore.Nonsense  # noqa: B018
 
 
+def documented(tree: ast.AST) -> Iterator[str]:
+    """The docstring of a module and of everything public in it."""
+    yield ast.get_docstring(tree) or ""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and not node.name.startswith("_"):
+            yield from documented(node)
+
+
 def test_every_public_docstring_is_in_both_languages() -> None:
     for path in [*(ROOT / "mmcore").rglob("*.py"), *(ROOT / "mmlessons").rglob("*.py")]:
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
-                text = ast.get_docstring(node) or ""
-                if text and not getattr(node, "name", "module").startswith("_"):
-                    assert any("一" <= c <= "鿿" for c in text), f"{path.name}: {text[:60]}"
-                    assert any("a" <= c.lower() <= "z" for c in text), f"{path.name}: {text[:60]}"
+        for text in filter(None, documented(ast.parse(path.read_text("utf-8")))):
+            assert any("一" <= c <= "鿿" for c in text), f"{path.name}: {text[:60]}"
+            assert any("a" <= c.lower() <= "z" for c in text), f"{path.name}: {text[:60]}"

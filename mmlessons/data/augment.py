@@ -45,7 +45,7 @@ def _uniform(low: float, high: float, n: int, generator: torch.Generator) -> Ten
 
 
 def _move(image: Tensor, generator: torch.Generator) -> Tensor:
-    """转、缩放、错切、平移、左右翻 / Turn, scale, shear, shift, mirror."""
+    """Turn, scale, shear, shift, mirror."""
     n = len(image)
     angle = _uniform(-0.35, 0.35, n, generator)
     sx, sy = _uniform(0.8, 1.3, n, generator), _uniform(0.8, 1.3, n, generator)
@@ -59,7 +59,7 @@ def _move(image: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _recolour(image: Tensor, generator: torch.Generator) -> Tensor:
-    """转动色相，改变饱和度、明暗与对比 / Turn the hue, change saturation, brightness and contrast."""
+    """Turn the hue, change saturation, brightness and contrast."""
     n = len(image)
     hue = _uniform(-0.1 * math.pi, 0.1 * math.pi, n, generator)
     chroma = _uniform(0.5, 1.5, n, generator) * (torch.rand(n, generator=generator) > 0.1)
@@ -75,7 +75,7 @@ def _recolour(image: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _erase(image: Tensor, generator: torch.Generator) -> Tensor:
-    """三成的图画盖上一块随机颜色的矩形 / Three pictures in ten get a rectangle of some random colour."""
+    """Three pictures in ten get a rectangle of some random colour."""
     n, _, height, width = image.shape
     def span(size: int) -> Tensor:
         half = _uniform(0.1, 0.25, n, generator) * size

@@ -119,7 +119,7 @@ class Curves:
 
 
 class _Axes:
-    """一个图在画布上的样子 / One plot as drawn."""
+    """One plot as drawn."""
 
     def __init__(self, ax, plot: Plot, steps: int, columns: int, rows: int) -> None:
         self.ax, self.plot, self.ghosts = ax, plot, []
@@ -139,7 +139,7 @@ class _Axes:
         return room([*values, *self.plot.levels.values()], self.plot.log)
 
     def fit(self, history) -> bool:
-        """需要时放宽纵轴；变了就说 / Widen the vertical axis if needed, and tell whether it changed."""
+        """Widen the vertical axis if needed, and tell whether it changed."""
         if self.plot.ylim:
             return False
         values = [v for name in self.lines for v in history.get(name, ([], []))[1]]

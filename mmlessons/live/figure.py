@@ -146,7 +146,7 @@ def _numbers(x: Any, name: str) -> np.ndarray:
 # -- drawing ----------------------------------------------------------------------------------------------------------
 
 def _on_page(xy: np.ndarray, size: tuple[int, int], limits: tuple | None) -> np.ndarray:
-    """点 → 画布上的像素，纵轴向上 / Points → pixels of the canvas, the vertical axis pointing upwards."""
+    """Points → pixels of the canvas, the vertical axis pointing upwards."""
     extent = np.array(size) * SHARPNESS
     margin = 16 * SHARPNESS
     if limits is not None:
@@ -191,7 +191,7 @@ def _draw_path(agg, path, colour, line_width, face=None) -> None:
 
 @lru_cache(maxsize=256)
 def _mark(mark: str, letter: bool) -> Path:
-    """以原点为中心的轮廓：形状半径为 1，字符高约 1 / Outlines about the origin, 1 in size."""
+    """Outlines about the origin, 1 in size."""
     if letter:
         use_chinese()
         path = TextPath((0, 0), mark, size=1.25, prop=FontProperties(family=[FAMILY, "DejaVu Sans"]))

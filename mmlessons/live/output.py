@@ -94,11 +94,12 @@ class Drawn(Output):
     it the PNG for readers that know no widgets, such as GitHub.
     """
 
-    png: bytes
-    _repr_html_ = None  # else IPython adds the HTML to the bundle, and it would be compared
+    png: bytes | None = None
+    _repr_html_ = None  # HTML that holds a picture would be compared byte by byte
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, object]:
-        return {**Shown(self.html)._repr_mimebundle_(), "text/plain": self.text, "image/png": self.png}
+        picture = {} if self.png is None else {"image/png": self.png}
+        return {**Shown(self.html)._repr_mimebundle_(), "text/plain": self.text, **picture}
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from html import escape
 
 from mmcore.checks import require
 
-from .output import Output, Text, bilingual, data_uri, plain
+from .output import Drawn, Text, bilingual, data_uri, plain
 
 
 def player(wav: bytes, label: Text) -> str:
@@ -16,7 +16,7 @@ def player(wav: bytes, label: Text) -> str:
     return f'<audio controls preload="metadata" aria-label="{name}" src="{data_uri(wav, "audio/wav")}"></audio>'
 
 
-def audio(wav: bytes, label: Text) -> Output:
+def audio(wav: bytes, label: Text) -> Drawn:
     """一段能播放的声音和它的名字 / A sound that can be played, with its name.
 
     `wav` 是整个 WAV 文件；它随笔记本保存，所以请用短的、采样率低的。
@@ -24,4 +24,4 @@ def audio(wav: bytes, label: Text) -> Output:
     `wav` is a whole WAV file; it is saved with the notebook, so keep it short and its sampling rate low.
     """
     html = f'<div class="mm mm-sound"><span>{bilingual(label)}</span>{player(wav, label)}</div>'
-    return Output(html, plain(label))
+    return Drawn(html, plain(label))

@@ -112,7 +112,7 @@ class Weights(ipywidgets.VBox):
 
     @traitlets.observe("value")
     def _follow(self, change: dict) -> None:
-        """滑块和横条跟上 value / Sliders and bar follow the value."""
+        """Sliders and bar follow the value."""
         self._percent = {name: round(WHOLE * weight) for name, weight in change["new"].items()}
         for name, slider in self._sliders.items():
             slider.value = self._percent[name]  # calls _moved, which finds nothing to do

@@ -72,7 +72,7 @@ def log_mel(waveform: Tensor) -> Tensor:
 
 
 def _every_sample(path: Tensor) -> Tensor:
-    """每帧一个数 → 每个采样一个数 / One number for each frame → one for each sample: (N, T) → (N, 10000)."""
+    """One number for each frame → one for each sample: (N, T) → (N, 10000)."""
     return torch.nn.functional.interpolate(path.unsqueeze(1), SAMPLES, mode="linear", align_corners=True).squeeze(1)
 
 

@@ -245,7 +245,7 @@ def _read(folder: Path) -> dict[str, Digits]:
 
 
 def _tiles(png: bytes, height: int, width: int) -> Tensor:
-    """一页图切成小块 / A page cut into tiles."""
+    """A page cut into tiles."""
     page = torch.from_numpy(np.array(Image.open(io.BytesIO(png)), dtype=np.float32))
     return page.unfold(0, height, height).unfold(1, width, width).flatten(0, 1).contiguous()
 
@@ -262,7 +262,7 @@ def _child(generator: torch.Generator) -> torch.Generator:
 
 
 def _dial(x: float | Tensor, name: str, count: int, low: float, high: float = math.inf) -> Tensor:
-    """旋钮的值，每行一个 / The value of a dial for every row, (B,)."""
+    """The value of a dial for every row, (B,)."""
     number = isinstance(x, (int, float)) and not isinstance(x, bool)
     rows = isinstance(x, Tensor) and x.is_floating_point() and x.shape in ((), (count,))
     checks.require(number or rows, f"{name} 需要是一个数或形状 ({count},) 的浮点张量，收到 {_kind(x)}",

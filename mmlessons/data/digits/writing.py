@@ -117,7 +117,7 @@ def decode(text: Tensor) -> list[str]:
 
 
 def _another(letters: Tensor, draw: Tensor, alphabet: Alphabet) -> Tensor:
-    """同一种文字的另一个字符 / Another character of the same script."""
+    """Another character of the same script."""
     first, size = alphabet.first[letters], alphabet.size[letters]
     step = 1 + (draw * (size - 1)).long()  # 1 to size - 1: never the same one
     return (first + (letters - first + step) % size).masked_fill(letters == 0, 0)

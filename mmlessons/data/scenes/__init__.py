@@ -246,7 +246,7 @@ def _check_draw(count: int, generator: torch.Generator, pairs: str) -> None:
 
 
 def _with_pairs(count: int, pairs: str, draw: Callable[[int, bool], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """`draw(n, known)` 抽够 `count` 个；"new" 只留有新搭配的 / Draw `count`; "new" keeps those with a new pair."""
+    """Draw `count`; "new" keeps those with a new pair."""
     if pairs == "seen":
         return draw(count, True)
     parts, found = [], 0
@@ -265,7 +265,7 @@ def _has_new_pair(cells: Tensor) -> Tensor:
 
 
 def _distinct(n: int, generator: torch.Generator, known: bool) -> Tensor:
-    """每行四样不同的东西；`known` 时没有 `apart` 的两样 / Four different things a row; if `known`, none apart."""
+    """Four different things a row; if `known`, none apart."""
     never = apart() if known else torch.zeros(len(THINGS), len(THINGS), dtype=torch.bool)
     never = never | torch.eye(len(THINGS), dtype=torch.bool)
     chosen: list[Tensor] = []
