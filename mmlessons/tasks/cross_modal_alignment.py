@@ -74,18 +74,17 @@ class Pairs:
     def __init__(self, data: views.Views, batch: int = 256, repeats: int = 1, positives: bool = False,
                  one_language: bool = False, share: float = SHARE):
         self.batch, self.repeats = checks.whole(batch, "batch", 2), checks.whole(repeats, "repeats")
-        most = len(data.concepts) * repeats
-        if batch % repeats or batch > most:
-            checks.refuse(f"batch 需要是 repeats 的倍数，且不超过 {most}，收到 {batch}",
-                          f"batch must be a multiple of repeats and at most {most}, got {batch}")
         self.positives, self.one_language, self.share = positives, one_language, share
         artists = data.by_role("train")
         self.pictures = torch.stack([data.pictures[artist] for artist in artists])  # (A, C, D)
         self.drawn = torch.stack([data.drawn[artist] for artist in artists])  # (A, C)
         self.names = torch.stack([data.names[language] for language in LANGUAGES])  # (L, C, D)
         self.group = data.groups()
-        hands = int(self.drawn.sum(0).min())
-        if repeats > hands:
+        most, hands = len(self.group) * self.repeats, int(self.drawn.sum(0).min())
+        if self.batch % self.repeats or self.batch > most:
+            checks.refuse(f"batch 需要是 repeats 的倍数，且不超过 {most}，收到 {batch}",
+                          f"batch must be a multiple of repeats and at most {most}, got {batch}")
+        if self.repeats > hands:
             checks.refuse(f"repeats 最多 {hands}：有的概念只有这么多作者画过，收到 {repeats}",
                           f"repeats may be at most {hands}, as many as drew every concept, got {repeats}")
 
@@ -286,7 +285,7 @@ def same_group_among_mistakes(a: Tensor, b: Tensor, group: Tensor) -> float:
 
 
 def recall(learned: Learner | None) -> Recall:
-    """R@1，各种配对 / R@1 on all kinds of pairs; None measures the raw features."""
+    """各种配对上的 R@1 / R@1 on all kinds of pairs; None measures the raw features."""
     room, new = views.load(), views.load("held-out")
     artists, validation, unseen = (room.by_role(role) for role in ("train", "validation", "test"))
     own, other = (recall_at_1(learned, room, artists, k) for k in (0, 1))
