@@ -1,1 +1,1 @@
-"""速度与成绩，以比值计 / Speed and results, as ratios. All of the speed in one table: `python -m benchmarks`."""
+"""速度，以比值计 / Speed, as ratios. All of it in one table: `python -m benchmarks`."""

@@ -1,14 +1,15 @@
 """重做数字数据 / Make the digits data again.
 
-手写数字来自 scikit-learn，声音由 espeak-ng 1.51 说出：
+The handwriting is scikit-learn's, the sound is spoken by espeak-ng 1.51.
 
-The handwriting is scikit-learn's, the sound is spoken by espeak-ng 1.51:
+手写数字来自 scikit-learn，声音由 espeak-ng 1.51 说出。
 
     apt-get install espeak-ng
     pip install scikit-learn==1.9.1
     python -m makers.digits
 """
 
+import argparse
 import io
 import itertools
 import json
@@ -238,4 +239,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description="make the digits data again").parse_args()
     main()

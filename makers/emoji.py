@@ -1,8 +1,8 @@
 """重做表情数据 / Make the emoji data again.
 
-从公开的 npm 包画出全部图集，并写出概念表、清单与许可证文本：
+Draws every atlas from public npm packages and writes the table of concepts, the manifest and the licence texts.
 
-Draws every atlas from public npm packages and writes the table of concepts, the manifest and the licence texts:
+从公开的 npm 包画出全部图集，并写出概念表、清单与许可证文本。
 
     npm install --no-save @iconify-json/noto@1.2.9 @iconify-json/noto-v1@1.2.5 \
         @iconify-json/fluent-emoji-flat@1.2.6 @iconify-json/fxemoji@1.2.2 @iconify-json/emojione@1.2.3 \
@@ -12,11 +12,11 @@ Draws every atlas from public npm packages and writes the table of concepts, the
     python -m makers.emoji node_modules
 """
 
+import argparse
 import io
 import itertools
 import json
 import re
-import sys
 import unicodedata
 from functools import cached_property
 from pathlib import Path
@@ -179,4 +179,6 @@ def main(npm: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description="draw the emoji data again")
+    parser.add_argument("packages", type=Path, help="the folder node_modules with the packages named above")
+    main(parser.parse_args().packages)

@@ -1,11 +1,15 @@
-"""做出话语数据 / Make the utterances data: `python -m makers.utterances`
+"""做出话语数据 / Make the utterances data.
 
-句子写在 assets/sentences.tsv 里，改动它，再运行这个脚本：它按种子重新分出训练、验证与测试，写出嗓音、脸的名单和清单。
+    python -m makers.utterances
 
-The sentences are in assets/sentences.tsv; change that file and run this script: it splits them anew by its seed and
-writes the voices, the list of faces and the manifest.
+The sentences are in mmlessons/data/utterances/assets/sentences.tsv. Change that file and run this script: it splits
+them again by its seed and writes the voices, the list of faces and the manifest.
+
+句子写在 mmlessons/data/utterances/assets/sentences.tsv 里。改动它，再运行这个脚本：它按种子重新分出训练、验证与测试，
+写出嗓音、脸的名单和清单。
 """
 
+import argparse
 import dataclasses
 import json
 import random
@@ -70,4 +74,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description="split the sentences and write the utterances data").parse_args()
     main()

@@ -1,13 +1,14 @@
 """重做冻结的特征 / Make the frozen features again.
 
-两个编码器各自训练，互不相见：一个只看图画，一个只读名字与关键词。一个线程，约七分钟：
+    python -m makers.views      # about seven minutes
 
-Two encoders are trained apart and never meet: one sees pictures alone, the other reads names and keywords alone. One
-thread, about seven minutes:
+Two encoders are trained apart and never meet: one sees only pictures, the other reads only names and keywords. On one
+thread.
 
-    python -m makers.views
+两个编码器各自训练，互不相见：一个只看图画，一个只读名字与关键词。用一个线程。
 """
 
+import argparse
 import io
 from collections.abc import Callable
 
@@ -137,4 +138,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description="train two encoders and write their features").parse_args()
     main()

@@ -1,8 +1,12 @@
 """mmcore：多模态学习的数学，写成代码 / mmcore: the mathematics of multimodal learning, as code.
 
+A name is loaded when it is first used, so that `import mmcore` loads torch and nothing heavier.
+
 名字在第一次用到时才载入，所以 `import mmcore` 只载入 torch。
 
-A name is loaded when it is first used, so that `import mmcore` loads torch and nothing heavier.
+>>> import mmcore
+>>> mmcore.weighted_sum.__module__
+'mmcore.fusion'
 """
 
 import importlib
@@ -11,51 +15,20 @@ import torch  # noqa: F401  (the one thing that importing mmcore promises to loa
 
 __version__ = "0.1.0"
 
-_HOME = {  # name: the module it lives in
-    "VisualEncoder": "encoders",
-    "TextEncoder": "encoders",
-    "product_of_experts": "fusion",
-    "CausalDecoder": "decoder",
-    "generation_loss": "decoder",
-    "beam_search": "decoder",
-    "cross_modal_fusion": "vision_language",
-    "multitask_loss": "vision_language",
-    "CrossModalFusion": "vision_language",
-    "VisualLanguageModel": "vision_language",
-    "VLMTrainer": "vision_language",
-    "contrastive_loss": "alignment",
-    "feature_alignment_loss": "alignment",
-    "semantic_similarity": "alignment",
-    "semantic_alignment_loss": "alignment",
-    "sigmoid_loss": "alignment",
-    "modality_gap": "alignment",
-    "CrossModalAlignment": "alignment",
-    "AlignmentLoss": "alignment",
-    "cosine_similarity": "alignment",
-    "ranks": "ranking",
-    "retrieval_scores": "ranking",
-    "weighted_sum": "fusion",
-    "EarlyFusion": "fusion",
-    "late_fusion": "fusion",
-    "LateFusion": "fusion",
-    "attention_fusion_weights": "fusion",
-    "AttentionFusion": "fusion",
-    "gated_fusion_weights": "fusion",
-    "GatedFusion": "fusion",
-    "adaptive_fusion_weights": "fusion",
-    "MultimodalFusion": "fusion",
-    "cell_attention_weights": "attention",
-    "cell_gates": "attention",
-    "CellAttention": "attention",
-    "mean_over_time": "recurrence",
-    "recurrent_states": "recurrence",
-    "temporal_attention_weights": "attention",
-    "Recurrence": "recurrence",
-    "TemporalAttention": "attention",
-    "CrossModalAligner": "alignment",
-    "MultimodalFusionTrainer": "fusion",
+_NAMES = {  # module: what it gives
+    "ranking": "ranks retrieval_scores",
+    "alignment": "contrastive_loss feature_alignment_loss semantic_similarity semantic_alignment_loss sigmoid_loss "
+                 "modality_gap cosine_similarity CrossModalAlignment AlignmentLoss CrossModalAligner",
+    "fusion": "weighted_sum EarlyFusion late_fusion LateFusion attention_fusion_weights AttentionFusion "
+              "gated_fusion_weights GatedFusion adaptive_fusion_weights MultimodalFusion product_of_experts "
+              "MultimodalFusionTrainer",
+    "attention": "cell_attention_weights cell_gates CellAttention temporal_attention_weights TemporalAttention",
+    "recurrence": "mean_over_time recurrent_states Recurrence",
+    "encoders": "VisualEncoder TextEncoder",
+    "decoder": "generation_loss beam_search CausalDecoder",
+    "vision_language": "cross_modal_fusion multitask_loss CrossModalFusion VisualLanguageModel VLMTrainer",
 }
-
+_HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
 __all__ = list(_HOME)
 
 

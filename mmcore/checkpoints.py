@@ -1,9 +1,9 @@
 """把学到的留下来，以后接着用 / Keep what was learned and come back to it.
 
-文件是 safetensors：只有数和文字，读它不会运行任何代码。先写到一旁，写完了才换上去，所以断电或磁盘满了也不会毁掉旧的。
+The file is safetensors: numbers and text only, and reading it runs no code. It is written aside and takes its name only
+when complete, so that neither a power cut nor a full disk destroys an older one.
 
-The file is safetensors: numbers and text alone, and reading it runs no code. It is written aside and takes its place
-only when complete, so that neither a power cut nor a full disk destroys an older one.
+文件是 safetensors：只有数和文字，读它不会运行任何代码。先写到一旁，写完了才换上去，所以断电或磁盘满了也不会毁掉旧的。
 """
 
 import contextlib
@@ -19,6 +19,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from mmcore import checks
+from mmcore.checks import refuse
 
 FORMAT, VERSION = "mmcore checkpoint", 1
 
@@ -26,22 +27,28 @@ FORMAT, VERSION = "mmcore checkpoint", 1
 def save(model: nn.Module, path: str | Path, about: Mapping[str, object] | None = None) -> Path:
     """存下模型学到的一切 / Save all that a model has learned; returns the path.
 
-    存参数和缓冲，不存优化器：回来是为了用，不是为了续走半步。`about` 是随手记的话（步数、成绩……），`load` 会还给你；
-    它要能写成 JSON。
+    Parameters and buffers are saved, the optimiser is not: one comes back to use the model, not to go on in mid-stride.
+    `about` is whatever is worth noting (steps, scores …), and `load` gives it back; it must fit into JSON. A model that
+    holds NaN or infinity is refused. OSError says that the file cannot be written (read-only, disk full …). Whatever is
+    wrong, an older file stays as it was.
 
-    Parameters and buffers are saved, the optimiser is not: one comes back to use the model, not to go on in
-    mid-stride. `about` is whatever is worth noting (steps, scores …), and `load` gives it back; it must fit into JSON.
+    存参数和缓冲，不存优化器：回来是为了用，不是为了续走半步。`about` 是随手记的话（步数、成绩……），`load` 会还给你；它
+    要能写成 JSON。含有 NaN 或无穷的模型不存。写不进去（只读、磁盘满了……）时报 OSError。不论因为什么报错，旧文件都保持原
+    样。
 
-    Raises: TypeError / ValueError 模型不是模块、没有可存的东西、含有 NaN 或无穷，或 `about` 写不成 JSON / if the model
-    is no module, has nothing to save or holds NaN or infinity, or if `about` does not fit into JSON; OSError 写不进去
-    （只读、磁盘满了……）/ if it cannot be written (read-only, disk full …). In all cases an older file stays as it was.
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = save(nn.Linear(2, 1), Path(folder) / "line.safetensors", {"steps": 300})
+    ...     load(nn.Linear(2, 1), path)
+    {'steps': 300}
     """
-    state = _state(model)
-    checks.require(bool(state), "这个模型没有参数，没有可存的", "this model has no parameters, nothing to save")
+    checks.instance(model, "model", nn.Module)
+    state = model.state_dict()
+    if not state:
+        refuse("这个模型没有参数，没有可存的", "this model has no parameters, nothing to save")
     for name, x in state.items():
-        checks.require(not x.is_floating_point() or bool(torch.isfinite(x).all()),
-                       f"{name} 里有 NaN 或无穷，没有保存；请先重置或载入好的",
-                       f"{name} holds NaN or infinity and was not saved; reset the model or load a good one first")
+        if x.is_floating_point() and not bool(torch.isfinite(x).all()):
+            refuse(f"{name} 里有 NaN 或无穷，没有保存；请先重置或载入好的",
+                   f"{name} holds NaN or infinity and was not saved; reset the model or load a good one first")
     try:
         noted = json.dumps(dict(about or {}), ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -60,40 +67,40 @@ def save(model: nn.Module, path: str | Path, about: Mapping[str, object] | None 
 
 
 def load(model: nn.Module, path: str | Path) -> dict[str, object]:
-    """把存下的放回同样的模型 / Put what was saved back into a model of the same build.
+    """把存下的放回同样的模型 / Put what was saved back into a model of the same build; returns the `about` of `save`.
 
-    名字、形状、类型都对上了才动模型。返回 `about`。
+    The model is touched only after names, shapes and types have all been found to fit. ValueError says that the file
+    was not saved here, is damaged, of another version, or of another model.
 
-    The model is touched only after names, shapes and types have all been found to fit. Returns the `about`.
+    名字、形状、类型都对上了才动模型。不是这里存的、损坏了、版本不同，或是另一种模型时报 ValueError。
 
-    Raises: TypeError 模型不是模块 / if the model is no module; FileNotFoundError 没有这个文件 / if there is no such
-    file; ValueError 不是这里存的、损坏了、版本不同，或是另一种模型 / if the file was not saved here, is damaged, of
-    another version, or of another model.
+    >>> load(nn.Linear(2, 1), "gone")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    FileNotFoundError: 没有 gone 这个文件；请先 save，或检查文件夹 / there is no file gone; save first, ...
     """
-    own = _state(model)
-    path = Path(path)
-    checks.require(path.is_file(), f"没有 {path.name} 这个文件；请先 save，或检查文件夹",
-                   f"there is no file {path.name}; save first, or check the folder", FileNotFoundError)
+    checks.instance(model, "model", nn.Module)
+    own, path = model.state_dict(), Path(path)
+    if not path.is_file():
+        refuse(f"没有 {path.name} 这个文件；请先 save，或检查文件夹",
+               f"there is no file {path.name}; save first, or check the folder", FileNotFoundError)
     header, saved = _read(path)
     kind = header["model"]
-    checks.require(kind == type(model).__name__, f"{path.name} 存的是 {kind}，这里是 {type(model).__name__}",
-                   f"{path.name} holds a {kind}, this is a {type(model).__name__}")
+    if kind != type(model).__name__:
+        refuse(f"{path.name} 存的是 {kind}，这里是 {type(model).__name__}",
+               f"{path.name} holds a {kind}, this is a {type(model).__name__}")
     for names, zh, en in ((own.keys() - saved.keys(), "文件里缺少", "the file lacks"),
                           (saved.keys() - own.keys(), "模型里没有", "the model lacks")):
-        checks.require(not names, f"{zh} {', '.join(sorted(names)[:3])}（共 {len(names)} 个）；请按当时的参数建模型",
-                       f"{en} {', '.join(sorted(names)[:3])} ({len(names)} in all); build the model as it was then")
+        if names:
+            listed = ", ".join(sorted(names)[:3])
+            refuse(f"{zh} {listed}（共 {len(names)} 个）；请按当时的参数建模型",
+                   f"{en} {listed} ({len(names)} in all); build the model as it was then")
     for name, x in own.items():
         came, wanted = (f"{checks.shape_of(t)} {t.dtype}" for t in (saved[name], x))
-        checks.require(came == wanted, f"{name} 需要 {wanted}，文件里是 {came}；请按当时的参数建模型",
-                       f"{name} must be {wanted}, the file has {came}; build the model as it was then")
+        if came != wanted:
+            refuse(f"{name} 需要 {wanted}，文件里是 {came}；请按当时的参数建模型",
+                   f"{name} must be {wanted}, the file has {came}; build the model as it was then")
     model.load_state_dict(saved)
     return json.loads(header["about"])
-
-
-def _state(model: nn.Module) -> dict[str, Tensor]:
-    checks.require(isinstance(model, nn.Module), f"model 需要是 nn.Module，收到 {type(model).__name__}",
-                   f"model must be an nn.Module, got {type(model).__name__}", TypeError)
-    return model.state_dict()
 
 
 def _replace(path: Path, content: bytes) -> None:
@@ -117,9 +124,10 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
             saved = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no dict)
     except SafetensorError:
         header, saved = {}, {}
-    checks.require(header.get("format") == FORMAT and {"version", "model", "about"} <= header.keys(),
-                   f"{path.name} 不是 mmcore 存下的文件，或已损坏；没有载入任何东西",
-                   f"{path.name} was not saved by mmcore or is damaged; nothing has been loaded")
-    checks.require(header["version"] == str(VERSION), f"{path.name} 需要是版本 {VERSION}，收到 {header['version']}",
-                   f"{path.name} must be version {VERSION}, got {header['version']}")
+    if header.get("format") != FORMAT or not {"version", "model", "about"} <= header.keys():
+        refuse(f"{path.name} 不是 mmcore 存下的文件，或已损坏；没有载入任何东西",
+               f"{path.name} was not saved by mmcore or is damaged; nothing has been loaded")
+    if header["version"] != str(VERSION):
+        refuse(f"{path.name} 需要是版本 {VERSION}，收到 {header['version']}",
+               f"{path.name} must be version {VERSION}, got {header['version']}")
     return header, saved

@@ -8,6 +8,7 @@ it is needed. Nothing here looks at the values of a tensor (on a GPU that means 
 拒绝，用两种语言；话只在用得着时才拼出来。除非写明，这里都不看张量的数值（在 GPU 上，看就得等）。
 """
 
+import contextlib
 import functools
 import inspect
 import math
@@ -20,13 +21,17 @@ import torch
 from torch import Tensor
 
 Function = TypeVar("Function", bound=Callable)
+Kind = tuple[torch.dtype, torch.device]
 MISSING = object()
-COUNTED = {"M": ("个模态", "modalities"), "N": ("对", "pairs"), "T": ("帧", "frames"), "P": ("格", "cells")}
+MODALITIES = ("个模态", "modalities")
+COUNTED = {"B": ("个样本", "samples"), "N": ("对", "pairs"), "M": ("个候选", "candidates"), "T": ("帧", "frames"),
+           "D": ("维", "dimensions"), "P": ("维", "dimensions")}
 KINDS = {  # what a declaration may begin with: the types it allows, and their name in both languages
-    "float": (None, "浮点张量", "a floating-point tensor"),
+    "float": ((), "浮点张量", "a floating-point tensor"),
     "int": ((torch.int32, torch.int64), "整数张量", "an integer tensor"),
     "int64": ((torch.int64,), "int64 张量", "an int64 tensor"),
     "bool": ((torch.bool,), "布尔张量", "a boolean tensor"),
+    "mask": ((torch.bool, torch.int32, torch.int64), "整数或布尔张量", "an integer or boolean tensor"),
 }
 
 
@@ -51,17 +56,20 @@ def shapes(own: str = "", like: str = "", least: Mapping[str, int] | None = None
     |---|---|
     | `"B D"` | a floating tensor of two dimensions; one letter is one size across all arguments |
     | `"4 4*D"` | a first size of 4, a second of four times D |
-    | `"int B L"`, `"int64 B"`, `"bool N M"` | whole numbers (int32 or int64), int64 alone, truth values |
+    | `"int B L"`, `"int64 B"`, `"bool N M"` | whole numbers (int32 or int64), int64 only, truth values |
+    | `"mask B L"` | whole numbers or truth values |
     | `"M / B M"` | either shape; they differ in the number of dimensions |
-    | `"M*[B D]"` | a list of M tensors; with `D_i` each has a width of its own |
-    | `"scalar"` | one number, or a floating tensor that holds one |
+    | `"M*[B D]"` | a list of M tensors, one for each modality; with `D_i` each may have a width of its own |
+    | `"scalar"` | one finite number, or a floating tensor () that holds one, whose value is not read |
 
     All floating tensors have one type and lie on one device (under autocast types may differ). An argument whose
-    default is None may be None. `own="M=num_modalities D=feature_dim"` binds letters to attributes of `self`, `like`
-    names a tensor of `self` whose type and device count; `least={"M": 2}` sets a lowest size.
+    default is None may be None. `own="M=feature_dims D=output_dim"` binds letters to attributes of `self`: to the
+    length of a list, not at all to None. `like` names a tensor of `self` whose type and device count, and
+    `least={"M": 2}` sets a lowest size. Arguments are held in the order in which they are declared.
 
     所有浮点张量同一类型、同一设备（autocast 之下类型可以不同）；默认值是 None 的参数可以是 None。`own` 把字母绑在
-    `self` 的属性上，`like` 指出 `self` 的哪个张量定类型和设备，`least` 是最小的大小。
+    `self` 的属性上（列表取长度，None 不绑），`like` 指出 `self` 的哪个张量定类型和设备，`least` 是最小的大小。按声明的
+    次序检查。
 
     >>> @shapes(a="N D", b="M D")
     ... def products(a, b): return a @ b.T
@@ -74,25 +82,29 @@ def shapes(own: str = "", like: str = "", least: Mapping[str, int] | None = None
 
     def decorate(function: Function) -> Function:
         parameters = inspect.signature(function).parameters
-        todo = [(list(parameters).index(name), name, _Declared(text, parameters[name].default is None))
+        todo = [(list(parameters).index(name), name, _Declared(text), parameters[name].default is None)
                 for name, text in declared.items()]
-        constants = {size: int(size) for *_, d in todo for size in d.letters if size.isdecimal()}
+        constants = {size: n for *_, wanted, _ in todo for size, n in wanted.constants.items()}
+        words = COUNTED | {wanted.count: MODALITIES for *_, wanted, _ in todo if wanted.one}
 
         @functools.wraps(function)
         def border(*args: Any, **kwargs: Any) -> Any:
             sizes = constants.copy()
             for letter, attribute in bound:
-                sizes[letter] = attribute(args[0])
-            first = reference(args[0]) if reference else None
-            for position, name, wanted in todo:
+                size = attribute(args[0])
+                if size is not None:
+                    sizes[letter] = size if isinstance(size, int) or letter == "D_i" else len(size)
+            kind = _kind(reference(args[0])) if reference else None
+            for position, name, wanted, optional in todo:
                 x = args[position] if position < len(args) else kwargs.get(name, MISSING)
-                if x is MISSING or (x is None and wanted.optional):
+                if x is MISSING or (optional and x is None):
                     continue  # what is missing and has no default is Python's to refuse
-                first = wanted.check(x, name, sizes, first)
+                kind = wanted.check(x, name, sizes, kind)
             for letter, n in lowest.items():
-                if letter in sizes and sizes[letter] < n:
-                    zh, en = COUNTED.get(letter, (letter, letter))
-                    refuse(f"需要至少 {n} {zh}，收到 {sizes[letter]}", f"expected at least {n} {en}, got {sizes[letter]}")
+                if sizes.get(letter, n) < n:
+                    zh, en = words[letter]
+                    refuse(f"需要至少 {n} {zh}，收到 {sizes[letter]} {zh}",
+                           f"expected at least {n} {en}, got {sizes[letter]}")
             return function(*args, **kwargs)
 
         border.shapes = declared
@@ -102,130 +114,150 @@ def shapes(own: str = "", like: str = "", least: Mapping[str, int] | None = None
 
 
 class _Declared:
-    """What is declared of one argument: its kind, its shapes by number of dimensions, whether it is a list."""
+    """What is declared of one argument: its kind and its shapes, or how many there are and what each `one` is."""
 
-    def __init__(self, text: str, optional: bool):
-        self.optional = optional
+    def __init__(self, text: str):
+        self.count, listed, inside = text.partition("*[")
+        self.one = _Declared(inside[:-1]) if listed else None
         kind, _, rest = text.partition(" ")
         self.kind, text = (kind, rest) if kind in KINDS else ("float", text)
         self.types, *self.named = KINDS[self.kind]
         self.scalar = text == "scalar"
-        self.count, bracket, inside = text.partition("*[")
-        self.several = bool(bracket)
-        options = (inside[:-1] if self.several else text).split(" / ")
-        self.shapes = {0: ()} if self.scalar else {len(option.split()): tuple(option.split()) for option in options}
-        self.letters = {part for option in self.shapes.values() for letter in option for part in letter.split("*")}
+        options = [] if listed else [() if self.scalar else tuple(option.split()) for option in text.split(" / ")]
+        self.shapes = {len(option): option for option in options}
+        self.letters = self.one.letters | {self.count} if listed else {part for option in options for part in option}
+        self.products = [(letter, *_product(letter)) for letter in self.letters if "*" in letter]
+        self.constants = {letter: int(letter) for letter in self.letters if letter.isdecimal()}
+        self.varied = "D_i" in self.letters
 
-    def check(self, x: Any, name: str, sizes: dict[str, Any], first: Tensor | None) -> Tensor | None:
-        """Refuse x or bind its letters in `sizes`; returns the tensor whose type and device count."""
-        if self.several:
-            return self._check_list(x, name, sizes, first)
-        if self.scalar and not isinstance(x, Tensor):
-            one_number(x, name)
-            return first
+    def check(self, x: Any, name: str, sizes: dict[str, Any], kind: Kind | None) -> Kind | None:
+        """Refuse x or bind its letters in `sizes`; returns the type and device that all floating tensors share."""
+        if self.one:
+            return self._check_list(x, name, sizes, kind)
         if not isinstance(x, Tensor):
-            _no_tensor(x, name)
-        if self.types is not None:
+            if self.scalar:
+                number(x, name)
+                return kind
+            way = {"ndarray": "torch.from_numpy", "list": "torch.tensor"}.get(type(x).__name__)
+            zh, en = (f"；请用 {way}({name})", f"; use {way}({name})") if way else ("", "")
+            refuse(f"{name} 需要是张量，收到 {type(x).__name__}{zh}",
+                   f"{name} must be a tensor, got {type(x).__name__}{en}", TypeError)
+        if self.types:
             if x.dtype not in self.types:
-                self._wrong_kind(x, name)
-        elif first is None:
+                self._wrong_type(x, name)
+        elif kind is None:
             if not x.is_floating_point():
-                self._wrong_kind(x, name)
-            first = x
-        elif x.dtype != first.dtype:
-            self._wrong_type(x, name, first)
-        if first is not None and x.device != first.device:
-            refuse(f"{name} 需要在 {first.device} 上，收到 {x.device}；请用 {name}.to({str(first.device)!r})",
-                   f"{name} must be on {first.device}, got {x.device}; use {name}.to({str(first.device)!r})")
-        letters = self.shapes.get(x.ndim)
+                self._wrong_type(x, name)
+            kind = _kind(x)
+        elif x.dtype is not kind[0]:
+            self._wrong_type(x, name, kind[0])
+        if kind is not None and x.device != kind[1]:
+            refuse(f"{name} 需要在 {kind[1]} 上，收到 {x.device}；请用 {name}.to({str(kind[1])!r})",
+                   f"{name} must be on {kind[1]}, got {x.device}; use {name}.to({str(kind[1])!r})")
+        size = x.shape
+        letters = self.shapes.get(len(size))
         if letters is None:
             self._wrong_shape(x, name, sizes)
-        for letter, n in zip(letters, x.shape, strict=True):
-            if sizes.setdefault(letter, n) != n or ("*" in letter and not _multiple(letter, n, sizes)):
+        for letter, n in zip(letters, size, strict=True):
+            if sizes.setdefault(letter, n) != n:
                 self._wrong_shape(x, name, sizes)
-        return first
+        for letter, factor, base in self.products:  # "3*H" where H is not known yet says what H is
+            if sizes[letter] != factor * sizes.setdefault(base, sizes[letter] // factor):
+                self._wrong_shape(x, name, sizes)
+        return kind
 
-    def _check_list(self, several: Any, name: str, sizes: dict[str, Any], first: Tensor | None) -> Tensor | None:
+    def _check_list(self, several: Any, name: str, sizes: dict[str, Any], kind: Kind | None) -> Kind | None:
         if not isinstance(several, (list, tuple)):
-            kind = type(several).__name__
-            refuse(f"{name} 需要是列表，每个模态一个张量，收到 {kind}",
-                   f"{name} must be a list, one tensor for each modality, got {kind}", TypeError)
+            came = type(several).__name__
+            refuse(f"{name} 需要是列表，每个模态一个张量，收到 {came}",
+                   f"{name} must be a list, one tensor for each modality, got {came}", TypeError)
         count = sizes.setdefault(self.count, len(several))
-        count = len(count) if isinstance(count, Sequence) else count
         if count != len(several):
-            zh, en = COUNTED.get(self.count, ("个", name))
-            refuse(f"{name} 需要 {count} {zh}，收到 {len(several)} 个", f"expected {count} {en}, got {len(several)}")
-        one = _Declared.__new__(_Declared)
-        one.__dict__ = {**self.__dict__, "several": False}
-        own = {letter: sizes.pop(letter, None) for letter in self.letters if letter.endswith("_i")}
+            refuse(f"需要 {count} 个模态，收到 {len(several)} 个", f"expected {count} modalities, got {len(several)}")
+        widths, size = sizes.get("D_i"), None
         for i, x in enumerate(several):
-            for letter, widths in own.items():
-                sizes.pop(letter, None)
-                if widths is not None:
-                    sizes[letter] = widths[i]
-            first = one.check(x, f"{name}[{i}]", sizes, first)
-        sizes |= own
-        return first
+            if type(x) is Tensor and x.shape == size and x.dtype is kind[0] and x.device == kind[1]:
+                continue  # as the one before
+            if self.varied:
+                sizes.pop("D_i", None)
+                if widths:
+                    sizes["D_i"] = widths[i]
+            kind = self.one.check(x, _item(name, i), sizes, kind)
+            size = None if self.varied or self.one.types else x.shape
+        if widths:
+            sizes["D_i"] = widths
+        return kind
 
-    def _wrong_kind(self, x: Tensor, name: str) -> NoReturn:
-        zh, en = self.named
-        hint = f"；请用 {name}.float()", f"; use {name}.float()"
-        hint = hint if self.kind == "float" and not x.is_complex() else ("", "")
-        refuse(f"{name} 需要是{zh}，收到 {x.dtype}{hint[0]}", f"{name} must be {en}, got {x.dtype}{hint[1]}", TypeError)
-
-    def _wrong_type(self, x: Tensor, name: str, first: Tensor) -> None:
-        if not x.is_floating_point():
-            self._wrong_kind(x, name)
-        if not torch.is_autocast_enabled(x.device.type):
-            refuse(f"{name} 需要是 {first.dtype}，收到 {x.dtype}；请用 {name}.to({first.dtype})",
-                   f"{name} must be {first.dtype}, got {x.dtype}; use {name}.to({first.dtype})", TypeError)
+    def _wrong_type(self, x: Tensor, name: str, wanted: torch.dtype | None = None) -> None:
+        if wanted is None or not x.is_floating_point():
+            way = f"{name} / 255" if x.dtype == torch.uint8 else f"{name}.float()"  # bytes are most often pixels
+            zh, en = ("", "") if self.types or x.is_complex() else (f"；请用 {way}", f"; use {way}")
+            refuse(f"{name} 需要是{self.named[0]}，收到 {x.dtype}{zh}",
+                   f"{name} must be {self.named[1]}, got {x.dtype}{en}", TypeError)
+        if not torch.is_autocast_enabled(x.device.type):  # which sees to the types itself
+            refuse(f"{name} 需要是 {wanted}，收到 {x.dtype}；请用 {name}.to({wanted})",
+                   f"{name} must be {wanted}, got {x.dtype}; use {name}.to({wanted})", TypeError)
 
     def _wrong_shape(self, x: Tensor, name: str, sizes: dict[str, Any]) -> NoReturn:
-        known = {letter: n for letter, n in sizes.items() if isinstance(n, int) and "*" not in letter}
-        wanted = [f"({', '.join(_size(letter, known) for letter in letters)})" for letters in self.shapes.values()]
+        def size(letter: str) -> str:
+            factor, base = _product(letter)
+            return str(factor * sizes[base]) if base in sizes else letter
+
+        wanted = [f"({', '.join(map(size, option))})" for option in self.shapes.values()]
         refuse(f"{name} 需要形状 {' 或 '.join(wanted)}，收到 {shape_of(x)}",
                f"{name} must have shape {' or '.join(wanted)}, got {shape_of(x)}")
 
 
-def _multiple(letter: str, n: int, sizes: dict[str, Any]) -> bool:
-    """Whether n is what "3*H" says; an H that is not known yet becomes n / 3."""
-    sizes.pop(letter)
-    factor, _, base = letter.partition("*")
-    return n % int(factor) == 0 and sizes.setdefault(base, n // int(factor)) == n // int(factor)
+def _kind(x: Tensor) -> Kind:
+    return x.dtype, x.device
 
 
-def _size(letter: str, known: Mapping[str, int]) -> str:
-    factor, star, base = letter.rpartition("*")
-    return str(known[base] * int(factor or 1)) if base in known else f"{factor}{star}{base}"
+def _product(letter: str) -> tuple[int, str]:
+    factor, _, base = letter.rpartition("*")
+    return int(factor or 1), base
 
 
-def _no_tensor(x: Any, name: str) -> NoReturn:
-    kind = type(x).__name__
-    way = f"torch.from_numpy({name})" if kind == "ndarray" else f"torch.tensor({name})"
-    hint = (f"；请用 {way}", f"; use {way}") if isinstance(x, list) or kind == "ndarray" else ("", "")
-    refuse(f"{name} 需要是张量，收到 {kind}{hint[0]}", f"{name} must be a tensor, got {kind}{hint[1]}", TypeError)
+@functools.cache
+def _item(name: str, i: int) -> str:
+    return f"{name}[{i}]"
+
+
+def fits(x: Any, name: str, declared: str, like: Tensor | None = None, **sizes: Any) -> None:
+    """x 必须如所说的那样；给不是参数的用 / x must be as declared: `shapes` for what is no argument."""
+    wanted = _Declared(declared)
+    wanted.check(x, name, wanted.constants | sizes, None if like is None else _kind(like))
 
 
 def shape_of(x: Tensor) -> str:
     """形状，写成 (2, 3) / The shape, written (2, 3)."""
-    return "(" + ", ".join(str(n) for n in x.shape) + ")"
+    return f"({', '.join(map(str, x.shape))})"
 
 
-# -- single values: each returns what it has checked ------------------------------------------------------------------
+# -- single values: each returns what it has checked, and reads the value where it is given a tensor -------------------
 
-def positive(x: float | Tensor, name: str) -> float:
-    """x 必须是有限正数；看张量的值 / x must be one finite positive number, or a tensor of one, whose value is read."""
-    value = one_number(x, name, whole_tensors=True)
-    if not (math.isfinite(value) and value > 0):
-        refuse(f"{name} 需要大于 0 且有限，收到 {value:g}", f"{name} must be positive and finite, got {value:g}")
-    return value
+def one_number(x: float | Tensor, name: str) -> float:
+    """x 必须是一个数，NaN 也算 / x must be one number, NaN included."""
+    good = isinstance(x, numbers.Real) and not isinstance(x, bool)
+    if isinstance(x, Tensor):
+        good = x.numel() == 1 and not x.is_complex() and x.dtype != torch.bool
+    if not good:
+        refuse(f"{name} 需要是一个数，收到 {_short(x)}", f"{name} must be one number, got {_short(x)}", TypeError)
+    return float(x.detach() if isinstance(x, Tensor) else x)
 
 
 def number(x: float | Tensor, name: str) -> float:
-    """x 必须是有限的数；看张量的值 / x must be a finite number, or a floating tensor of one, whose value is read."""
+    """x 必须是有限的数 / x must be a finite number."""
     value = one_number(x, name)
     if not math.isfinite(value):
         refuse(f"{name} 需要有限，收到 {value:g}", f"{name} must be finite, got {value:g}")
+    return value
+
+
+def positive(x: float | Tensor, name: str) -> float:
+    """x 必须是大于 0 的有限数 / x must be a finite number above 0."""
+    value = one_number(x, name)
+    if not 0 < value < math.inf:
+        refuse(f"{name} 需要大于 0 且有限，收到 {value:g}", f"{name} must be positive and finite, got {value:g}")
     return value
 
 
@@ -239,16 +271,20 @@ def not_negative(x: float | Tensor, name: str) -> float:
 
 def share(x: float, name: str) -> float:
     """x 必须在 0 到 1 之间 / x must be from 0 to 1."""
-    if not 0 <= one_number(x, name) <= 1:
+    value = one_number(x, name)
+    if not 0 <= value <= 1:
         refuse(f"{name} 需要在 0 到 1 之间，收到 {x}", f"{name} must be from 0 to 1, got {x}")
-    return float(x)
+    return value
 
 
 def whole(x: int, name: str, least: int = 1) -> int:
     """x 必须是不小于 least 的整数，numpy 的也算 / x must be a whole number, numpy's too, at least `least`."""
-    if isinstance(x, bool) or not hasattr(x, "__index__") or (isinstance(x, Tensor) and not _holds_an_integer(x)):
+    value = None
+    if not isinstance(x, bool) and not (isinstance(x, Tensor) and (x.ndim > 0 or x.dtype == torch.bool)):
+        with contextlib.suppress(TypeError):
+            value = operator.index(x)
+    if value is None:
         refuse(f"{name} 需要是整数，收到 {_short(x)}", f"{name} must be a whole number, got {_short(x)}", TypeError)
-    value = operator.index(x)
     if value < least:
         refuse(f"{name} 需要至少为 {least}，收到 {value}", f"{name} must be at least {least}, got {value}")
     return value
@@ -302,58 +338,5 @@ def classes(labels: Tensor, name: str, rows: int, count: int) -> None:
                f"{name} must be int64 classes of shape ({rows},) between 0 and {count - 1}")
 
 
-def finite(x: Tensor, name: str) -> None:
-    """x 里不能有 NaN 或无穷；看它的值 / x must hold neither NaN nor infinity; its values are read."""
-    if not bool(torch.isfinite(x).all()):
-        refuse(f"{name} 出现了 NaN 或无穷，这一步没有改变任何东西；请降低学习率",
-               f"{name} is NaN or infinite and this step has changed nothing; lower the learning rate",
-               FloatingPointError)
-
-
-def one_number(x: object, name: str, whole_tensors: bool = False) -> float:
-    """x 必须是一个数，NaN 也算；看张量的值 / x must be one number, NaN included; the value of a tensor is read."""
-    loss(x, name, whole_tensors)
-    return float(x.detach() if isinstance(x, Tensor) else x)
-
-
-def loss(x: object, name: str, whole_tensors: bool = False) -> None:
-    """x 必须是一个数，或只含一个数的张量；不看值 / x must be one number, or a tensor of one; its value is not read."""
-    if isinstance(x, Tensor):
-        kind = x.is_floating_point() or (whole_tensors and not x.is_complex() and x.dtype != torch.bool)
-        fits = x.numel() == 1 and kind
-    else:
-        fits = isinstance(x, numbers.Real) and not isinstance(x, bool)
-    if not fits:
-        refuse(f"{name} 需要是一个数，收到 {_short(x)}", f"{name} must be one number, got {_short(x)}", TypeError)
-
-
-def _holds_an_integer(x: Tensor) -> bool:
-    return x.ndim == 0 and not x.is_floating_point() and not x.is_complex() and x.dtype != torch.bool
-
-
 def _short(x: object) -> str:
     return f"tensor {shape_of(x)}" if isinstance(x, Tensor) else f"{type(x).__name__} {x!r}"[:80]
-
-
-# -- what the modules that still check by hand use; goes with them ----------------------------------------------------
-
-def matrix(x: Tensor, name: str, rows: int | None = None, columns: int | None = None) -> None:
-    """x 必须是二维浮点张量，且大小相符 / x must be a floating matrix of the size asked for."""
-    if not isinstance(x, Tensor):
-        _no_tensor(x, name)
-    require(x.is_floating_point(), f"{name} 需要是浮点张量，收到 {x.dtype}",
-            f"{name} must be a floating-point tensor, got {x.dtype}", TypeError)
-    size = ["*" if n is None else str(n) for n in (rows, columns)]
-    require(x.ndim == 2 and rows in (None, x.shape[0]) and columns in (None, x.shape[1]),
-            f"{name} 需要形状 ({size[0]}, {size[1]})，收到 {shape_of(x)}",
-            f"{name} must have shape ({size[0]}, {size[1]}), got {shape_of(x)}")
-
-
-def shape(x: Tensor, name: str, *shapes: tuple[int, ...]) -> None:
-    """x 必须是浮点张量，形状是所列之一 / x must be a floating-point tensor of one of the shapes."""
-    require(isinstance(x, Tensor) and x.is_floating_point(),
-            f"{name} 需要是浮点张量", f"{name} must be a floating-point tensor", TypeError)
-    wanted = [f"({', '.join(map(str, sizes))})" for sizes in shapes]
-    require(tuple(x.shape) in shapes,
-            f"{name} 需要形状 {' 或 '.join(wanted)}，收到 {shape_of(x)}",
-            f"{name} must have shape {' or '.join(wanted)}, got {shape_of(x)}")

@@ -4,12 +4,14 @@ Letters: B batch, M modalities (M ≥ 2), D feature width, H hidden width, K cla
 
 Late, attention and gated fusion are one formula, f = Σ wᵢ fᵢ, and differ only in where w comes from: learned constants;
 a budget of one to be shared; valves that do not compete. So each module has `weights(features) -> (B, M)` and
-`weighted_sum` does the rest; a slider may hand its own w to that very function.
+`weighted_sum` does the rest; a slider may hand its own w to that very function. What does not fit in type, number or
+shape is refused with TypeError or ValueError.
 
 字母：B 批，M 个模态（M ≥ 2），D 特征宽度，H 隐藏宽度，K 类。
 
 晚期、注意力、门控是同一个公式 f = Σ wᵢ fᵢ，只差 w 从哪里来：一组学到的常数；大家分一份的注意力；各管各的阀门。
 所以每个模块都有 `weights(features) -> (B, M)`，其余的都由 `weighted_sum` 完成；滑块也可以把自己的 w 交给它。
+类型、个数或形状不符时报 TypeError 或 ValueError。
 """
 
 import math
@@ -24,17 +26,16 @@ from mmcore.checks import refuse, shapes
 from mmcore.training import choose_device, evaluating, make_optimizer, train_on
 
 CANDIDATES = ("f_early", "f_attention", "f_gated", "f_late")  # in the order of (3.5)
-TWO = {"M": 2}
+TWO = {"M": 2}  # fewer are nothing to fuse
 
 
 @shapes(features="M*[B D]", w="M / B M", least=TWO)
 def weighted_sum(w: Tensor, features: Sequence[Tensor]) -> Tensor:
     """加权和 Σ wᵢ fᵢ / Weighted sum Σ wᵢ fᵢ: (B, M) or (M,), M × (B, D) → (B, D).
 
-    A w of one row is shared by the whole batch; it need not sum to 1. Raises TypeError or ValueError for a wrong type,
-    number or shape.
+    A w of one row is shared by the whole batch; it need not sum to 1.
 
-    w 只有一行时整批共用；和不必为 1。类型、个数或形状不符时报 TypeError 或 ValueError。
+    w 只有一行时整批共用；和不必为 1。
 
     >>> seen, heard = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
     >>> weighted_sum(torch.tensor([0.75, 0.25]), [seen, heard])
@@ -45,6 +46,9 @@ def weighted_sum(w: Tensor, features: Sequence[Tensor]) -> Tensor:
     for w_i, f_i in zip(others, features[1:], strict=True):
         total = torch.addcmul(total, w_i, f_i)  # no stacked (B, M, D) copy
     return total
+
+
+_trusting_sum = weighted_sum.__wrapped__  # the same, for what has passed a border already
 
 
 class EarlyFusion(nn.Module):
@@ -64,12 +68,10 @@ class EarlyFusion(nn.Module):
     Concatenates first and then lets one small network see all modalities together, so that it can learn an "if … then"
     between them. There must be an activation σ between its layers: without one they are a single linear map, which
     cannot learn exclusive or. Without `hidden_dim`, H = D/2: where inputs are as wide as the output, both layers
-    together cost less than one linear layer on the concatenation. Raises TypeError or ValueError for a wrong number of
-    modalities, width or batch size.
+    together cost less than one linear layer on the concatenation.
 
-    先拼接，再让一个小网络一起看所有模态，所以它能学会模态之间的“如果……那么……”。两层之间必须有激活函数 σ：没有它，
-    两层仍只是一个线性映射，学不会异或。不给 `hidden_dim` 时 H = D/2：输入与输出一样宽时，两层合起来比“拼接加一层线性”
-    还便宜。模态个数、宽度或批大小不符时报 TypeError 或 ValueError。
+    先拼接，再让一个小网络一起看所有模态，所以它能学会模态之间的“如果……那么……”。两层之间必须有激活函数 σ：没有它，两层仍
+    只是一个线性映射，学不会异或。不给 `hidden_dim` 时 H = D/2：输入与输出一样宽时，它比“拼接加一层线性”还便宜。
 
     Paper: Baltrušaitis et al. 2019, Multimodal Machine Learning: A Survey and Taxonomy.
 
@@ -91,280 +93,288 @@ class EarlyFusion(nn.Module):
         return self.outer(F.gelu(self.inner(torch.cat(list(features), -1))))  # (B, ΣD_i) → (B, D)
 
 
+@shapes(features="M*[B D]", w="M", least=TWO)
 def late_fusion(features: Sequence[Tensor], w: Tensor) -> Tensor:
-    r"""晚期融合 / Late fusion.
-
-    每个模态各自算到最后，再按固定的比例相加：所有样本用同一组权重，哪怕其中一个样本的声音坏了。特征换成各模态的
-    决策 pᵢ（类别的概率），同一个公式就是决策的融合。
-
-    Each modality is worked out by itself to the end, then they are added in fixed proportions: the same weights for
-    every sample, even for one whose sound has failed. With the decisions pᵢ of the modalities (probabilities of
-    classes) in place of features, the same formula fuses decisions.
+    r"""晚期融合 / Late fusion: M × (B, D), (M,) → (B, D).
 
     $$f_{\mathrm{late}} = \sum_{i=1}^{M} w_i f_i, \qquad \sum_{i=1}^{M} w_i = 1 \tag{3.2}$$
 
-    | 符号 symbol | 名字 name | 形状 shape | 含义 meaning |
-    |---|---|---|---|
-    | $f_i$ | `features[i]` | (B, D) | 第 i 个模态的特征 / features of modality i |
-    | $w$ | `w` | (M,) | 权重，不小于 0，和为 1 / weights, none below 0, sum 1 |
-    | $f_{\mathrm{late}}$ | `f_late` | (B, D) | 融合后的特征 / fused feature |
+    | symbol | name | shape | meaning | 含义 |
+    |---|---|---|---|---|
+    | $f_i$ | `features[i]` | (B, D) | features of modality i | 第 i 个模态的特征 |
+    | $w$ | `w` | (M,) | weights, none below 0, sum 1 | 权重，不小于 0，和为 1 |
+    | $f_{\mathrm{late}}$ | `f_late` | (B, D) | fused feature | 融合后的特征 |
 
-    Raises: TypeError / ValueError 类型、个数或形状不符，权重小于 0 或和不为 1 / for a wrong type, number or shape, a
-    weight below 0, or weights that do not sum to 1.
+    Each modality is worked out by itself to the end, then they are added in fixed proportions: the same weights for
+    every sample, even for one whose sound has failed. With the decisions pᵢ of the modalities (probabilities of
+    classes) in place of features, the same formula fuses decisions. Raises TypeError or ValueError for a wrong type,
+    number or shape, a weight below 0, or weights that do not sum to 1.
+
+    每个模态各自算到最后，再按固定的比例相加：所有样本用同一组权重，哪怕其中一个样本的声音坏了。特征换成各模态的决策 pᵢ
+    （类别的概率），同一个公式就是决策的融合。类型、个数或形状不符，权重小于 0 或和不为 1 时报 TypeError 或 ValueError。
+
     Paper: Kittler et al. 1998, On Combining Classifiers.
+
+    >>> late_fusion([torch.tensor([[1.0, 2.0]]), torch.tensor([[5.0, -2.0]])], torch.tensor([0.25, 0.75]))
+    tensor([[ 4., -1.]])
     """
-    check_features(features)
-    checks.shape(w, "w", (len(features),))
-    total = float(w.detach().sum())
-    checks.require(bool((w >= 0).all()), f"w 的每一项都不能小于 0，收到 {w.tolist()}",
-                   f"no entry of w may be below 0, got {w.tolist()}")
-    checks.require(abs(total - 1) <= max(1e-4, torch.finfo(w.dtype).eps),
-                   f"w 的和需要为 1，收到 {total:.6g}", f"w must sum to 1, got {total:.6g}")
+    if not bool((w >= 0).all()):
+        refuse(f"w 的每一项都不能小于 0，收到 {w.tolist()}", f"no entry of w may be below 0, got {w.tolist()}")
+    total = w.sum().item()
+    if not abs(total - 1) <= max(1e-4, torch.finfo(w.dtype).eps):
+        refuse(f"w 的和需要为 1，收到 {total:.6g}", f"w must sum to 1, got {total:.6g}")
     return weighted_sum(w, features)
 
 
 class LateFusion(nn.Module):
-    """晚期融合 (3.2)，权重是 M 个学到的数的 softmax / Late fusion (3.2), its weights the softmax of M learned numbers.
+    """晚期融合 (3.2) 与它的参数 / Late fusion (3.2) and its parameters: M × (B, D) → (B, D).
 
-    `weights(features)` 给出 (B, M)，每一行都一样。
+    Its weights are the softmax of M learned numbers; they start at 1/M. `weights(features)` gives (B, M), every row the
+    same.
 
-    `weights(features)` gives (B, M), every row the same.
+    权重是 M 个学到的数的 softmax，从 1/M 开始。`weights(features)` 给出 (B, M)，每一行都一样。
+
+    >>> LateFusion(8, num_modalities=2).weights([torch.ones(1, 8), torch.ones(1, 8)])
+    tensor([[0.5000, 0.5000]], grad_fn=<ExpandBackward0>)
     """
 
     def __init__(self, feature_dim: int = 512, num_modalities: int = 3):
         super().__init__()
-        checks.whole(feature_dim, "feature_dim")
-        checks.whole(num_modalities, "num_modalities", least=2)
-        self.feature_dim, self.num_modalities = feature_dim, num_modalities
-        self.logits = nn.Parameter(torch.zeros(num_modalities))  # starts at w = 1/M
+        self.feature_dim = checks.whole(feature_dim, "feature_dim")
+        self.num_modalities = checks.whole(num_modalities, "num_modalities", least=2)
+        self.logits = nn.Parameter(torch.zeros(self.num_modalities))
 
+    @shapes(own="M=num_modalities D=feature_dim", like="logits", features="M*[B D]")
     def weights(self, features: Sequence[Tensor]) -> Tensor:
-        check_features(features, self.num_modalities, self.feature_dim)
-        return self.logits.softmax(0).expand(len(features[0]), -1)  # (B, M)
+        """每个模态的权重 / The weight of every modality: (B, M)."""
+        return self.logits.softmax(0).expand(len(features[0]), -1)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         return weighted_sum(self.weights(features), features)
 
 
+@shapes(W_f="H D", features="M*[B D]", b_f="H", W_a="H", b_a="scalar", least=TWO)
 def attention_fusion_weights(features: Sequence[Tensor], W_f: Tensor, b_f: Tensor, W_a: Tensor,
                              b_a: float | Tensor) -> Tensor:
-    r"""注意力融合的权重 / The weights of attention fusion.
-
-    每个模态先得一个分数，再用 softmax 分一份总和为 1 的注意力：一个模态多得，别的就少得。所有模态共用一套参数，所以
-    M 可以是任意的。
-
-    Every modality gets a score, then a softmax shares out an attention of one: what one modality gains, the others
-    lose. All modalities share their parameters, so M may be any number.
+    r"""注意力融合的权重 / The weights of attention fusion: M × (B, D) → (B, M).
 
     $$\alpha_i = \mathrm{softmax}_i\left(W_a^\top \tanh(W_f f_i + b_f) + b_a\right), \qquad
     f_{\mathrm{attention}} = \sum_{i=1}^{M} \alpha_i f_i \tag{3.3}$$
 
-    | 符号 symbol | 名字 name | 形状 shape | 含义 meaning |
-    |---|---|---|---|
-    | $f_i$ | `features[i]` | (B, D) | 第 i 个模态的特征 / features of modality i |
-    | $W_f, b_f$ | `W_f`, `b_f` | (H, D), (H,) | 读取特征 / read the features |
-    | $W_a, b_a$ | `W_a`, `b_a` | (H,), 一个数 / one number | 打分 / give the score |
-    | $\alpha$ | `alpha` | (B, M) | 权重，每行和为 1 / weights, every row sums to 1 |
-    | $f_{\mathrm{attention}}$ | `weighted_sum(alpha, features)` | (B, D) | 融合后的特征 / fused feature |
+    | symbol | name | shape | meaning | 含义 |
+    |---|---|---|---|---|
+    | $f_i$ | `features[i]` | (B, D) | features of modality i | 第 i 个模态的特征 |
+    | $W_f, b_f$ | `W_f`, `b_f` | (H, D), (H,) | read the features | 读取特征 |
+    | $W_a, b_a$ | `W_a`, `b_a` | (H,), scalar | give the score | 打分 |
+    | $\alpha$ | returned | (B, M) | weights, every row sums to 1 | 权重，每行和为 1 |
+    | $f_{\mathrm{attention}}$ | `weighted_sum(alpha, features)` | (B, D) | fused feature | 融合后的特征 |
 
-    b_a 给每个分数加上同一个数，在 softmax 里抵消：它什么也不改变，梯度恒为 0。
+    Every modality gets a score, then a softmax shares out an attention of one: what one modality gains, the others
+    lose. All modalities share their parameters, so M may be any number. b_a adds the same number to every score and
+    cancels in the softmax: it changes nothing, and its gradient is 0.
 
-    b_a adds the same number to every score and cancels in the softmax: it changes nothing, and its gradient is 0.
+    每个模态先得一个分数，再用 softmax 分一份总和为 1 的注意力：一个模态多得，别的就少得。所有模态共用一套参数，所以 M
+    可以是任意的。b_a 给每个分数加上同一个数，在 softmax 里抵消：它什么也不改变，梯度恒为 0。
 
-    Raises: TypeError / ValueError 类型、个数或形状不符 / for a wrong type, number or shape.
     Paper: Bahdanau et al. 2015, Neural Machine Translation by Jointly Learning to Align and Translate; Hori et al.
     2017, Attention-Based Multimodal Fusion for Video Description.
+
+    >>> W_f, zeros = torch.eye(2), torch.zeros(2)
+    >>> attention_fusion_weights([torch.zeros(1, 2), torch.ones(1, 2)], W_f, zeros, zeros, 0.0)
+    tensor([[0.5000, 0.5000]])
     """
-    checks.matrix(W_f, "W_f")
-    h, d = W_f.shape
-    check_features(features, width=d)
-    checks.shape(b_f, "b_f", (h,))
-    checks.shape(W_a, "W_a", (h,))
-    if not isinstance(b_a, (int, float)):
-        checks.shape(b_a, "b_a", ())
     scores = [torch.tanh(F.linear(f_i, W_f, b_f)) @ W_a + b_a for f_i in features]  # M × (B,)
     return torch.stack(scores, -1).softmax(-1)
 
 
 class AttentionFusion(nn.Module):
-    """注意力融合 (3.3) 与它的参数 / Attention fusion (3.3) and its parameters, H = `hidden_dim`, D/4 by default."""
+    """注意力融合 (3.3) 与它的参数 / Attention fusion (3.3) and its parameters: M × (B, D) → (B, D).
+
+    H = `hidden_dim`, D/4 by default.
+
+    H = `hidden_dim`，默认 D/4。
+
+    >>> fuse = AttentionFusion(8)
+    >>> fuse([torch.ones(5, 8), torch.zeros(5, 8)]).shape
+    torch.Size([5, 8])
+    """
 
     def __init__(self, feature_dim: int = 512, hidden_dim: int | None = None):
         super().__init__()
-        checks.whole(feature_dim, "feature_dim")
-        hidden_dim = math.ceil(feature_dim / 4) if hidden_dim is None else hidden_dim
-        checks.whole(hidden_dim, "hidden_dim")
+        feature_dim = checks.whole(feature_dim, "feature_dim")
+        hidden_dim = checks.whole(math.ceil(feature_dim / 4) if hidden_dim is None else hidden_dim, "hidden_dim")
         self.W_f = nn.Parameter(nn.init.xavier_uniform_(torch.empty(hidden_dim, feature_dim)))
         self.b_f = nn.Parameter(torch.zeros(hidden_dim))
         self.W_a = nn.Parameter(nn.init.normal_(torch.empty(hidden_dim), std=hidden_dim ** -0.5))
         self.b_a = nn.Parameter(torch.zeros(()))
 
     def weights(self, features: Sequence[Tensor]) -> Tensor:
+        """每个样本给每个模态的权重 / The weight of every modality for every sample: (B, M)."""
         return attention_fusion_weights(features, self.W_f, self.b_f, self.W_a, self.b_a)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         return weighted_sum(self.weights(features), features)
 
 
+@shapes(W_g="M D", features="M*[B D]", b_g="M", least=TWO)
 def gated_fusion_weights(features: Sequence[Tensor], W_g: Tensor, b_g: Tensor) -> Tensor:
-    r"""门控融合的权重 / The weights of gated fusion.
-
-    每个模态有自己的阀门，只看自己：可以全开，也可以全关，互不相争。
-
-    Every modality has a valve of its own that looks at this modality alone: all may be open, all may be shut, and none
-    competes with another.
+    r"""门控融合的权重 / The weights of gated fusion: M × (B, D) → (B, M).
 
     $$g_i = \mathrm{sigmoid}\left(W_g^{(i)} f_i + b_g^{(i)}\right), \qquad
     f_{\mathrm{gated}} = \sum_{i=1}^{M} g_i f_i \tag{3.4}$$
 
-    | 符号 symbol | 名字 name | 形状 shape | 含义 meaning |
-    |---|---|---|---|
-    | $f_i$ | `features[i]` | (B, D) | 第 i 个模态的特征 / features of modality i |
-    | $W_g^{(i)}, b_g^{(i)}$ | `W_g[i]`, `b_g[i]` | (D,), 一个数 / one number | 第 i 个阀门 / valve i |
-    | $g$ | `g` | (B, M) | 各在 0 与 1 之间，和不必为 1 / each between 0 and 1, sum free |
-    | $f_{\mathrm{gated}}$ | `weighted_sum(g, features)` | (B, D) | 融合后的特征 / fused feature |
+    | symbol | name | shape | meaning | 含义 |
+    |---|---|---|---|---|
+    | $f_i$ | `features[i]` | (B, D) | features of modality i | 第 i 个模态的特征 |
+    | $W_g^{(i)}, b_g^{(i)}$ | `W_g[i]`, `b_g[i]` | (D,), () | valve i | 第 i 个阀门 |
+    | $g$ | returned | (B, M) | each between 0 and 1, any sum | 各在 0 与 1 之间，和不必为 1 |
+    | $f_{\mathrm{gated}}$ | `weighted_sum(g, features)` | (B, D) | fused feature | 融合后的特征 |
 
-    Raises: TypeError / ValueError 类型、个数或形状不符 / for a wrong type, number or shape.
+    Every modality has a valve of its own that looks at this modality only: all may be open, all may be shut, and none
+    competes with another.
+
+    每个模态有自己的阀门，只看自己：可以全开，也可以全关，互不相争。
+
     Paper: Arevalo et al. 2017, Gated Multimodal Units for Information Fusion.
+
+    >>> gated_fusion_weights([torch.ones(1, 3), torch.ones(1, 3)], torch.zeros(2, 3), torch.tensor([0.0, 100.0]))
+    tensor([[0.5000, 1.0000]])
     """
-    checks.matrix(W_g, "W_g")
-    m, d = W_g.shape
-    check_features(features, m, d)
-    checks.shape(b_g, "b_g", (m,))
     scores = [f_i @ W_i for f_i, W_i in zip(features, W_g.unbind(), strict=True)]  # M × (B,)
     return torch.sigmoid(torch.stack(scores, -1) + b_g)
 
 
 class GatedFusion(nn.Module):
-    """门控融合 (3.4) 与它的参数，开始时每个阀门半开 / Gated fusion (3.4) and its parameters; valves start half open."""
+    """门控融合 (3.4) 与它的参数 / Gated fusion (3.4) and its parameters: M × (B, D) → (B, D).
+
+    Every valve starts half open.
+
+    开始时每个阀门半开。
+
+    >>> GatedFusion(8, num_modalities=2)([torch.ones(1, 8), torch.ones(1, 8)]).sum().item()
+    8.0
+    """
 
     def __init__(self, feature_dim: int = 512, num_modalities: int = 3):
         super().__init__()
-        checks.whole(feature_dim, "feature_dim")
-        checks.whole(num_modalities, "num_modalities", least=2)
+        feature_dim = checks.whole(feature_dim, "feature_dim")
+        num_modalities = checks.whole(num_modalities, "num_modalities", least=2)
         self.W_g = nn.Parameter(torch.zeros(num_modalities, feature_dim))
         self.b_g = nn.Parameter(torch.zeros(num_modalities))
 
     def weights(self, features: Sequence[Tensor]) -> Tensor:
+        """每个样本给每个模态的权重 / The weight of every modality for every sample: (B, M)."""
         return gated_fusion_weights(features, self.W_g, self.b_g)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         return weighted_sum(self.weights(features), features)
 
 
+@shapes(candidates="4*[B D]", W_s="4 4*D", b_s="4")
 def adaptive_fusion_weights(candidates: Sequence[Tensor], W_s: Tensor, b_s: Tensor | None = None) -> Tensor:
-    r"""自适应融合的权重 / The weights of adaptive fusion.
-
-    四种融合都做，再按每个样本决定各信几分：软的混合，不是硬的选择。
-
-    All four fusions are computed, and then each sample decides how far to trust each: a soft mixture, not a hard
-    choice.
+    r"""自适应融合的权重 / The weights of adaptive fusion: 4 × (B, D) → (B, 4).
 
     $$\pi = \mathrm{softmax}\left(W_s
     [f_{\mathrm{early}}; f_{\mathrm{attention}}; f_{\mathrm{gated}}; f_{\mathrm{late}}]\right), \qquad
     f = \sum_{k=1}^{4} \pi_k f_k \tag{3.5}$$
 
-    | 符号 symbol | 名字 name | 形状 shape | 含义 meaning |
-    |---|---|---|---|
-    | $f_k$ | `candidates[k]` | (B, D) | 四种融合的结果，按公式里的顺序 / results of the four fusions, in this order |
-    | $W_s$ | `W_s` | (4, 4 D) | 选择器 / selector |
-    | $\pi$ | `pi` | (B, 4) | 权重，每行和为 1 / weights, every row sums to 1 |
-    | $f$ | `weighted_sum(pi, candidates)` | (B, D) | 混合后的特征 / mixed feature |
+    | symbol | name | shape | meaning | 含义 |
+    |---|---|---|---|---|
+    | $f_k$ | `candidates[k]` | (B, D) | results of the four fusions, in this order | 四种融合的结果，按这个顺序 |
+    | $W_s$ | `W_s` | (4, 4 D) | selector | 选择器 |
+    | | `b_s` | (4,) | may be left out, else added inside the softmax | 可以不给；给了就加在 softmax 里面 |
+    | $\pi$ | returned | (B, 4) | weights, every row sums to 1 | 权重，每行和为 1 |
+    | $f$ | `weighted_sum(pi, candidates)` | (B, D) | mixed feature | 混合后的特征 |
 
-    `b_s` (4,) 可以不给；给了就加在 softmax 里面。
+    All four fusions are computed, and then each sample decides how far to trust each: a soft mixture, not a hard
+    choice.
 
-    `b_s` (4,) may be left out; where it is given, it is added inside the softmax.
+    四种融合都做，再按每个样本决定各信几分：软的混合，不是硬的选择。
 
-    Raises: TypeError / ValueError 类型、个数或形状不符 / for a wrong type, number or shape.
     Paper: Jacobs et al. 1991, Adaptive Mixtures of Local Experts.
+
+    >>> adaptive_fusion_weights([torch.ones(1, 2)] * 4, torch.zeros(4, 8))
+    tensor([[0.2500, 0.2500, 0.2500, 0.2500]])
     """
-    check_features(candidates, len(CANDIDATES))
-    checks.matrix(W_s, "W_s", len(CANDIDATES), len(CANDIDATES) * candidates[0].shape[1])
-    if b_s is not None:
-        checks.shape(b_s, "b_s", (len(CANDIDATES),))
     return F.linear(torch.cat(list(candidates), -1), W_s, b_s).softmax(-1)
 
 
+@shapes(log_p="M*[B K]", log_prior="K", least={"M": 1})
 def product_of_experts(log_p: Sequence[Tensor], log_prior: Tensor) -> Tensor:
-    r"""对数概率的晚期融合 / Late fusion of log-probabilities.
-
-    给定意思以后，若各模态互不相关，这就是贝叶斯定理，什么也不用学。每位专家的 log p(y|x_m) 里都含着一份先验 p(y)，加起
-    来就有 M 份，而只该有一份：所以减去 M − 1 份。缺了一个模态，就当 M 少一个。
-
-    If the modalities are independent once the meaning is known, this is Bayes' theorem, and nothing has to be learned.
-    Each expert's log p(y|x_m) holds the prior p(y) once, so that their sum holds it M times where once is right: hence
-    M − 1 are taken off. Where a modality is missing, M is one less.
+    r"""对数概率的晚期融合 / Late fusion of log-probabilities: M × (B, K), (K,) → (B, K).
 
     $$\log p(y \mid x_1, \dots, x_M) = \sum_{m=1}^{M} \log p(y \mid x_m) - (M - 1) \log p(y) - \log Z \tag{7.1}$$
 
-    | 符号 symbol | 名字 name | 形状 shape | 含义 meaning |
-    |---|---|---|---|
-    | $\log p(y \mid x_m)$ | `log_p[m]` | (B, K) | 第 m 位专家 / expert m: what modality m says |
-    | $\log p(y)$ | `log_prior` | (K,) | 什么也没看见时 / before anything is seen |
-    | $\log Z$ | | (B,) | 使概率之和为 1 / makes the probabilities sum to 1 |
-    | 左边 left-hand side | 返回 returned | (B, K) | 合起来的意见 / what they say together |
+    | symbol | name | shape | meaning | 含义 |
+    |---|---|---|---|---|
+    | $\log p(y \mid x_m)$ | `log_p[m]` | (B, K) | expert m: what modality m says | 第 m 位专家 |
+    | $\log p(y)$ | `log_prior` | (K,) | before anything is seen | 什么也没看见时 |
+    | $\log Z$ | | (B,) | makes the probabilities sum to 1 | 使概率之和为 1 |
+    | left-hand side | returned | (B, K) | what they say together | 合起来的意见 |
 
-    Raises: TypeError / ValueError 一个模态也没有，或形状不符 / if there is no modality, or for a wrong shape.
+    If the modalities are independent once the meaning is known, this is Bayes' theorem, and nothing has to be learned.
+    Each expert's log p(y|x_m) holds the prior p(y) once, so that their sum holds it M times where once is right: hence
+    M − 1 are taken off. Where a modality is missing, M is one less. Raises TypeError or ValueError if there is no
+    modality, or for a wrong type or shape.
+
+    给定意思以后，若各模态互不相关，这就是贝叶斯定理，什么也不用学。每位专家的 log p(y|x_m) 里都含着一份先验 p(y)，加起
+    来就有 M 份，而只该有一份：所以减去 M − 1 份。缺了一个模态，就当 M 少一个。一个模态也没有，或类型、形状不符时报
+    TypeError 或 ValueError。
+
     Paper: Hinton 2002, Training Products of Experts by Minimizing Contrastive Divergence; Kittler et al. 1998, On
     Combining Classifiers.
+
+    >>> says, even = torch.tensor([[0.8, 0.2]]).log(), torch.tensor([0.5, 0.5]).log()
+    >>> product_of_experts([says, says], even).exp()  # two that agree are surer than one
+    tensor([[0.9412, 0.0588]])
     """
-    checks.require(isinstance(log_p, (list, tuple)) and len(log_p) > 0, "需要至少一个模态的对数概率，放在列表里",
-                   "a list with the log-probabilities of at least one modality is wanted", TypeError)
-    checks.matrix(log_p[0], "log_p[0]")
-    b, k = log_p[0].shape
-    for m, rows in enumerate(log_p):
-        checks.matrix(rows, f"log_p[{m}]", b, k)
-    checks.require(isinstance(log_prior, Tensor) and log_prior.shape == (k,),
-                   f"log_prior 需要形状 ({k},)", f"log_prior must have shape ({k},)")
     return (sum(log_p) - (len(log_p) - 1) * log_prior).log_softmax(-1)
 
 
 class MultimodalFusion(nn.Module):
     """四种融合与它们的混合 (3.5) / All four fusions and their mixture (3.5).
 
-    宽度不同、含义也不同的特征不能直接相加，所以每个模态先由自己的线性层投影到共同的宽度；这些层在构造时登记，随模型
-    一起训练、一起保存。投影之后每个 fᵢ 都缩放到同样的长度 √D（不带参数的层归一化）：否则一个模态的权重小，可能只是因为
-    它的特征长，权重就说明不了什么。早期融合直接看投影之前的特征。
+    `forward(features)` takes M × (B, D_i) and returns named tensors:
+
+    | name | shape | meaning | 含义 |
+    |---|---|---|---|
+    | `f_1` … `f_M` | (B, D) | projected features, the fᵢ of (3.2) to (3.4) | 投影后的特征，(3.2) 到 (3.4) 的 fᵢ |
+    | `w`, `alpha`, `g` | (B, M) | weights of late, attention and gated fusion | 晚期、注意力、门控的权重 |
+    | `f_early`, `f_late`, `f_attention`, `f_gated` | (B, D) | results of the four fusions | 四种融合的结果 |
+    | `pi` | (B, 4) | weights of the mixture, in the order of `CANDIDATES` | 混合的权重，顺序见 `CANDIDATES` |
+    | `f` | (B, D) | mixed feature | 混合后的特征 |
 
     Features that differ in width and in meaning cannot be added, so a linear layer of its own first projects each
     modality to the common width; these layers are registered when the model is made, are trained with it and saved with
     it. After the projection every fᵢ is brought to the same length √D (layer normalisation without parameters):
     otherwise a small weight might only mean that the feature is long, and weights would say little. Early fusion sees
-    the features before projection.
+    the features before projection. The selector reads the four results detached from their gradients: it judges them
+    and does not change them to make its own choice easier. It starts from W_s = 0, that is π = 1/4.
 
-    选择器读的是断开梯度的四个结果：它评判它们，而不为了让自己好选去改变它们。它从 W_s = 0，即 π = 1/4 开始。
+    宽度不同、含义也不同的特征不能直接相加，所以每个模态先由自己的线性层投影到共同的宽度；这些层在构造时登记，随模型一起
+    训练、一起保存。投影之后每个 fᵢ 都缩放到同样的长度 √D（不带参数的层归一化）：否则一个模态的权重小，可能只是因为它的
+    特征长，权重就说明不了什么。早期融合直接看投影之前的特征。选择器读的是断开梯度的四个结果：它评判它们，而不为了让自己
+    好选去改变它们。它从 W_s = 0，即 π = 1/4 开始。
 
-    The selector reads the four results detached from their gradients: it judges them and does not change them to make
-    its own choice easier. It starts from W_s = 0, that is π = 1/4.
-
-    `forward(features)` 返回有名字的张量 / returns named tensors:
-
-    | 名字 name | 形状 shape | 含义 meaning |
-    |---|---|---|
-    | `f_1` … `f_M` | (B, D) | 投影后的特征，(3.2) 到 (3.4) 的 fᵢ / projected features, the fᵢ of (3.2) to (3.4) |
-    | `w`, `alpha`, `g` | (B, M) | 晚期、注意力、门控的权重 / weights of late, attention and gated fusion |
-    | `f_early`, `f_late`, `f_attention`, `f_gated` | (B, D) | 四种融合的结果 / results of the four fusions |
-    | `pi` | (B, 4) | 混合的权重，顺序见 `CANDIDATES` / weights of the mixture, in the order of `CANDIDATES` |
-    | `f` | (B, D) | 混合后的特征 / mixed feature |
-
-    Raises: TypeError / ValueError 模态个数、宽度或批大小不符 / for a wrong number of modalities, width or batch size.
+    >>> out = MultimodalFusion([48, 64], output_dim=32)([torch.ones(5, 48), torch.ones(5, 64)])
+    >>> out["f"].shape, out["pi"].shape
+    (torch.Size([5, 32]), torch.Size([5, 4]))
     """
 
     def __init__(self, feature_dims: Sequence[int], output_dim: int = 512):
         super().__init__()
-        _check_widths(feature_dims)
-        checks.whole(output_dim, "output_dim")
-        self.feature_dims, self.output_dim = tuple(feature_dims), output_dim
-        self.projections = nn.ModuleList(nn.Linear(width, output_dim) for width in feature_dims)
-        self.early_fusion = EarlyFusion(feature_dims, output_dim)
-        self.late_fusion = LateFusion(output_dim, len(feature_dims))
+        self.feature_dims = checks.widths(feature_dims, "feature_dims")
+        self.output_dim = output_dim = checks.whole(output_dim, "output_dim")
+        self.projections = nn.ModuleList(nn.Linear(width, output_dim) for width in self.feature_dims)
+        self.early_fusion = EarlyFusion(self.feature_dims, output_dim)
+        self.late_fusion = LateFusion(output_dim, len(self.feature_dims))
         self.attention_fusion = AttentionFusion(output_dim)
-        self.gated_fusion = GatedFusion(output_dim, len(feature_dims))
+        self.gated_fusion = GatedFusion(output_dim, len(self.feature_dims))
         self.W_s = nn.Parameter(torch.zeros(len(CANDIDATES), len(CANDIDATES) * output_dim))
         self.b_s = nn.Parameter(torch.zeros(len(CANDIDATES)))
 
+    @shapes(own="M=feature_dims D_i=feature_dims", like="W_s", features="M*[B D_i]")
     def forward(self, features: Sequence[Tensor]) -> dict[str, Tensor]:
-        check_features(features, len(self.feature_dims), self.feature_dims)
         projected = [F.layer_norm(project(f_i), (self.output_dim,))
                      for project, f_i in zip(self.projections, features, strict=True)]  # M × (B, D)
         out = {f"f_{i}": f_i for i, f_i in enumerate(projected, start=1)}
@@ -372,62 +382,59 @@ class MultimodalFusion(nn.Module):
         out["alpha"] = self.attention_fusion.weights(projected)
         out["g"] = self.gated_fusion.weights(projected)
         out["f_early"] = self.early_fusion(features)
-        out["f_late"] = weighted_sum(out["w"], projected)
-        out["f_attention"] = weighted_sum(out["alpha"], projected)
-        out["f_gated"] = weighted_sum(out["g"], projected)
+        out["f_late"] = _trusting_sum(out["w"], projected)
+        out["f_attention"] = _trusting_sum(out["alpha"], projected)
+        out["f_gated"] = _trusting_sum(out["g"], projected)
         candidates = [out[name] for name in CANDIDATES]
         out["pi"] = adaptive_fusion_weights([f_k.detach() for f_k in candidates], self.W_s, self.b_s)
-        out["f"] = weighted_sum(out["pi"], candidates)
+        out["f"] = _trusting_sum(out["pi"], candidates)
         return out
 
 
 class MultimodalFusionTrainer:
     """训练自适应融合 (3.5) / Trains adaptive fusion (3.5), on labels or on target features.
 
-    给了 `num_classes`，目标是类别：一个线性的分类头由四种融合和它们的混合共用，从零开始，所以第一步的损失正是
-    ln K；头是线性的，所以混合的得分就是四种得分的混合。不给 `num_classes`，目标是 (B, D) 的特征，损失是均方误差。
-
     With `num_classes` the targets are classes: one linear head is shared by the four fusions and their mixture. It
     starts at zero, so that the first loss is exactly ln K; it is linear, so that the scores of the mixture are the
     mixture of the four scores. Without `num_classes` the targets are features (B, D) and the loss is the mean squared
-    error.
-
-    total_loss = final_loss + 四种融合各自损失的平均 + pull · pull_loss。各自的损失让没被选中的融合也继续学；
-    pull_loss = −¼ Σₖ ln(4 πₖ) 的平均把每个样本的 π 轻轻拉向均匀，某个 πₖ 越接近 0 就拉得越紧。没有它，选择会坍缩到
-    一种融合上；若只拉一批的平均，每个样本仍会各自坍缩到随便一种，平均却看起来均匀。`pull` 可以在两步之间改变。
+    error. With `encoders`, one for each modality, they compute the features from raw inputs and are trained together
+    with the fusion; `features` is then the list of raw inputs.
 
     total_loss = final_loss + the mean of the losses of the four fusions + pull · pull_loss. Their own losses let the
     fusions that are not chosen go on learning; pull_loss, the mean of −¼ Σₖ ln(4 πₖ), weakly pulls the π of every
     sample to uniform, the harder the closer some πₖ comes to 0. Without it the choice collapses onto one fusion; a pull
-    on the batch mean alone lets every sample collapse onto any one of them while the mean looks even. `pull` may be
+    on the batch mean only lets every sample collapse onto any one of them while the mean looks even. `pull` may be
     changed between steps.
 
-    给了 `encoders`（每个模态一个），特征就由它们从原始输入算出，并与融合一起训练；这时 `features` 是原始输入的列表。
+    给了 `num_classes`，目标是类别：一个线性的分类头由四种融合和它们的混合共用，从零开始，所以第一步的损失正是 ln K；头
+    是线性的，所以混合的得分就是四种得分的混合。不给 `num_classes`，目标是 (B, D) 的特征，损失是均方误差。给了
+    `encoders`（每个模态一个），特征就由它们从原始输入算出，并与融合一起训练；这时 `features` 是原始输入的列表。
 
-    With `encoders`, one for each modality, they compute the features from raw inputs and are trained together with the
-    fusion; `features` is then the list of raw inputs.
+    total_loss = final_loss + 四种融合各自损失的平均 + pull · pull_loss。各自的损失让没被选中的融合也继续学；pull_loss =
+    −¼ Σₖ ln(4 πₖ) 的平均把每个样本的 π 轻轻拉向均匀，某个 πₖ 越接近 0 就拉得越紧。没有它，选择会坍缩到一种融合上；若只
+    拉一批的平均，每个样本仍会各自坍缩到随便一种，平均却看起来均匀。`pull` 可以在两步之间改变。
 
-    Raises: TypeError / ValueError 模型、个数或步长不对 / for a wrong model, number or step size.
     Paper: Pereyra et al. 2017, Regularizing Neural Networks by Penalizing Confident Output Distributions.
+
+    >>> trainer = MultimodalFusionTrainer(MultimodalFusion([3, 5], 4), "cpu", num_classes=2)
+    >>> losses = trainer.train_step([torch.ones(2, 3), torch.ones(2, 5)], torch.tensor([0, 1]))
+    >>> f"{losses['final_loss']:.4f}"  # ln 2
+    '0.6931'
     """
 
     def __init__(self, model: MultimodalFusion, device: str | torch.device | None = None,
                  num_classes: int | None = None, lr: float = 1e-3, weight_decay: float = 0.01, pull: float = 0.02,
                  encoders: Sequence[nn.Module] | None = None):
-        checks.require(isinstance(model, MultimodalFusion),
-                       f"model 需要是 MultimodalFusion，收到 {type(model).__name__}",
-                       f"model must be a MultimodalFusion, got {type(model).__name__}", TypeError)
-        checks.positive(lr, "lr")
-        checks.not_negative(pull, "pull")
-        if num_classes is not None:
-            checks.whole(num_classes, "num_classes", least=2)
-        checks.require(encoders is None or len(encoders) == len(model.feature_dims),
-                       f"encoders 需要每个模态一个，共 {len(model.feature_dims)} 个",
-                       f"encoders must be one for each modality, {len(model.feature_dims)} in all")
-        self.num_classes, self.pull = num_classes, pull
+        checks.instance(model, "model", MultimodalFusion)
+        lr, weight_decay = checks.positive(lr, "lr"), checks.not_negative(weight_decay, "weight_decay")
+        self.pull = checks.not_negative(pull, "pull")
+        self.num_classes = None if num_classes is None else checks.whole(num_classes, "num_classes", least=2)
+        m = len(model.feature_dims)
+        if encoders is not None and len(encoders) != m:
+            refuse(f"encoders 需要每个模态一个，共 {m} 个", f"encoders must be one for each modality, {m} in all")
         self.device = choose_device(device)
         self.model = model
-        self.head = nn.Identity() if num_classes is None else nn.Linear(model.output_dim, num_classes)
+        self.head = nn.Identity() if num_classes is None else nn.Linear(model.output_dim, self.num_classes)
         for parameter in self.head.parameters():
             nn.init.zeros_(parameter)
         self.encoders = nn.ModuleList(encoders or [])
@@ -437,11 +444,11 @@ class MultimodalFusionTrainer:
     def train_step(self, features: Sequence[Tensor], targets: Tensor) -> dict[str, float]:
         """走一步，返回各项损失 / Take one step, return the losses.
 
-        键 / keys: "total_loss", "early_loss", "attention_loss", "gated_loss", "late_loss", "final_loss",
-        "pull_loss".
+        Keys: "total_loss", "early_loss", "attention_loss", "gated_loss", "late_loss", "final_loss", "pull_loss".
+        Raises TypeError or ValueError if features or targets do not fit, FloatingPointError if the loss is not finite.
+        In all cases the model stays as it was.
 
-        Raises: TypeError / ValueError 特征或目标不符 / if features or targets do not fit; FloatingPointError 损失不是
-        有限数 / if the loss is not finite. In all cases the model stays as it was.
+        键同上。特征或目标不符时报 TypeError 或 ValueError，损失不是有限数时报 FloatingPointError；模型都不变。
         """
         features, targets = self._prepare(features, targets)
         return train_on(self.learned, self.optimizer, lambda: self._losses(features, targets))
@@ -449,11 +456,9 @@ class MultimodalFusionTrainer:
     def evaluate(self, features: Sequence[Tensor], targets: Tensor) -> dict[str, float]:
         """每种融合与混合 "f" 的成绩 / The score of each fusion and of the mixture "f".
 
-        有类别时是正确率，否则是均方误差。
-
         Accuracy where there are classes, else the mean squared error.
 
-        Raises: TypeError / ValueError 特征或目标不符 / if features or targets do not fit.
+        有类别时是正确率，否则是均方误差。
         """
         features, targets = self._prepare(features, targets)
         with evaluating(self.learned):
@@ -465,29 +470,15 @@ class MultimodalFusionTrainer:
 
     def fuse(self, features: Sequence[Tensor]) -> dict[str, Tensor]:
         """不训练，只融合：`model` 的有名字的张量 / Fuse without training: the named tensors of `model`.
-
-        Raises: TypeError / ValueError 特征或输入不符 / if features or inputs do not fit.
         """
-        if self.encoders:
-            self._check_raw(features)
+        features = self._moved(features)
         with evaluating(self.learned):
-            return self.model(self._encode([f_i.to(self.device) for f_i in features]))
+            return self.model(self._encode(features))
 
     def _encode(self, features: Sequence[Tensor]) -> list[Tensor]:
         if not self.encoders:
             return list(features)
         return [encode(f_i) for encode, f_i in zip(self.encoders, features, strict=True)]
-
-    def _check_raw(self, features: Sequence[Tensor]) -> None:
-        checks.require(isinstance(features, (list, tuple)) and all(isinstance(f_i, Tensor) for f_i in features),
-                       "输入需要是张量的列表，每个模态一个", "inputs must be a list of tensors, one for each modality",
-                       TypeError)
-        checks.require(len(features) == len(self.encoders),
-                       f"需要 {len(self.encoders)} 个模态，收到 {len(features)} 个",
-                       f"expected {len(self.encoders)} modalities, got {len(features)}")
-        sizes = [len(f_i) for f_i in features]
-        checks.require(len(set(sizes)) == 1, f"每个模态需要同样多的样本，收到 {sizes}",
-                       f"each modality needs as many samples as the others, got {sizes}")
 
     def _losses(self, features: list[Tensor], targets: Tensor) -> dict[str, Tensor]:
         outputs = self.model(self._encode(features))
@@ -499,51 +490,26 @@ class MultimodalFusionTrainer:
         total = final + sum(own.values()) / len(own) + self.pull * pull
         return {"total_loss": total, **own, "final_loss": final, "pull_loss": pull}
 
+    def _moved(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Features or raw inputs, on the device of the model; refused unless there is one batch for each modality."""
+        if not isinstance(features, (list, tuple)) or not all(isinstance(x, Tensor) and x.ndim > 0 for x in features):
+            refuse("输入需要是张量的列表，每个模态一个", "inputs must be a list of tensors, one for each modality",
+                   TypeError)
+        m, sizes = len(self.model.feature_dims), [len(x) for x in features]
+        if len(sizes) != m:
+            refuse(f"需要 {m} 个模态，收到 {len(sizes)} 个", f"expected {m} modalities, got {len(sizes)}")
+        if len(set(sizes)) > 1:
+            refuse(f"每个模态需要同样多的样本，收到 {sizes}",
+                   f"each modality needs as many samples as the others, got {sizes}")
+        return [x.to(self.device) for x in features]
+
     def _prepare(self, features: Sequence[Tensor], targets: Tensor) -> tuple[list[Tensor], Tensor]:
-        if self.encoders:
-            self._check_raw(features)
-        else:
-            check_features(features, len(self.model.feature_dims), self.model.feature_dims)
-        b = len(features[0])
-        if self.num_classes is None:
-            checks.matrix(targets, "targets", b, self.model.output_dim)
-        else:
-            checks.require(isinstance(targets, Tensor) and targets.dtype == torch.int64 and targets.shape == (b,),
-                           f"targets 需要是 ({b},) 的 int64 类别",
-                           f"targets must be int64 classes of shape ({b},)")
-            checks.require(bool(((targets >= 0) & (targets < self.num_classes)).all()),
-                           f"类别需要在 0 到 {self.num_classes - 1} 之间",
-                           f"classes must lie between 0 and {self.num_classes - 1}")
-        return [f_i.to(self.device) for f_i in features], targets.to(self.device)
-
-
-def check_features(features: Sequence[Tensor], count: int | None = None,
-                   width: int | Sequence[int] | None = None) -> None:
-    """每个模态一个 (B, D) 浮点矩阵 / One floating (B, D) matrix for each modality, all of one batch size.
-
-    `width` 是共同的宽度，或每个模态一个；不给时与第一个相同。
-
-    `width` is the common width or one for each modality; without it, that of the first.
-
-    Raises: TypeError 不是列表，或其中有非浮点张量 / if this is no list, or one of them no floating tensor; ValueError
-    个数、宽度或批大小不符 / for a wrong number, width or batch size.
-    """
-    checks.require(isinstance(features, (list, tuple)),
-                   f"特征需要放在列表里，每个模态一个张量，收到 {type(features).__name__}",
-                   f"features must be a list, one tensor for each modality, got {type(features).__name__}", TypeError)
-    m = len(features)
-    checks.require(m == count if count else m >= 2, f"需要 {count or '至少 2'} 个模态，收到 {m} 个",
-                   f"expected {count or 'at least 2'} modalities, got {m}")
-    checks.matrix(features[0], "features[0]")
-    b, d = features[0].shape
-    widths = width if isinstance(width, (list, tuple)) else [width or d] * m
-    for i, (f_i, d_i) in enumerate(zip(features, widths, strict=True)):
-        checks.matrix(f_i, f"features[{i}]", b, d_i)
-
-
-def _check_widths(feature_dims: Sequence[int]) -> None:
-    checks.require(isinstance(feature_dims, (list, tuple)) and len(feature_dims) >= 2,
-                   f"feature_dims 需要至少两个宽度，每个模态一个，收到 {feature_dims!r}",
-                   f"feature_dims must list at least two widths, one for each modality, got {feature_dims!r}")
-    for i, width in enumerate(feature_dims):
-        checks.whole(width, f"feature_dims[{i}]")
+        features, model = self._moved(features), self.model
+        if not self.encoders:
+            checks.fits(features, "features", "M*[B D_i]", model.W_s, D_i=model.feature_dims)
+        if self.num_classes is not None:
+            checks.classes(targets, "targets", len(features[0]), self.num_classes)
+            return features, targets.to(self.device)
+        targets = targets.to(self.device) if isinstance(targets, Tensor) else targets
+        checks.fits(targets, "targets", "B D", model.W_s, B=len(features[0]), D=model.output_dim)
+        return features, targets

@@ -1,5 +1,11 @@
-"""别人的权重：按名字，或按文件 / Weights of others, by name or by file."""
+"""别人的权重：按名字，或按文件 / Weights of others, by name or by file.
 
+A file of weights is read as tensors only, and no code that comes with a model is run.
+
+权重文件只当作张量来读，随模型而来的代码一律不运行。
+"""
+
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,32 +13,37 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmcore import checks
-
-BACKBONES = ("resnet-tiny", "vit-tiny")
-TEXT_MODELS = ("bert-tiny", "gpt-tiny")
+from mmcore.checks import refuse
 
 
-def from_torchvision(name: str, weights: str | Path | None) -> tuple[nn.Module, nn.Module, int]:
+def from_torchvision(name: str, weights: str | Path | None = None,
+                     tiny: Sequence[str] = ()) -> tuple[nn.Module, nn.Module, int]:
     """torchvision 的分类模型，去掉分类层 / A classification model of torchvision without its classifier.
 
-    返回：怎样准备图像，骨干，它的宽度 / Returns how pictures are prepared, the backbone, and its width.
+    Returns how pictures are prepared, the backbone, and its width. `tiny` are our own backbones, which the error of an
+    unknown name lists too. OSError says that the weights cannot be had.
+
+    返回怎样准备图像、骨干、它的宽度。`tiny` 是我们自己的骨干，名字未知时的错误里也列出它们。拿不到权重时报 OSError。
+
+    >>> prepare, backbone, width = from_torchvision("squeezenet1_1")
+    >>> backbone.eval()(prepare(torch.rand(1, 3, 64, 64))).shape, width
+    (torch.Size([1, 512]), 512)
     """
     from torchvision import models
 
     known = models.list_models(module=models)
-    tiny = "、".join(BACKBONES), ", ".join(BACKBONES)
-    checks.require(name in known,
-                   f"backbone 需要是 {tiny[0]}，或 torchvision 分类模型的名字（如 resnet50、vit_b_16），收到 {name!r}",
-                   f"backbone must be {tiny[1]} or the name of a classification model of torchvision "
-                   f"(resnet50, vit_b_16, …), got {name!r}")
+    if name not in known:
+        refuse(f"backbone 需要是 {'、'.join(tiny)}，或 torchvision 分类模型的名字（resnet50、vit_b_16……），"
+               f"收到 {name!r}",
+               f"backbone must be {', '.join(tiny)} or the name of a classification model of torchvision "
+               f"(resnet50, vit_b_16, …), got {name!r}")
     choices = models.get_model_weights(name)
     chosen = None
     if weights is not None and not Path(weights).is_file():
-        listed = ", ".join(choices.__members__)
-        checks.require(str(weights) in choices.__members__,
-                       f"{name} 的 weights 需要是 {listed} 之一，或一个文件的路径，收到 {str(weights)!r}",
-                       f"weights of {name} must be one of {listed} or the path of a file, got {str(weights)!r}")
+        if str(weights) not in choices.__members__:
+            listed = ", ".join(choices.__members__)
+            refuse(f"{name} 的 weights 需要是 {listed} 之一，或一个文件的路径，收到 {str(weights)!r}",
+                   f"weights of {name} must be one of {listed} or the path of a file, got {str(weights)!r}")
         chosen = choices[str(weights)]
         _fetch(name, chosen)
     quiet = {"init_weights": False} if name in ("googlenet", "inception_v3") and chosen is None else {}
@@ -50,12 +61,53 @@ def from_torchvision(name: str, weights: str | Path | None) -> tuple[nn.Module, 
     return prepare, net, last.in_features if isinstance(last, nn.Linear) else last.in_channels
 
 
+def from_hugging_face(name: str, tiny: Sequence[str] = ()) -> tuple[Any, nn.Module, int, int]:
+    """Hugging Face 的文本模型，或它的本地文件夹 / A text model of Hugging Face, or its local folder.
+
+    Returns the tokenizer, the backbone, its width, and how many tokens it takes. `tiny` are our own models, which the
+    error names: OSError, if the model cannot be loaded.
+
+    返回分词器、骨干、它的宽度、最多几个词元。`tiny` 是我们自己的模型；载入不了时报 OSError，其中会提到它们。
+
+    >>> from_hugging_face("/no/such/folder", ["bert-tiny", "gpt-tiny"])  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    OSError: 载入不了文本模型 '/no/such/folder'...Use bert-tiny or gpt-tiny, which need no download...
+    """
+    from transformers import AutoModel, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        backbone = AutoModel.from_pretrained(name, trust_remote_code=False, use_safetensors=True, dtype=torch.float32)
+    except Exception as error:  # the hub has a dozen ways to say that it was not reached
+        raise OSError(
+            f"载入不了文本模型 {name!r}（{_brief(error)}）。请用不需要下载的 {'、'.join(tiny)}，"
+            f"或一个本地文件夹的路径：在有网络的机器上运行 hf download {name} --local-dir 文件夹，再拷过来。"
+            f"权重须是 model.safetensors / the text model {name!r} cannot be loaded ({_brief(error)}). Use "
+            f"{' or '.join(tiny)}, which need no download, or the path of a local folder; to get one, run "
+            f"hf download {name} --local-dir FOLDER on a machine with a network and copy it here. The weights must be "
+            "model.safetensors") from error
+    if backbone.config.is_encoder_decoder:
+        backbone = backbone.get_encoder()
+    if hasattr(backbone, "pooler"):
+        backbone.pooler = None  # the mean by the mask stands for it, and it would get no gradient
+    backbone.config.use_cache = False
+    tokenizer.padding_side = "right"  # GPT counts positions from the left, padding or not
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token  # which one is no matter under the mask
+    most = min(tokenizer.model_max_length, getattr(backbone.config, "max_position_embeddings", None) or 512)
+    probe = torch.tensor([[tokenizer.pad_token_id]])
+    try:
+        with torch.no_grad():
+            width = backbone(input_ids=probe, attention_mask=torch.ones_like(probe)).last_hidden_state.shape[-1]
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{name!r} 不是文本模型 / {name!r} is no text model: {_brief(error)}") from error
+    return tokenizer, backbone, width, most
+
+
 class _Prepare(nn.Module):
-    """缩放到骨干习惯的大小，再归一化；不裁剪：图标的边也要紧 / Resize, then normalise; no crop, edges of icons count.
+    """Resize, then normalise: with weights by their mean and deviation, without by the picture's own.
 
-    有权重时减去它们的均值，除以它们的标准差；没有时每幅图像用自己的。
-
-    With weights, subtract their mean and divide by their deviation; without, each picture uses its own.
+    Nothing is cropped: the edges of icons count.
     """
 
     def __init__(self, size: int, mean: list[float] | None, std: list[float] | None):
@@ -71,7 +123,7 @@ class _Prepare(nn.Module):
 
 
 def _fetch(name: str, chosen: Any) -> None:
-    """先把权重拿到手，只当作张量读一遍 / Get hold of the weights first and read them once, as tensors alone."""
+    """Get hold of the weights first and read them once, as tensors only."""
     try:
         chosen.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except Exception as error:  # URLError, HTTPError, a socket's own, a wrong hash, a file that is more than tensors
@@ -85,14 +137,14 @@ def _fetch(name: str, chosen: Any) -> None:
 
 
 def _read_weights(net: nn.Module, path: Path, head: str) -> None:
-    """一个 state dict 文件；分类层用不上 / A file with a state dict; its classifier is not needed."""
+    """A file with a state dict; its classifier is not needed."""
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
             state = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-        # auxiliary classifiers, which help in training alone, go with the head
+        # auxiliary classifiers go with the head
         unused = [key for key in state if key.startswith((f"{head}.", "aux1.", "aux2.", "AuxLogits."))]
         net.load_state_dict({key: value for key, value in state.items() if key not in unused})
     except Exception as error:
@@ -103,7 +155,7 @@ def _read_weights(net: nn.Module, path: Path, head: str) -> None:
 
 
 def _without_helpers(net: nn.Module) -> None:
-    """GoogLeNet 和 Inception 训练时的附加分类器 / The extra classifiers of GoogLeNet and Inception in training."""
+    """Take away the extra classifiers of GoogLeNet and Inception, which help in training."""
     if hasattr(net, "aux_logits"):
         net.aux_logits = False
         for name in ("aux1", "aux2", "AuxLogits"):
@@ -111,40 +163,7 @@ def _without_helpers(net: nn.Module) -> None:
                 setattr(net, name, None)
 
 
-def from_hugging_face(name: str) -> tuple[Any, nn.Module, int, int]:
-    """分词器，骨干，它的宽度，最多几个词元 / The tokenizer, the backbone, its width, and how many tokens it takes."""
-    from transformers import AutoModel, AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-        backbone = AutoModel.from_pretrained(name, trust_remote_code=False, use_safetensors=True, dtype=torch.float32)
-    except Exception as error:  # the hub has a dozen ways to say that it was not reached
-        raise OSError(
-            f"载入不了文本模型 {name!r}（{_brief(error)}）。请用不需要下载的 {'、'.join(TEXT_MODELS)}，"
-            f"或一个本地文件夹的路径：在有网络的机器上运行 hf download {name} --local-dir 文件夹，再拷过来。"
-            f"权重须是 model.safetensors / the text model {name!r} cannot be loaded ({_brief(error)}). Use "
-            f"{' or '.join(TEXT_MODELS)}, which need no download, or the path of a local folder; to get one, run "
-            f"hf download {name} --local-dir FOLDER on a machine with a network and copy it here. The weights must be "
-            "model.safetensors") from error
-    if backbone.config.is_encoder_decoder:
-        backbone = backbone.get_encoder()
-    if hasattr(backbone, "pooler"):
-        backbone.pooler = None  # the mean by the mask takes its place, and it would get no gradient
-    backbone.config.use_cache = False
-    tokenizer.padding_side = "right"  # GPT counts positions from the left, padding or not
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token  # which one is no matter under the mask
-    most = min(tokenizer.model_max_length, getattr(backbone.config, "max_position_embeddings", None) or 512)
-    probe = torch.tensor([[tokenizer.pad_token_id]])
-    try:
-        with torch.no_grad():
-            width = backbone(input_ids=probe, attention_mask=torch.ones_like(probe)).last_hidden_state.shape[-1]
-    except (TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"{name!r} 不是文本模型 / {name!r} is no text model: {_brief(error)}") from error
-    return tokenizer, backbone, width, most
-
-
 def _brief(error: Exception) -> str:
-    """错误的开头，一行 / The beginning of an error, in one line."""
+    """The beginning of an error, in one line."""
     line = " ".join(str(error).split())
     return line if len(line) <= 200 else f"{line[:200]}…"

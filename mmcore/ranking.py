@@ -1,40 +1,42 @@
 """检索的成绩 / How good a retrieval is.
 
-字母 / Letters: N 个查询 queries · M 个候选 candidates.
+Letters: N queries, M candidates.
+
+字母：N 个查询，M 个候选。
 """
 
 import torch
 from torch import Tensor
 
-from mmcore import checks
+from mmcore.checks import refuse, shape_of, shapes
 
 
+@shapes(S="N M", positives="bool N M")
 def ranks(S: Tensor, positives: Tensor | None = None) -> Tensor:
     """每个查询的正确答案排第几 / The rank of the right answer to each query: (N, M) → (N,), the best is 1.
 
-    并列算错：与正确答案一样高的错误答案都排在它前面，所以常数特征得不到分。
-
-    Ties count as misses: every wrong answer that scores as high as the right one is ranked before it, so that constant
-    features earn nothing.
+    The larger `S[i, j]`, the more candidate j looks like the answer to query i; `positives[i, j]` is true where j is
+    right, without it the diagonal alone. Of several right answers the best one counts. Ties count as misses: every
+    wrong answer that scores as high as the right one is ranked before it, so that constant features earn nothing.
+    Raises TypeError or ValueError for a wrong type or shape, a NaN, or a query without a right answer.
 
     `S[i, j]` 越大，候选 j 越像查询 i 的答案；`positives[i, j]` 为真表示 j 是对的，不给时只有对角线。有几个正确答案时
-    取最高的。
+    取最高的。并列算错：与正确答案一样高的错误答案都排在它前面，所以常数特征得不到分。类型或形状不对、有 NaN，或某个
+    查询没有正确答案时报 TypeError 或 ValueError。
 
-    The larger `S[i, j]`, the more candidate j looks like the answer to query i; `positives[i, j]` is true where j is
-    right, without it the diagonal alone. Of several right answers the best one counts.
-
-    Raises: TypeError / ValueError 形状不对、有 NaN，或某个查询没有正确答案 / for a wrong shape, a NaN, or a query
-    without a right answer.
+    >>> ranks(torch.tensor([[0.9, 0.1, 0.2], [0.8, 0.5, 0.3], [0.4, 0.0, 0.4]]))
+    tensor([1, 2, 2])
     """
-    checks.matrix(S, "S")
-    checks.require(not bool(S.isnan().any()), "S 里有 NaN，无法排名", "S holds NaN and cannot be ranked")
+    if bool(S.isnan().any()):
+        refuse("S 里有 NaN，无法排名", "S holds NaN and cannot be ranked")
     if positives is None:
-        checks.matrix(S, "S", rows=S.shape[1])
+        if S.shape[0] != S.shape[1]:
+            refuse(f"没有 positives 时，S 需要是方的，收到 {shape_of(S)}",
+                   f"without positives S must be square, got {shape_of(S)}")
         positives = torch.eye(len(S), dtype=torch.bool, device=S.device)
-    checks.require(isinstance(positives, Tensor) and positives.dtype == torch.bool and positives.shape == S.shape
-                   and bool(positives.any(1).all()),
-                   f"positives 需要是 {checks.shape_of(S)} 的布尔张量，每行至少一个真",
-                   f"positives must be a boolean tensor of shape {checks.shape_of(S)}, at least one true in each row")
+    elif not bool(positives.any(1).all()):
+        refuse("positives 需要每行至少一个真：每个查询都有正确答案",
+               "positives must have at least one true in each row: a right answer to each query")
     best = S.masked_fill(~positives, -torch.inf).amax(1, keepdim=True)
     return 1 + ((best <= S) & ~positives).sum(1)
 
@@ -42,15 +44,18 @@ def ranks(S: Tensor, positives: Tensor | None = None) -> Tensor:
 def retrieval_scores(S: Tensor, positives: Tensor | None = None) -> dict[str, float]:
     """检索成绩与随机水平 / Retrieval scores beside chance: {"r@1", "r@5", "median_rank", "chance"}.
 
-    r@k 是正确答案排进前 k 的比例；chance 是乱猜的 r@1。参数与错误同 `ranks`。
-
     r@k is the share of queries whose right answer is among the first k; chance is the r@1 of guessing. Arguments and
     errors are those of `ranks`.
+
+    r@k 是正确答案排进前 k 的比例；chance 是乱猜的 r@1。参数与错误同 `ranks`。
+
+    >>> retrieval_scores(torch.eye(4))
+    {'r@1': 1.0, 'r@5': 1.0, 'median_rank': 1.0, 'chance': 0.25}
     """
-    place = ranks(S, positives).cpu().double()  # MPS has no float64
+    rank = ranks(S, positives).cpu().double()  # MPS has no float64
     right = 1.0 if positives is None else positives.cpu().double().sum(1).mean().item()
-    return {"r@1": (place <= 1).double().mean().item(), "r@5": (place <= 5).double().mean().item(),
-            "median_rank": place.median().item(), "chance": right / S.shape[1]}
+    return {"r@1": (rank <= 1).double().mean().item(), "r@5": (rank <= 5).double().mean().item(),
+            "median_rank": rank.median().item(), "chance": right / S.shape[1]}
 
 
 def mutual_scores(S: Tensor, positives: Tensor | None = None) -> dict[str, float]:

@@ -1,9 +1,9 @@
 """双语分词 / Bilingual tokens.
 
-英文按词切分，中文按字切分；词表由要学的文本造出，所以没学过的词认得出来，不会被悄悄当成别的。
-
 English is split into words, Chinese into characters; the vocabulary is made from the texts to be learned, so that a
 word never learned is recognised as such and does not pass in silence for another.
+
+英文按词切分，中文按字切分；词表由要学的文本造出，所以没学过的词认得出来，不会被悄悄当成别的。
 """
 
 import difflib
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
-from mmcore import checks
+from mmcore.checks import refuse
 
 PAD, UNK, CLS, SEP = "[PAD]", "[UNK]", "[CLS]", "[SEP]"
 VOCABULARY = Path(__file__).with_name("vocabulary.txt")  # one word a line, in the order of their ids
@@ -21,10 +21,13 @@ VOCABULARY = Path(__file__).with_name("vocabulary.txt")  # one word a line, in t
 def build_tokenizer(texts: Iterable[str]) -> Tokenizer:
     """用这些文本造一个分词器 / Make a tokenizer from these texts.
 
+    Every word and every Chinese character enters the vocabulary; the id of [PAD] is 0; [CLS] goes before each sentence
+    and [SEP] after it.
+
     每个词和每个汉字都进词表；[PAD] 的编号是 0；每句前加 [CLS]，后加 [SEP]。
 
-    Every word and every Chinese character enters the vocabulary; the id of [PAD] is 0; [CLS] goes before each
-    sentence and [SEP] after it.
+    >>> build_tokenizer(["red apple", "红苹果"]).encode("Red 苹果").tokens
+    ['[CLS]', 'red', '苹', '果', '[SEP]']
     """
     tokenizer = _splitter(models.WordLevel(unk_token=UNK))
     trainer = trainers.WordLevelTrainer(vocab_size=1_000_000, special_tokens=[PAD, UNK, CLS, SEP], show_progress=False)
@@ -33,11 +36,71 @@ def build_tokenizer(texts: Iterable[str]) -> Tokenizer:
 
 
 def default_tokenizer() -> Tokenizer:
-    """词表随包附带的分词器 / The tokenizer whose vocabulary comes with the package, `vocabulary.txt`."""
+    """词表随包附带的分词器 / The tokenizer whose vocabulary comes with the package, `vocabulary.txt`.
+
+    >>> default_tokenizer().encode("水果").tokens
+    ['[CLS]', '水', '果', '[SEP]']
+    """
     vocabulary = {word: i for i, word in enumerate(VOCABULARY.read_text("utf-8").split("\n"))}
     tokenizer = _splitter(models.WordLevel(vocabulary, unk_token=UNK))
     tokenizer.add_special_tokens([PAD, UNK, CLS, SEP])
     return _framed(tokenizer)
+
+
+def words(tokenizer: Tokenizer, text: str) -> list[str]:
+    """文本切成的词和字 / The words and characters that a text is split into.
+
+    >>> words(build_tokenizer(["tree"]), "Red apple 红苹果!")
+    ['red', 'apple', '红', '苹', '果', '!']
+    """
+    normal = tokenizer.normalizer.normalize_str(text)
+    return [word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(normal)]
+
+
+def unknown_words(tokenizer: Tokenizer, text: str) -> list[str]:
+    """没学过的词和字，标点不算 / The words and characters not in the vocabulary, punctuation apart.
+
+    >>> unknown_words(build_tokenizer(["red apple"]), "red pear!")
+    ['pear']
+    """
+    vocabulary = tokenizer.get_vocab()
+    return [word for word in words(tokenizer, text) if word not in vocabulary and any(c.isalnum() for c in word)]
+
+
+def check_known(tokenizer: Tokenizer, text: str) -> None:
+    """text 的每个词都必须在词表里 / Every word of the text must be in the vocabulary.
+
+    >>> check_known(build_tokenizer(["red apple"]), "red appel")
+    Traceback (most recent call last):
+    ValueError: 没有学过：appel；是不是 apple？ / never learned: appel; did you mean apple?
+    """
+    if not isinstance(text, str) or not text.strip():
+        refuse("请写点什么，例如“红苹果”", "type something, such as “red apple”")
+    unknown = unknown_words(tokenizer, text)
+    if unknown:
+        near = [match for word in unknown for match in difflib.get_close_matches(word, tokenizer.get_vocab(), 2, 0.7)]
+        hint = (f"；是不是 {'、'.join(near)}？", f"; did you mean {' or '.join(near)}?") if near else ("", "")
+        refuse(f"没有学过：{'、'.join(unknown)}{hint[0]}", f"never learned: {', '.join(unknown)}{hint[1]}")
+
+
+def check_texts(texts: Sequence[str], name: str = "texts") -> None:
+    """texts 必须是非空的字符串列表，每句都有内容 / texts must be a list of strings, none of them empty.
+
+    >>> check_texts("red apple")
+    Traceback (most recent call last):
+    TypeError: texts 需要是字符串列表，收到 str / texts must be a list of strings, got str
+    """
+    if isinstance(texts, str) or not isinstance(texts, Sequence):
+        refuse(f"{name} 需要是字符串列表，收到 {type(texts).__name__}",
+               f"{name} must be a list of strings, got {type(texts).__name__}", TypeError)
+    if not texts:
+        refuse(f"{name} 是空的，需要至少一句", f"{name} is empty, expected at least one text")
+    for i, text in enumerate(texts):
+        if not isinstance(text, str):
+            refuse(f"{name}[{i}] 需要是字符串，收到 {type(text).__name__}",
+                   f"{name}[{i}] must be a string, got {type(text).__name__}", TypeError)
+        if not text.strip():
+            refuse(f"{name}[{i}] 是空的，请写点什么", f"{name}[{i}] is empty, write something")
 
 
 def _splitter(model: models.Model) -> Tokenizer:
@@ -48,49 +111,7 @@ def _splitter(model: models.Model) -> Tokenizer:
 
 
 def _framed(tokenizer: Tokenizer) -> Tokenizer:
-    ids = {token: tokenizer.token_to_id(token) for token in (PAD, CLS, SEP)}
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{CLS} $0 {SEP}", special_tokens=[(CLS, ids[CLS]), (SEP, ids[SEP])])
-    tokenizer.enable_padding(pad_id=ids[PAD], pad_token=PAD)
+        single=f"{CLS} $0 {SEP}", special_tokens=[(token, tokenizer.token_to_id(token)) for token in (CLS, SEP)])
+    tokenizer.enable_padding(pad_id=tokenizer.token_to_id(PAD), pad_token=PAD)
     return tokenizer
-
-
-def words(tokenizer: Tokenizer, text: str) -> list[str]:
-    """文本切成的词和字 / The words and characters that a text is split into."""
-    normal = tokenizer.normalizer.normalize_str(text)
-    return [word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(normal)]
-
-
-def check_texts(texts: Sequence[str], name: str = "texts") -> None:
-    """texts 必须是非空的字符串列表，每句都有内容 / texts must be a list of strings, none of them empty."""
-    checks.require(not isinstance(texts, str) and isinstance(texts, Sequence),
-                   f"{name} 需要是字符串列表，收到 {type(texts).__name__}",
-                   f"{name} must be a list of strings, got {type(texts).__name__}", TypeError)
-    checks.require(len(texts) > 0, f"{name} 是空的，需要至少一句", f"{name} is empty, expected at least one text")
-    for place, text in enumerate(texts):
-        checks.require(isinstance(text, str),
-                       f"{name}[{place}] 需要是字符串，收到 {type(text).__name__}",
-                       f"{name}[{place}] must be a string, got {type(text).__name__}", TypeError)
-        checks.require(text.strip() != "", f"{name}[{place}] 是空的，请写点什么",
-                       f"{name}[{place}] is empty, write something")
-
-
-def unknown_words(tokenizer: Tokenizer, text: str) -> list[str]:
-    """没学过的词和字，标点不算 / The words and characters not in the vocabulary, punctuation apart."""
-    vocabulary = tokenizer.get_vocab()
-    return [word for word in words(tokenizer, text) if word not in vocabulary and any(c.isalnum() for c in word)]
-
-
-def check_known(tokenizer: Tokenizer, text: str) -> None:
-    """text 的每个词都必须在词表里 / Every word of the text must be in the vocabulary.
-
-    Raises: ValueError 文本为空，或有没学过的词；会建议写法相近的词 / if the text is empty or holds a word that was
-    never learned; similar words are suggested.
-    """
-    checks.require(isinstance(text, str) and text.strip() != "",
-                   "请写点什么，例如“红苹果”", "type something, such as “red apple”")
-    unknown = unknown_words(tokenizer, text)
-    near = [match for word in unknown for match in difflib.get_close_matches(word, tokenizer.get_vocab(), 2, 0.7)]
-    listed = "、".join(unknown), ", ".join(unknown)
-    hint = (f"；是不是 {'、'.join(near)}？", f"; did you mean {' or '.join(near)}?") if near else ("", "")
-    checks.require(not unknown, f"没有学过：{listed[0]}{hint[0]}", f"never learned: {listed[1]}{hint[1]}")

@@ -1,8 +1,8 @@
 """训练的公共部分 / What all trainers share.
 
-一步训练要么完整地发生，要么什么也不改变。
-
 A training step happens as a whole or changes nothing.
+
+一步训练要么完整地发生，要么什么也不改变。
 """
 
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from mmcore import checks
+from mmcore.checks import refuse
 
 
 def choose_device(device: str | torch.device | None = None) -> torch.device:
@@ -35,9 +35,9 @@ def one_cycle(optimizer: torch.optim.Optimizer, steps: int, rise: float = 10,
               fall: float = 1000) -> torch.optim.lr_scheduler.OneCycleLR:
     """步长先升后降 / The step size rises, then falls.
 
-    从 1/`rise` 升到优化器的步长，占前 15 %；再落到起点的 1/`fall`。
-
     From 1/`rise` of the optimiser's step size up to all of it, in the first 15 %, then down to 1/`fall` of the start.
+
+    从 1/`rise` 升到优化器的步长，占前 15 %；再落到起点的 1/`fall`。
 
     Paper: Smith and Topin 2018, Super-Convergence.
     """
@@ -49,18 +49,18 @@ def one_cycle(optimizer: torch.optim.Optimizer, steps: int, rise: float = 10,
 def check_steps_left(schedule: torch.optim.lr_scheduler.OneCycleLR) -> None:
     """`one_cycle` 的步数走完了就报错 / An error once all steps of `one_cycle` are done."""
     steps = schedule.total_steps - 1
-    checks.require(schedule.last_epoch < steps,
-                   f"这次训练只有 {steps} 步，已经走完；reset() 可以从头再来",
-                   f"this training has {steps} steps and all are done; reset() starts anew")
+    if schedule.last_epoch >= steps:
+        refuse(f"这次训练只有 {steps} 步，已经走完；reset() 可以从头再来",
+               f"this training has {steps} steps and all are done; reset() starts again")
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """期间的随机数由种子定，之后全局的照旧 / Random numbers inside are the seed's; the global ones stay as they were.
 
-    模型在 CPU 上建好再搬走，所以只管 CPU 的随机数。
-
     Models are built on the CPU and then moved, so that its random numbers are the only ones.
+
+    模型在 CPU 上建好再搬走，所以只管 CPU 的随机数。
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
@@ -70,25 +70,29 @@ def seeded(seed: int) -> Iterator[None]:
 def optimize(model: nn.Module, optimizer: torch.optim.Optimizer, forward: Callable[[], Tensor]) -> float:
     """算损失、求梯度、走一步，返回损失 / Compute the loss, its gradient, take one step, return the loss.
 
-    损失或梯度出现 NaN 或无穷，`forward` 报错或被打断时，一切（包括批归一化的统计量）回到这一步之前。
+    If the loss or a gradient is NaN or infinite, the loss does not depend on the model, or `forward` fails or is
+    interrupted, everything (the statistics of batch normalisation included) goes back to where it was before the step.
+    Raises FloatingPointError for a loss or gradient that is not finite, ValueError for a loss that does not depend on
+    the model, and what `forward` raises.
 
-    If the loss or a gradient is NaN or infinite, or `forward` fails or is interrupted, everything (the statistics of
-    batch normalisation included) goes back to where it was before the step.
+    损失或梯度出现 NaN 或无穷、损失与模型无关，或 `forward` 报错、被打断时，一切（包括批归一化的统计量）回到这一步之前。
+    损失或梯度不是有限数时报 FloatingPointError，损失与模型无关时报 ValueError；`forward` 报的错照旧。
 
-    Raises: FloatingPointError 损失或梯度不是有限数 / if the loss or a gradient is not finite;
-    ValueError 损失与模型无关 / if the loss does not depend on the model; what `forward` raises.
+    >>> model = nn.Linear(2, 1)
+    >>> step = optimize(model, make_optimizer(model, 0.1, 0.0), lambda: model(torch.ones(3, 2)).square().mean())
     """
     before = [buffer.clone() for buffer in model.buffers()]
     optimizer.zero_grad()
     try:
         loss = forward()
-        checks.finite(loss.detach(), "损失 loss")
+        _check_finite(loss.detach(), "损失 loss")
         loss.backward()
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
-        checks.require(len(gradients) > 0, "没有一个参数有梯度：损失与这个模型无关",
-                       "no parameter has a gradient: the loss does not depend on this model")
+        if not gradients:
+            refuse("没有一个参数有梯度：损失与这个模型无关",
+                   "no parameter has a gradient: the loss does not depend on this model")
         # the norm squares, as AdamW does: what overflows there would spoil the optimiser for good
-        checks.finite(nn.utils.get_total_norm(gradients), "梯度 gradient")
+        _check_finite(nn.utils.get_total_norm(gradients), "梯度 gradient")
     except BaseException:
         optimizer.zero_grad()
         with torch.no_grad():
@@ -103,9 +107,9 @@ def train_on(model: nn.Module, optimizer: torch.optim.Optimizer, losses: Callabl
              total: str = "total_loss") -> dict[str, float]:
     """`optimize` 一步，下降的是 `losses()[total]`；返回各项损失 / One step of `optimize` down `losses()[total]`.
 
-    模型换到训练模式 / The model goes into training mode. Returns all the losses, as numbers.
+    The model goes into training mode. Returns all the losses, as numbers. Errors are those of `optimize`.
 
-    Raises: 同 `optimize` / as `optimize`.
+    模型换到训练模式。返回所有的损失，都是数。错误同 `optimize`。
     """
     found: dict[str, Tensor] = {}
 
@@ -122,9 +126,9 @@ def train_on(model: nn.Module, optimizer: torch.optim.Optimizer, losses: Callabl
 def evaluating(model: nn.Module) -> Iterator[None]:
     """期间不训练、不记梯度，结束后恢复原状 / No training, no gradients inside; afterwards each mode is what it was.
 
-    每个子模块各自恢复，所以冻结的编码器仍在 eval 模式。
-
     Each submodule gets its own mode back, so that a frozen encoder stays in eval mode.
+
+    每个子模块各自恢复，所以冻结的编码器仍在 eval 模式。
     """
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
@@ -134,3 +138,10 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, was in modes:
             module.training = was
+
+
+def _check_finite(x: Tensor, name: str) -> None:
+    if not bool(torch.isfinite(x).all()):
+        refuse(f"{name} 出现了 NaN 或无穷，这一步没有改变任何东西；请降低学习率",
+               f"{name} is NaN or infinite and this step has changed nothing; lower the learning rate",
+               FloatingPointError)

@@ -1,7 +1,10 @@
 r"""视觉-语言模型：两个编码器，一个融合的意思，三个任务 / Two encoders, one fused meaning, three tasks: (1.3), (1.4).
 
-字母 / Letters: B 批 batch · d_v、d_t 特征宽度 feature widths · H 隐藏宽度 hidden width · K 类 classes · L 词元 tokens ·
-V 名字的词表大小 size of the vocabulary of names.
+Letters: B batch, d_v and d_t feature widths, H hidden width, K classes, L tokens, V size of the vocabulary of names.
+What does not fit in type, number, shape or value is refused with TypeError or ValueError.
+
+字母：B 批，d_v、d_t 特征宽度，H 隐藏宽度，K 类，L 词元，V 名字的词表大小。类型、个数、形状或数值不符时报 TypeError 或
+ValueError。
 """
 
 import math
@@ -17,87 +20,80 @@ from torch import Tensor, nn
 from mmcore import checks
 from mmcore import tokens as text
 from mmcore.alignment import contrastive_loss
-from mmcore.decoder import CausalDecoder, check_tokens, generation_loss
+from mmcore.checks import refuse, shapes
+from mmcore.decoder import CausalDecoder, generation_loss
 from mmcore.encoders import TextEncoder, VisualEncoder
 from mmcore.training import choose_device, evaluating, make_optimizer, train_on
 
 LOSSES = ("total_loss", "classification_loss", "retrieval_loss", "generation_loss")
 LANGUAGES = ("zh", "en")  # the start tokens of the decoder, in this order
+INPUTS = {"image": "B 3 height width", "input_ids": "int B L", "attention_mask": "mask B L", "name_ids": "int64 B N",
+          "image_given": "bool B", "text_given": "bool B"}
 
 
+@shapes(f_v="B d_v", f_t="B d_t", W_v="H d_v", W_t="H d_t", b="H")
 def cross_modal_fusion(f_v: Tensor, f_t: Tensor, W_v: Tensor, W_t: Tensor, b: Tensor,
                        sigma: Callable[[Tensor], Tensor] = F.gelu) -> Tensor:
     r"""跨模态融合 / Cross-modal fusion.
 
-    图像说它的，文字说它的，两份证据相加，再过一次激活函数。偏置只有一个：两个偏置加起来还是一个。
-
-    The picture says its part, the text says its part; the two pieces of evidence are added and pass an activation once.
-    There is one bias: two would add up to one anyway.
-
     $$h = \sigma(W_v f_v + W_t f_t + b) \tag{1.3}$$
 
-    | 符号 symbol | 名字 name | 形状 shape | 含义 meaning |
-    |---|---|---|---|
-    | $f_v$ | `f_v` | (B, d_v) | 视觉特征 / visual feature |
-    | $f_t$ | `f_t` | (B, d_t) | 文本特征 / text feature |
-    | $W_v$ | `W_v` | (H, d_v) | 视觉投影 / visual projection |
-    | $W_t$ | `W_t` | (H, d_t) | 文本投影 / text projection |
-    | $b$ | `b` | (H,) | 偏置 / bias |
-    | $\sigma$ | `sigma` | | 激活函数，逐项作用 / activation, entry by entry |
-    | $h$ | `h` | (B, H) | 融合的意思 / fused meaning |
+    | symbol | name | shape | meaning | 含义 |
+    |---|---|---|---|---|
+    | $f_v$ | `f_v` | (B, d_v) | visual feature | 视觉特征 |
+    | $f_t$ | `f_t` | (B, d_t) | text feature | 文本特征 |
+    | $W_v$ | `W_v` | (H, d_v) | visual projection | 视觉投影 |
+    | $W_t$ | `W_t` | (H, d_t) | text projection | 文本投影 |
+    | $b$ | `b` | (H,) | bias | 偏置 |
+    | $\sigma$ | `sigma` | | activation, entry by entry | 激活函数，逐项作用 |
+    | $h$ | `h` | (B, H) | fused meaning | 融合的意思 |
 
-    没有图像（或文字）时，那一项就没有了，也就是 f_v = 0（或 f_t = 0）：没有证据，不加不减。
+    The picture says its part, the text says its part; the two pieces of evidence are added and pass an activation once.
+    There is one bias: two would add up to one anyway. Without a picture (or a text) its term is gone, which is f_v = 0
+    (or f_t = 0): no evidence adds nothing and takes nothing away.
 
-    Without a picture (or a text) that term is gone, which is f_v = 0 (or f_t = 0): no evidence adds nothing and takes
-    nothing away.
+    图像说它的，文字说它的，两份证据相加，再过一次激活函数。偏置只有一个：两个偏置加起来还是一个。没有图像（或文字）时，
+    那一项就没有了，也就是 f_v = 0（或 f_t = 0）：没有证据，不加不减。
 
-    Raises: TypeError / ValueError 类型或形状不符 / for a wrong type or shape.
     Paper: Baltrušaitis et al. 2019, Multimodal Machine Learning: A Survey and Taxonomy.
+
+    >>> f_v, f_t, W_v, W_t = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0]]), torch.ones(1, 2), torch.tensor([[2.0]])
+    >>> cross_modal_fusion(f_v, f_t, W_v, W_t, torch.tensor([-4.0]), torch.relu)  # 1 + 2 + 6 − 4
+    tensor([[5.]])
     """
-    checks.matrix(f_v, "f_v")
-    checks.matrix(f_t, "f_t", rows=len(f_v))
-    checks.matrix(W_v, "W_v", columns=f_v.shape[1])
-    checks.matrix(W_t, "W_t", len(W_v), f_t.shape[1])
-    checks.require(isinstance(b, Tensor) and b.is_floating_point() and tuple(b.shape) == (len(W_v),),
-                   f"b 需要是形状 ({len(W_v)},) 的浮点张量", f"b must be a floating tensor of shape ({len(W_v)},)")
     return sigma(torch.addmm(F.linear(f_v, W_v, b), f_t, W_t.T))
 
 
+@shapes(L_cls="scalar", L_retrieval="scalar", L_generation="scalar")
 def multitask_loss(L_cls: Tensor | float, L_retrieval: Tensor | float, L_generation: Tensor | float,
                    alpha: float = 1.0, beta: float = 1.0, gamma: float = 1.0) -> Tensor | float:
     r"""多任务损失 / Multi-task loss.
 
-    三个任务各有一个损失，按权重相加。权重是 0 的任务什么也不学；权重的比例决定共用的编码器听谁的。
-
-    Each of the three tasks has a loss, and they are added by weight. A task of weight 0 learns nothing; the ratio of
-    the weights decides whom the shared encoders listen to.
-
     $$L_{\mathrm{total}} = \alpha L_{\mathrm{cls}} + \beta L_{\mathrm{retrieval}} + \gamma L_{\mathrm{generation}}
     \tag{1.4}$$
 
-    | 符号 symbol | 名字 name | 含义 meaning |
-    |---|---|---|
-    | $L_{\mathrm{cls}}$ | `L_cls` | 类别得分的交叉熵，得分由 h 算出 / cross-entropy of class scores computed from h |
-    | $L_{\mathrm{retrieval}}$ | `L_retrieval` | (2.1)，在投影后的 f_v 与 f_t 之间 / (2.1) of projected f_v and f_t |
-    | $L_{\mathrm{generation}}$ | `L_generation` | 下一个词元的平均 −ln p，p 由 h 算出 / mean −ln p of the next token |
-    | $\alpha, \beta, \gamma$ | `alpha`, `beta`, `gamma` | 权重，不小于 0 / weights, 0 or above |
-    | $L_{\mathrm{total}}$ | `L_total` | 总损失 / total loss |
+    | symbol | name | meaning | 含义 |
+    |---|---|---|---|
+    | $L_{\mathrm{cls}}$ | `L_cls` | cross-entropy of class scores computed from h | 类别得分的交叉熵，得分由 h 算出 |
+    | $L_{\mathrm{retrieval}}$ | `L_retrieval` | (2.1) of projected f_v and f_t | (2.1)，在投影后的 f_v 与 f_t 之间 |
+    | $L_{\mathrm{generation}}$ | `L_generation` | mean −ln p of the next token | 下一个词元的平均 −ln p，p 由 h 算出 |
+    | $\alpha, \beta, \gamma$ | `alpha`, `beta`, `gamma` | weights, 0 or above | 权重，不小于 0 |
+    | $L_{\mathrm{total}}$ | `L_total` | total loss | 总损失 |
 
-    `VLMTrainer` 把它们叫作 `classification_loss`、`retrieval_loss`、`generation_loss`、`total_loss`。
+    Each of the three tasks has a loss, and they are added by weight. A task of weight 0 learns nothing; the ratio of
+    the weights decides whom the shared encoders listen to. `VLMTrainer` calls them `classification_loss`,
+    `retrieval_loss`, `generation_loss` and `total_loss`. Retrieval takes f_v and f_t and not h: the pictures of an
+    index are encoded before any query comes and cannot have been fused with it.
 
-    `VLMTrainer` calls them `classification_loss`, `retrieval_loss`, `generation_loss` and `total_loss`.
+    三个任务各有一个损失，按权重相加。权重是 0 的任务什么也不学；权重的比例决定共用的编码器听谁的。`VLMTrainer` 把它们叫
+    作 `classification_loss`、`retrieval_loss`、`generation_loss`、`total_loss`。检索用 f_v 和 f_t，不用 h：索引里的图像
+    在查询到来之前就编好了，不可能已经与查询融合。
 
-    检索用 f_v 和 f_t，不用 h：索引里的图像在查询到来之前就编好了，不可能已经与查询融合。
-
-    Retrieval takes f_v and f_t and not h: the pictures of an index are encoded before any query comes and cannot have
-    been fused with it.
-
-    Raises: TypeError / ValueError 权重不是有限数，或小于 0；损失不是一个数 / if a weight is no finite number or below
-    0, or a loss is not one number.
     Paper: Caruana 1997, Multitask Learning.
+
+    >>> multitask_loss(2.0, 4.0, 7.0, alpha=0.5, beta=3.0, gamma=0.0)
+    13.0
     """
-    for name, loss in (("L_cls", L_cls), ("L_retrieval", L_retrieval), ("L_generation", L_generation)):
-        checks.one_number(loss, name)
     for name, weight in (("alpha", alpha), ("beta", beta), ("gamma", gamma)):
         checks.not_negative(weight, name)
     return alpha * L_cls + beta * L_retrieval + gamma * L_generation
@@ -106,63 +102,71 @@ def multitask_loss(L_cls: Tensor | float, L_retrieval: Tensor | float, L_generat
 class CrossModalFusion(nn.Module):
     """(1.3) 的参数 / The parameters of (1.3): W_v (H, d_v), W_t (H, d_t), b (H,).
 
-    `feature_dim` 是一个宽度，或两个：(d_v, d_t)。缺一种模态时，在 `forward` 里给 None；一批里只有几行缺时，给
-    `image_given`、`text_given`：(B,) 的布尔张量。
-
     `feature_dim` is one width, or two: (d_v, d_t). Give None to `forward` for a modality that is missing; where some
     rows of a batch miss it, give `image_given` and `text_given`, boolean tensors (B,).
 
-    Raises: TypeError / ValueError 宽度或特征不符，或两种模态都没有 / for a wrong width or feature, or if both
-    modalities are missing.
+    `feature_dim` 是一个宽度，或两个：(d_v, d_t)。缺一种模态时，在 `forward` 里给 None；一批里只有几行缺时，给
+    `image_given`、`text_given`：(B,) 的布尔张量。
+
+    >>> fuse = CrossModalFusion((4, 5), hidden_dim=6)
+    >>> fuse(torch.ones(2, 4), None).shape  # no text
+    torch.Size([2, 6])
     """
 
     def __init__(self, feature_dim: int | Sequence[int] = 512, hidden_dim: int = 256,
                  sigma: Callable[[Tensor], Tensor] | None = None):
         super().__init__()
-        self.feature_dim = checks.two_widths(feature_dim, "feature_dim")
-        checks.whole(hidden_dim, "hidden_dim")
+        self.d_v, self.d_t = checks.two_widths(feature_dim, "feature_dim")
+        hidden_dim = checks.whole(hidden_dim, "hidden_dim")
         self.sigma = sigma or nn.GELU()
-        self.W_v, self.W_t = (nn.Parameter(torch.empty(hidden_dim, width)) for width in self.feature_dim)
+        self.W_v, self.W_t = (nn.Parameter(torch.empty(hidden_dim, width)) for width in (self.d_v, self.d_t))
         self.b = nn.Parameter(torch.zeros(hidden_dim))
-        bound = math.sqrt(3 / sum(self.feature_dim))  # features of variance 1 give sums of variance 1
+        bound = math.sqrt(3 / (self.d_v + self.d_t))  # features of variance 1 give sums of variance 1
         for W in (self.W_v, self.W_t):
             nn.init.uniform_(W, -bound, bound)
 
-    def forward(self, f_v: Tensor | None, f_t: Tensor | None, image_given: Tensor | None = None,
+    @shapes(own="d_v=d_v d_t=d_t", like="b", f_v="B d_v", f_t="B d_t", image_given="bool B", text_given="bool B")
+    def forward(self, f_v: Tensor | None = None, f_t: Tensor | None = None, image_given: Tensor | None = None,
                 text_given: Tensor | None = None) -> Tensor:
-        checks.require(f_v is not None or f_t is not None, "图像和文字都没有，无从融合",
-                       "neither picture nor text is there: nothing to fuse")
+        if f_v is None and f_t is None:
+            refuse("图像和文字都没有，无从融合", "neither picture nor text is there: nothing to fuse")
         known = f_v if f_v is not None else f_t
-        d_v, d_t = self.feature_dim
-        f_v = known.new_zeros(len(known), d_v) if f_v is None else _hide(f_v, image_given, "image_given")
-        f_t = known.new_zeros(len(known), d_t) if f_t is None else _hide(f_t, text_given, "text_given")
+        f_v = known.new_zeros(len(known), self.d_v) if f_v is None else _hide(f_v, image_given)
+        f_t = known.new_zeros(len(known), self.d_t) if f_t is None else _hide(f_t, text_given)
         return cross_modal_fusion(f_v, f_t, self.W_v, self.W_t, self.b, self.sigma)
+
+
+def _hide(f: Tensor, given: Tensor | None) -> Tensor:
+    """Rows that were not given become 0."""
+    return f if given is None else f.masked_fill(~given.unsqueeze(1), 0.0)
 
 
 class VisualLanguageModel(nn.Module):
     """视觉-语言模型 / The vision-language model: (1.1) (1.2) (1.3) and three heads.
 
-    `forward(image, input_ids, attention_mask, name_ids)` 返回有名字的张量 / returns named tensors:
+    `forward(image, input_ids, attention_mask, name_ids)` → named tensors:
 
-    | 名字 name | 形状 shape | 由什么算出 computed from | 含义 meaning |
-    |---|---|---|---|
-    | `f_v` | (B, D) | `image` | 视觉特征 / visual feature (1.1) |
-    | `f_t` | (B, D) | `input_ids`, `attention_mask` | 文本特征 / text feature (1.2) |
-    | `h` | (B, H) | `f_v`, `f_t` | 融合的意思 / fused meaning (1.3) |
-    | `classification_logits` | (B, K) | `h` | 类别得分 / class scores |
-    | `retrieval_v`, `retrieval_t` | (B, D) | `f_v`; `f_t` | 投影，检索时比较 / projections that retrieval compares |
-    | `generation_logits` | (B, L, V) | `h`, `name_ids` | 下一个词元的得分 / scores of the next token |
-
-    `image` 或文字（两者之一）可以是 None：那一项在 (1.3) 里消失，也没有它的特征和投影。一批里只有几行缺时，用
-    `image_given`、`text_given`；这些行的特征照样算、照样检索，只是不进 h。模型要学会应付，训练时就得时常缺一样（模态
-    丢弃）。不给 `name_ids` 就没有 `generation_logits`。
+    | name | shape | computed from | meaning | 含义 |
+    |---|---|---|---|---|
+    | `f_v` | (B, D) | `image` | visual feature (1.1) | 视觉特征 (1.1) |
+    | `f_t` | (B, D) | `input_ids`, `attention_mask` | text feature (1.2) | 文本特征 (1.2) |
+    | `h` | (B, H) | `f_v`, `f_t` | fused meaning (1.3) | 融合的意思 (1.3) |
+    | `classification_logits` | (B, K) | `h` | class scores | 类别得分 |
+    | `retrieval_v`, `retrieval_t` | (B, D) | `f_v`; `f_t` | projections that retrieval compares | 投影，检索时比较 |
+    | `generation_logits` | (B, L, V) | `h`, `name_ids` | scores of the next token | 下一个词元的得分 |
 
     `image` or the text (one of them) may be None: its term in (1.3) vanishes, and its feature and projection are not
     returned. Where only some rows miss one, use `image_given` and `text_given`; the features of these rows are computed
     and searched all the same and only kept out of h. To cope with that, a model must have met it in training (modality
     dropout). Without `name_ids` there are no `generation_logits`.
 
-    Raises: TypeError / ValueError 个数、宽度或输入不符 / for a wrong number, width or input.
+    `image` 或文字（两者之一）可以是 None：那一项在 (1.3) 里消失，也没有它的特征和投影。一批里只有几行缺时，用
+    `image_given`、`text_given`；这些行的特征照样算、照样检索，只是不进 h。模型要学会应付，训练时就得时常缺一样（模态
+    丢弃）。不给 `name_ids` 就没有 `generation_logits`。
+
+    >>> model = VisualLanguageModel(num_classes=4, feature_dim=8).eval()
+    >>> list(model(torch.rand(2, 3, 32, 32)))
+    ['f_v', 'retrieval_v', 'h', 'classification_logits']
     """
 
     def __init__(self, num_classes: int = 1000, feature_dim: int = 512, backbone: str = "resnet-tiny",
@@ -170,9 +174,10 @@ class VisualLanguageModel(nn.Module):
                  tokenizer: Tokenizer | None = None, name_tokenizer: Tokenizer | None = None,
                  decoder_width: int = 64):
         super().__init__()
-        checks.whole(num_classes, "num_classes", least=2)
-        checks.whole(feature_dim, "feature_dim")
-        hidden_dim = feature_dim if hidden_dim is None else hidden_dim
+        num_classes = checks.whole(num_classes, "num_classes", least=2)
+        feature_dim = checks.whole(feature_dim, "feature_dim")
+        hidden_dim = checks.whole(feature_dim if hidden_dim is None else hidden_dim, "hidden_dim")
+        decoder_width = checks.whole(decoder_width, "decoder_width")
         self.visual_encoder = VisualEncoder(feature_dim, backbone, weights)
         self.text_encoder = TextEncoder(model_name, feature_dim, tokenizer)
         self.fusion = CrossModalFusion(feature_dim, hidden_dim)
@@ -186,66 +191,54 @@ class VisualLanguageModel(nn.Module):
         self.generation_head = CausalDecoder(self.name_tokenizer.get_vocab_size(), hidden_dim, len(LANGUAGES),
                                              decoder_width, end=self.name_tokenizer.token_to_id(text.SEP))
 
+    @shapes(like="classifier.weight", **INPUTS)
     def forward(self, image: Tensor | None = None, input_ids: Tensor | None = None,
                 attention_mask: Tensor | None = None, name_ids: Tensor | None = None,
                 image_given: Tensor | None = None, text_given: Tensor | None = None) -> dict[str, Tensor]:
-        self._check(image, input_ids, attention_mask, name_ids, image_given, text_given)
+        self._check(image, input_ids, attention_mask, name_ids)
         out: dict[str, Tensor] = {}
         if image is not None:
-            out["f_v"] = self.visual_encoder(image)
+            out["f_v"] = self.visual_encoder.encode(image)
             out["retrieval_v"] = self.retrieval_head_v(out["f_v"])
         if input_ids is not None:
-            out["f_t"] = self.text_encoder(input_ids, attention_mask)
+            out["f_t"] = self.text_encoder.encode(input_ids, attention_mask)
             out["retrieval_t"] = self.retrieval_head_t(out["f_t"])
         out["h"] = self.fusion(out.get("f_v"), out.get("f_t"), image_given, text_given)
         out["classification_logits"] = self.classifier(out["h"])
         if name_ids is not None:
-            out["generation_logits"] = self.generation_head(out["h"], name_ids[:, :-1])
+            out["generation_logits"] = self.generation_head.logits(out["h"], name_ids[:, :-1])
         return out
 
     def _check(self, image: Tensor | None, input_ids: Tensor | None, attention_mask: Tensor | None,
-               name_ids: Tensor | None, image_given: Tensor | None, text_given: Tensor | None) -> None:
+               name_ids: Tensor | None) -> None:
         """In training mode a pass moves running means: whatever is wrong must be said before the first encoder runs."""
-        checks.require((input_ids is None) == (attention_mask is None), "input_ids 和 attention_mask 需要一起给",
-                       "input_ids and attention_mask must come together")
-        checks.require(image is not None or input_ids is not None, "图像和文字都没有，无从融合",
-                       "neither picture nor text is there: nothing to fuse")
+        if (input_ids is None) != (attention_mask is None):
+            refuse("input_ids 和 attention_mask 需要一起给", "input_ids and attention_mask must come together")
+        if image is None and input_ids is None:
+            refuse("图像和文字都没有，无从融合", "neither picture nor text is there: nothing to fuse")
         if image is not None:
             self.visual_encoder.check(image)
         if input_ids is not None:
             self.text_encoder.check(input_ids, attention_mask)
-        checks.require(image is None or input_ids is None or len(image) == len(input_ids),
-                       "image 和 input_ids 需要同样多行", "image and input_ids must have the same number of rows")
-        b = len(image if image is not None else input_ids)
-        _check_given(image_given, b, "image_given")
-        _check_given(text_given, b, "text_given")
         if name_ids is not None:
-            check_tokens(name_ids, b)
-            self.generation_head.check_tokens(name_ids[:, :-1], b)
+            self.generation_head.check_tokens(name_ids[:, :-1])
 
     def name_tokens(self, names: Sequence[str], languages: Sequence[str]) -> Tensor:
-        """名字 → 词元 / Names → tokens (B, L + 1): language, words, end, padding.
-
-        Raises: TypeError / ValueError 名字为空、含没学过的词或太长，语言未知，或个数不同 / for an empty, unknown or too
-        long name, an unknown language, or different numbers of both.
-        """
+        """名字 → 词元 / Names → tokens (B, L + 1): language, words, end, padding."""
         text.check_texts(names, "names")
         starts = self.generation_head.start(self._languages(languages, len(names)).cpu())
         for name in names:
             text.check_known(self.name_tokenizer, name)
         rows = torch.tensor([row.ids for row in self.name_tokenizer.encode_batch(list(names))])
         most = self.generation_head.max_tokens
-        checks.require(rows.shape[1] - 1 <= most, f"名字最多 {most - 1} 个词元，收到 {rows.shape[1] - 2} 个",
-                       f"a name may have at most {most - 1} tokens, got {rows.shape[1] - 2}")
-        return torch.cat([starts, rows[:, 1:]], 1)  # the language takes the place of [CLS]
+        if rows.shape[1] - 1 > most:
+            refuse(f"名字最多 {most - 1} 个词元，收到 {rows.shape[1] - 2} 个",
+                   f"a name may have at most {most - 1} tokens, got {rows.shape[1] - 2}")
+        return torch.cat([starts, rows[:, 1:]], 1)  # the language stands where [CLS] was
 
     def write(self, h: Tensor, languages: Sequence[str], temperature: float = 0.0,
               generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """给定 h，用指定的语言写名字 / Write names in the languages asked for, given h: see `CausalDecoder.generate`.
-
-        Raises: TypeError / ValueError 语言未知、个数不同，或 h、温度不符 / for an unknown language, different numbers,
-        or a wrong h or temperature.
-        """
+        """给定 h，用指定的语言写名字 / Write names in the languages asked for, given h, by `CausalDecoder.generate`."""
         return self.generation_head.generate(h, self._languages(languages, len(h)), temperature, generator)
 
     def words(self, tokens: Tensor) -> list[str]:
@@ -261,8 +254,8 @@ class VisualLanguageModel(nn.Module):
         return re.sub(r" ?([-'’]) ?", r"\1", line)
 
     def _languages(self, languages: Sequence[str], count: int) -> Tensor:
-        checks.require(not isinstance(languages, str) and len(languages) == count,
-                       f"languages 需要 {count} 种，每行一种", f"languages must list {count}, one for each row")
+        if isinstance(languages, str) or len(languages) != count:
+            refuse(f"languages 需要 {count} 种，每行一种", f"languages must list {count}, one for each row")
         for language in languages:
             checks.one_of(language, "language", LANGUAGES)
         return torch.tensor([LANGUAGES.index(language) for language in languages], device=self.device)
@@ -275,52 +268,46 @@ class VisualLanguageModel(nn.Module):
 class VLMTrainer:
     """用 (1.4) 训练视觉-语言模型 / Trains the vision-language model by (1.4).
 
-    `alpha`、`beta`、`gamma` 和检索的温度 `tau` 用 `tune` 在两步之间改变，从下一步起生效。
-
     `alpha`, `beta`, `gamma` and the temperature `tau` of retrieval are changed between steps with `tune` and act from
     the next step on.
 
-    Raises: TypeError / ValueError 模型、权重、温度或步长不对 / for a wrong model, weight, temperature or step size.
+    `alpha`、`beta`、`gamma` 和检索的温度 `tau` 用 `tune` 在两步之间改变，从下一步起生效。
+
+    >>> trainer = VLMTrainer(VisualLanguageModel(num_classes=2, feature_dim=8), "cpu")
+    >>> names = trainer.model.name_tokens(["apple", "苹果"], ["en", "zh"])
+    >>> hints = trainer.model.text_encoder.tokenize(["fruit", "水果"])
+    >>> list(trainer.train_step(torch.rand(2, 3, 32, 32), **hints, labels=torch.tensor([0, 1]), name_ids=names))
+    ['total_loss', 'classification_loss', 'retrieval_loss', 'generation_loss']
     """
 
     def __init__(self, model: VisualLanguageModel, device: str | torch.device | None = None, alpha: float = 1.0,
                  beta: float = 1.0, gamma: float = 1.0, tau: float = 0.0625, lr: float = 1e-3,
                  weight_decay: float = 0.3):
-        checks.require(isinstance(model, VisualLanguageModel),
-                       f"model 需要是 VisualLanguageModel，收到 {type(model).__name__}",
-                       f"model must be a VisualLanguageModel, got {type(model).__name__}", TypeError)
-        checks.positive(lr, "lr")
-        checks.not_negative(weight_decay, "weight_decay")
-        for x, name in ((alpha, "alpha"), (beta, "beta"), (gamma, "gamma")):
-            checks.not_negative(x, name)
-        checks.positive(tau, "tau")
-        self.tune(alpha, beta, gamma, tau)
+        checks.instance(model, "model", VisualLanguageModel)
+        lr, weight_decay = checks.positive(lr, "lr"), checks.not_negative(weight_decay, "weight_decay")
+        self.alpha, self.beta = checks.not_negative(alpha, "alpha"), checks.not_negative(beta, "beta")
+        self.gamma, self.tau = checks.not_negative(gamma, "gamma"), checks.positive(tau, "tau")
         self.device = choose_device(device)
         self.model = model.to(self.device)
         self.optimizer = make_optimizer(self.model, lr, weight_decay)
 
     def tune(self, alpha: float | None = None, beta: float | None = None, gamma: float | None = None,
              tau: float | None = None) -> None:
-        """改变权重与温度，没给的不变 / Change the weights and the temperature; what is not given stays.
-
-        Raises: TypeError / ValueError 有一个不对，这时一个也不改变 / if one is wrong; then none is changed.
-        """
-        given = {name: x for name, x in (("alpha", alpha), ("beta", beta), ("gamma", gamma)) if x is not None}
-        for name, x in given.items():
-            checks.not_negative(x, name)
+        """改变给出的权重与温度；有一个不对，都不变 / Change weights and temperature: all that are given, or none."""
+        given = {name: checks.not_negative(x, name)
+                 for name, x in (("alpha", alpha), ("beta", beta), ("gamma", gamma)) if x is not None}
         if tau is not None:
-            checks.positive(tau, "tau")
-            given["tau"] = tau
-        for name, x in given.items():
-            setattr(self, name, x)
+            given["tau"] = checks.positive(tau, "tau")
+        vars(self).update(given)
 
     def train_step(self, image: Tensor, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, name_ids: Tensor,
                    positives: Tensor | None = None, image_given: Tensor | None = None,
                    text_given: Tensor | None = None) -> dict[str, float]:
         """走一步，返回各项损失 / Take one step, return the losses: `LOSSES`.
 
-        Raises: TypeError / ValueError 输入或目标不符 / if inputs or targets do not fit; FloatingPointError 损失或梯度
-        不是有限数 / if the loss or a gradient is not finite. In all cases the model stays as it was.
+        FloatingPointError says that the loss or a gradient is not finite. Whatever is wrong, the model stays as it was.
+
+        损失或梯度不是有限数时报 FloatingPointError。不论因为什么报错，模型都保持原样。
         """
         batch = self._moved(image=image, input_ids=input_ids, attention_mask=attention_mask, labels=labels,
                             name_ids=name_ids, positives=positives, image_given=image_given, text_given=text_given)
@@ -332,18 +319,15 @@ class VLMTrainer:
         return train_on(self.model, self.optimizer, losses)
 
     def losses(self, **batch: Tensor) -> dict[str, Tensor]:
-        """不训练：模型的有名字的张量和各项损失 / Without training: the model's named tensors, and the losses.
-
-        参数与错误同 `train_step` / Arguments and errors are those of `train_step`.
-        """
+        """有名字的张量和各项损失，不训练 / The named tensors and the losses, without training, of what a step takes."""
         with evaluating(self.model):
             return self._losses(**self._moved(**batch))
 
+    @shapes(**INPUTS, labels="int64 B", positives="bool B B")
     def _losses(self, image: Tensor, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, name_ids: Tensor,
                 positives: Tensor | None = None, image_given: Tensor | None = None,
                 text_given: Tensor | None = None) -> dict[str, Tensor]:
-        self.model.visual_encoder.check(image)
-        self._check_labels(labels, len(image))
+        checks.classes(labels, "labels", len(image), self.model.classifier.out_features)
         out = self.model(image, input_ids, attention_mask, name_ids, image_given, text_given)
         out["classification_loss"] = F.cross_entropy(out["classification_logits"], labels)
         out["retrieval_loss"] = contrastive_loss(out["retrieval_v"], out["retrieval_t"], self.tau, positives)
@@ -352,23 +336,5 @@ class VLMTrainer:
                                            self.alpha, self.beta, self.gamma)
         return out
 
-    def _check_labels(self, labels: Tensor, b: int) -> None:
-        classes = self.model.classifier.out_features
-        checks.require(isinstance(labels, Tensor) and labels.dtype == torch.int64 and labels.shape == (b,)
-                       and bool(((labels >= 0) & (labels < classes)).all()),
-                       f"labels 需要是 ({b},) 的 int64 类别，在 0 到 {classes - 1} 之间",
-                       f"labels must be int64 classes of shape ({b},) between 0 and {classes - 1}")
-
     def _moved(self, **tensors: Tensor | None) -> dict[str, Tensor | None]:
         return {name: x.to(self.device) if isinstance(x, Tensor) else x for name, x in tensors.items()}
-
-
-def _hide(f: Tensor, given: Tensor | None, name: str) -> Tensor:
-    """没给的行变成 0 / Rows that were not given become 0."""
-    _check_given(given, len(f), name)
-    return f if given is None else f.masked_fill(~given.unsqueeze(1), 0.0)
-
-
-def _check_given(given: Tensor | None, b: int, name: str) -> None:
-    checks.require(given is None or (isinstance(given, Tensor) and given.dtype == torch.bool and given.shape == (b,)),
-                   f"{name} 需要是形状 ({b},) 的布尔张量", f"{name} must be a boolean tensor of shape ({b},)")

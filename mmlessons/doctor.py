@@ -1,24 +1,24 @@
 """这台机器能不能上课 / Whether this machine can run the lessons.
 
-`look()` 看一遍，每样一行：有什么，好不好，不好时做什么。它不碰网络，也不说出机器、用户或文件夹的名字。
-
 `look()` looks once and gives a line for each thing: what there is, whether it will do, and if not, what to do. It
 touches no network and tells no name of a machine, a user or a folder.
+
+`look()` 看一遍，每样一行：有什么，好不好，不好时做什么。它不碰网络，也不说出机器、用户或文件夹的名字。
 """
 
-import ctypes
 import importlib
 import importlib.util
 import os
 import pkgutil
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+import psutil
 import torch
+from packaging.requirements import Requirement
 
 from mmcore.training import choose_device
 from mmlessons import data
@@ -30,20 +30,15 @@ FONT = Path(__file__).parent / "live/assets/MMSansSC.ttf"
 INSTALL = ("在本仓库的根目录运行 pip install -r requirements.txt，再重启内核（Kernel → Restart）",
            "in the root folder of this repository run pip install -r requirements.txt, then restart the kernel "
            "(Kernel → Restart)")
+AGAIN = ("重新取一份本仓库的文件", "get the files of this repository again")
+IMPORTED_AS = {"pillow": "PIL"}
 
 Name = tuple[str, str]  # (Chinese, English)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """看到的一样 / One thing that was looked at.
-
-    | 名字 name | 含义 meaning |
-    |---|---|
-    | `what` | 看的是什么 / what was looked at |
-    | `found` | 有什么 / what there is |
-    | `todo` | 要做什么；None 表示不用做 / what to do; None if nothing |
-    """
+    """看到的一样：看的是什么、有什么、要做什么 / One thing: what was looked at, what there is, what to do (or None)."""
 
     what: Name
     found: Name
@@ -58,21 +53,22 @@ class Finding:
 def look(live: bool) -> list[Finding]:
     """把机器看一遍 / Look the machine over.
 
-    `live`：训练会不会在读者眼前进行，即 `mmlessons.live.is_live()`。
+    `live` says whether trainings run in front of the reader, which is `mmlessons.live.is_live()`.
 
-    `live`: whether trainings run in front of the reader, which is `mmlessons.live.is_live()`.
+    `live`：训练会不会在读者眼前进行，即 `mmlessons.live.is_live()`。
     """
-    return [python(sys.version_info[:3]), packages(wanted_packages()),
-            data_sets(loaders()), font(FONT), memory(memory_here()), cores(cores_here()),
-            place(live, os.environ, sys.modules), nothing_more(gpu_here())]
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    gpu = {"cuda": "CUDA", "mps": "MPS"}.get(choose_device().type)
+    return [python(sys.version_info[:3]), packages(wanted_packages()), data_sets(loaders()), font(FONT),
+            memory(memory_here()), cores(usable), place(live, os.environ, sys.modules), nothing_more(gpu)]
 
 
 def verdict(findings: Sequence[Finding]) -> Name:
     """一句话 / All of it in a sentence."""
-    todo = sum(finding.todo is not None for finding in findings)
-    if not todo:
-        return "都好了，可以上课。", "All is well: the lessons will run here."
-    return f"有 {todo} 样请看右边一栏，其余都好。", f"The right column says what to do about {todo}; the rest is well."
+    if todo := sum(finding.todo is not None for finding in findings):
+        return (f"有 {todo} 样请看右边一栏，其余都好。",
+                f"The right column says what to do about {todo}; the rest is well.")
+    return "都好了，可以上课。", "All is well: the lessons will run here."
 
 
 def python(version: tuple[int, ...]) -> Finding:
@@ -88,59 +84,45 @@ def python(version: tuple[int, ...]) -> Finding:
     return Finding(("Python", "Python"), (shown, shown), todo)
 
 
-def wanted_packages() -> dict[str, str] | None:
-    """读者需要的包 → 最低版本 / The packages a reader needs → the lowest version of each.
-
-    这是 pyproject.toml 里写的；没有下限的是空字符串。mmcore 没有安装时是 None。
-
-    It is what pyproject.toml says; where it names no lowest version the string is empty. None if mmcore is not
-    installed.
-    """
+def wanted_packages() -> list[Requirement] | None:
+    """读者需要的包；mmcore 没有安装时是 None / The packages a reader needs; None if mmcore is not installed."""
     try:
-        lines = metadata.requires("mmcore")
+        wanted = [Requirement(line) for line in metadata.requires("mmcore") or []]
     except metadata.PackageNotFoundError:
         return None
-    wanted = {}
-    for line in lines or []:
-        requirement, _, marker = line.partition(";")
-        if "extra" not in marker:
-            name, low = re.match(r"([\w.-]+)\s*(?:>=\s*([\w.]+))?", requirement.strip()).groups()
-            wanted[name] = low or ""
-    return wanted
+    return [each for each in wanted if each.marker is None or each.marker.evaluate({"extra": ""})]
 
 
-def packages(wanted: Mapping[str, str] | None, version: Callable[[str], str] = metadata.version,
+def packages(wanted: Sequence[Requirement] | None, version: Callable[[str], str] = metadata.version,
              find: Callable[[str], object] = importlib.util.find_spec,
              load: Callable[[str], None] = torch.ops.load_library) -> Finding:
     """包在不在、够不够新、合不合得来 / Whether the packages are there, new enough, and fit each other.
 
-    不去载入它们，有的要好几秒；只试最常出错的一处：torchvision 编译好的部分认不认得这个 torch。
-
     It does not load them, which takes seconds for some, and tries only what fails most often: whether the compiled part
     of torchvision knows this torch.
+
+    不去载入它们，有的要好几秒；只试最常出错的一处：torchvision 编译好的部分认不认得这个 torch。
     """
     what = ("需要的包", "packages")
     if wanted is None:
         return Finding(what, ("mmcore 没有安装", "mmcore is not installed"), INSTALL)
     versions, faults = {}, []
-    for name, low in wanted.items():
+    for each in wanted:
+        name, low = each.name, ", ".join(limit.version for limit in each.specifier)
         try:
-            versions[name] = version(name)
+            found = versions[name] = version(name)
         except metadata.PackageNotFoundError:
             faults.append((f"缺少 {name}", f"{name} is missing"))
             continue
-        if _numbers(versions[name]) < _numbers(low):
-            faults.append((f"{name} {versions[name]} 太旧，需要 {low}",
-                           f"{name} {versions[name]} is too old, {low} is needed"))
-        elif find({"pillow": "PIL"}.get(name, name)) is None:
+        if not each.specifier.contains(found, prereleases=True):
+            faults.append((f"{name} {found} 太旧，需要 {low}", f"{name} {found} is too old, {low} is needed"))
+        elif find(IMPORTED_AS.get(name, name)) is None:
             faults.append((f"{name} 装过，却找不到", f"{name} was installed and cannot be found"))
     if "torchvision" in versions and not _loads(find("torchvision"), load):
         faults.append((f"torchvision {versions['torchvision']} 与 torch {torch.__version__} 合不来",
                        f"torchvision {versions['torchvision']} does not fit torch {torch.__version__}"))
-    if faults:
-        return Finding(what, _joined(faults), INSTALL)
     listed = ", ".join(f"{name} {found}" for name, found in versions.items())
-    return Finding(what, (listed, listed))
+    return Finding(what, _joined(faults), INSTALL) if faults else Finding(what, (listed, listed))
 
 
 def loaders() -> dict[str, Callable[[], object]]:
@@ -161,49 +143,36 @@ def data_sets(load: Mapping[str, Callable[[], object]]) -> Finding:
         except Exception as error:
             kind = type(error).__name__
             faults.append((f"{name}：读不出来（{kind}）", f"{name}: cannot be read ({kind})"))
-    what = ("数据", "data")
-    if faults:
-        return Finding(what, _joined(faults), ("重新取一份本仓库的文件", "get the files of this repository again"))
-    listed = "、".join(load), ", ".join(load)
-    return Finding(what, (f"{listed[0]}：每个文件都与发布时相同", f"{listed[1]}: every file is as it was released"))
+    fine = f"{'、'.join(load)}：每个文件都与发布时相同", f"{', '.join(load)}: every file is as it was released"
+    return Finding(("数据", "data"), _joined(faults) if faults else fine, AGAIN if faults else None)
 
 
 def font(file: Path) -> Finding:
     """图里的中文字 / The font for Chinese in figures."""
-    what = ("图里的中文", "Chinese in figures")
-    if file.is_file() and file.read_bytes()[:4] == b"\0\1\0\0":
-        return Finding(what, ("字体在包里", "the font comes with the package"))
-    return Finding(what, ("字体缺失或损坏", "the font is missing or damaged"),
-                   ("重新取一份本仓库的文件", "get the files of this repository again"))
+    good = file.is_file() and file.read_bytes()[:4] == b"\0\1\0\0"
+    found = (("字体在包里", "the font comes with the package") if good else
+             ("字体缺失或损坏", "the font is missing or damaged"))
+    return Finding(("图里的中文", "Chinese in figures"), found, None if good else AGAIN)
 
 
-def memory(gigabytes: float | None) -> Finding:
+def memory(gigabytes: float) -> Finding:
     """内存 / Memory."""
-    what = ("内存", "memory")
-    if gigabytes is None:
-        return Finding(what, (f"看不出来；一课至多用约 {MEMORY:g} GB",
-                              f"cannot be told; a lesson takes about {MEMORY:g} GB at most"))
     found = f"{gigabytes:.0f} GB" if gigabytes >= 1 else f"{gigabytes:.1f} GB"
-    if gigabytes >= MEMORY + 1:  # the browser and the system need some as well
-        return Finding(what, (found, found))
-    return Finding(what, (found, found), (f"一课至多用约 {MEMORY:g} GB：一次只开一课，并关掉别的程序",
-                                          f"a lesson takes about {MEMORY:g} GB at most: open one at a time and close "
-                                          "other programs"))
+    little = (f"一课至多用约 {MEMORY:g} GB：一次只开一课，并关掉别的程序",
+              f"a lesson takes about {MEMORY:g} GB at most: open one at a time and close other programs")
+    enough = gigabytes >= MEMORY + 1  # the browser and the system need some as well
+    return Finding(("内存", "memory"), (found, found), None if enough else little)
 
 
-def memory_here() -> float | None:
-    """这台机器或容器的内存，GB；看不出来是 None / The memory of this machine or container, GB; None if unknown."""
-    sizes = []
-    try:
-        sizes.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    except (AttributeError, ValueError, OSError):
-        sizes += _windows_memory()
+def memory_here() -> float:
+    """这台机器或容器的内存，GB / The memory of this machine or container, GB."""
+    sizes = [psutil.virtual_memory().total]
     for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:
             sizes.append(int(Path(limit).read_text()))
         except (OSError, ValueError):  # no container, or "max"
             continue
-    return min(sizes) / 2**30 if sizes else None
+    return min(sizes) / 2**30
 
 
 def cores(count: int) -> Finding:
@@ -214,28 +183,23 @@ def cores(count: int) -> Finding:
     return Finding(("处理器", "processor"), found, slow if count < MEASURED else None)
 
 
-def cores_here() -> int:
-    """本进程可用的核 / The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def place(live: bool, environment: Mapping[str, str], modules: Mapping[str, object]) -> Finding:
     """笔记本是在哪里打开的 / Where the notebook was opened.
 
-    Colab 和 VS Code 认得出来；Jupyter 服务器开的，看不出是 JupyterLab 还是 Notebook。
-
     Colab and VS Code are recognised; behind a Jupyter server JupyterLab and Notebook look the same.
+
+    Colab 和 VS Code 认得出来；Jupyter 服务器开的，看不出是 JupyterLab 还是 Notebook。
     """
     what = ("训练的面板", "panel of a training")
     elsewhere = ("Google Colab" if "google.colab" in modules or "COLAB_RELEASE_TAG" in environment else
                  "Kaggle" if "KAGGLE_KERNEL_RUN_TYPE" in environment else
                  "VS Code" if not live and any(name.startswith("VSCODE_") for name in environment) else None)
-    lab = ("用 README 的第一条命令，在 JupyterLab 里打开",
-           "open it in JupyterLab, with the first command of the README")
     if elsewhere:
         return Finding(what, (f"像是在 {elsewhere} 里：没有在那里试过，训练可能一口气做完，语言切换可能不起作用",
                               f"this looks like {elsewhere}: not tried there; trainings may run to their end at once, "
-                              "and the language switch may not act"), lab)
+                              "and the language switch may not act"),
+                       ("用 README 的第一条命令，在 JupyterLab 里打开",
+                        "open it in JupyterLab, with the first command of the README"))
     if live:
         return Finding(what, ("有人在看：边训练边画，滑块从下一步起生效（图示要 JupyterLab 4.1 以上）",
                               "somebody is watching: curves grow and sliders act on the next step (diagrams need "
@@ -243,11 +207,6 @@ def place(live: bool, environment: Mapping[str, str], modules: Mapping[str, obje
     return Finding(what, ("没有人在看（自动运行）：训练一口气做完，数字相同",
                           "nobody is watching (an automatic run): trainings run to their end at once, with the same "
                           "numbers"))
-
-
-def gpu_here() -> str | None:
-    """显卡：CUDA、MPS 或没有 / The accelerator: "CUDA", "MPS" or None."""
-    return {"cuda": "CUDA", "mps": "MPS"}.get(choose_device().type)
 
 
 def nothing_more(gpu: str | None) -> Finding:
@@ -259,7 +218,7 @@ def nothing_more(gpu: str | None) -> Finding:
 
 
 def _loads(package: object, load: Callable[[str], None]) -> bool:
-    """这个包编译好的部分都能载入 / Whether every compiled part of this package can be loaded."""
+    """Whether every compiled part of this package can be loaded."""
     folders = getattr(package, "submodule_search_locations", None) or []
     try:
         for file in (file for folder in folders for file in Path(folder).glob("_C*")):
@@ -271,21 +230,3 @@ def _loads(package: object, load: Callable[[str], None]) -> bool:
 
 def _joined(faults: Sequence[Name]) -> Name:
     return "；".join(zh for zh, _ in faults), "; ".join(en for _, en in faults)
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    """“2.15.0+cpu” → (2, 15, 0)，供比较 / for comparison."""
-    return tuple(int(part) for part in re.match(r"[\d.]*", version)[0].split(".") if part)
-
-
-def _windows_memory() -> list[int]:
-    if not hasattr(ctypes, "windll"):
-        return []
-
-    class Status(ctypes.Structure):
-        _fields_ = [("length", ctypes.c_ulong), ("load", ctypes.c_ulong),
-                    *((name, ctypes.c_ulonglong) for name in ("total", "free", "page", "page_free", "virtual",
-                                                              "virtual_free", "extended"))]
-
-    status = Status(length=ctypes.sizeof(Status))
-    return [status.total] if ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status)) else []

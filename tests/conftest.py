@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.harness import NOTEBOOKS
+from tests.notebooks.stored import NOTEBOOKS
 
 
 @pytest.fixture(scope="module", params=NOTEBOOKS, ids=lambda path: path.stem)

@@ -5,7 +5,7 @@ matplotlib 自带的字体没有汉字，图里会出现空方框。这里带着
 
 The fonts of matplotlib have no Chinese characters: a figure would show empty boxes. A subset of Noto Sans SC comes
 with the package (licence in `assets/OFL.txt`); once registered, every figure shows Chinese, and DejaVu Sans goes on
-drawing Greek letters and mathematics. `fonts_build.py` makes the subset.
+drawing Greek letters and mathematics. `makers/font.py` makes the subset.
 """
 
 from pathlib import Path

@@ -88,7 +88,7 @@ class VideoModel(nn.Module):
         d, h = FEATURE_DIM, HIDDEN_DIM
         self.eye = FrameEncoder(d)
         self.ear = nn.Sequential(nn.Linear(EAR_STEP, 64), nn.GELU(), nn.Linear(64, d))
-        self.bag = TemporalAttention(d, FRAMES, HEADS, places=False)
+        self.bag = TemporalAttention(d, FRAMES, HEADS, positions=False)
         self.attention = TemporalAttention(d, FRAMES, HEADS)
         self.seeing, self.hearing, self.both = (Recurrence(d, h) for _ in range(3))
         self.early_fusion = EarlyFusion([d, d], d, 2 * d)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mmcore.alignment import AlignmentLoss, CrossModalAligner, cosine_similarity
-from tests.harness.trained import same, state
+from tests.support import same, state
 
 KEYS = ["total_loss", "contrastive_loss", "feature_loss", "semantic_loss"]
 
@@ -147,14 +147,14 @@ def test_a_loss_that_is_not_finite_stops_with_a_clear_error_and_changes_nothing(
 
 
 @pytest.mark.parametrize(("change", "error", "match"), [
-    (lambda a, b: (a[:, :5], b), ValueError, r"features_A must have shape \(\*, 6\), got \(12, 5\)"),
+    (lambda a, b: (a[:, :5], b), ValueError, r"features_A must have shape \(12, 6\), got \(12, 5\)"),
     (lambda a, b: (a, b[:7]), ValueError, r"b must have shape \(12, 4\), got \(7, 4\)"),
-    (lambda a, b: (a[:1], b[:1]), ValueError, "a contrast needs at least 2 pairs, got 1"),
+    (lambda a, b: (a[:1], b[:1]), ValueError, "expected at least 2 pairs, got 1"),
     (lambda a, b: (a.long(), b), TypeError, "features_A must be a floating-point tensor"),
     (lambda a, b: (a.tolist(), b), TypeError, "features_A must be a tensor, got list"),
     (lambda a, b: (a, b, torch.eye(11)), ValueError, r"y must have shape \(12, 12\), got \(11, 11\)"),
     (lambda a, b: (a, b, torch.ones(12, 12)), ValueError, "every row of y must sum to 1"),
-    (lambda a, b: (a, b, None, torch.eye(12)), ValueError, "positives must be a boolean tensor"),
+    (lambda a, b: (a, b, None, torch.eye(12)), TypeError, "positives must be a boolean tensor"),
 ])
 def test_a_step_on_what_does_not_fit_is_refused_and_changes_nothing(change: Callable, error: type, match: str) -> None:
     trainer = aligner()
@@ -163,6 +163,20 @@ def test_a_step_on_what_does_not_fit_is_refused_and_changes_nothing(change: Call
         trainer.train_step(*change(*pairs()))
     assert same(trainer.alignment, before)
     assert not trainer.optimizer.state_dict()["state"]
+
+
+def test_two_pairs_are_enough_for_a_score() -> None:
+    a, b = pairs()
+    assert aligner().compute_alignment_score(a[:2], b[:2])["chance"] == 0.5
+
+
+def test_an_aligner_starts_from_its_documented_numbers() -> None:
+    made = CrossModalAligner(device="cpu")
+    assert [tuple(p.shape) for p in made.alignment.parameters()] == [(256, 512), (256,)] * 2
+    assert [(g["lr"], g["weight_decay"]) for g in made.optimizer.param_groups] == [(3e-3, 0.01), (3e-3, 0.0)]
+    assert (made.loss.temperature, made.loss.alpha, made.loss.beta, made.loss.gamma) == (0.1, 0.5, 0.3, 0.2)
+    assert made.loss.normalize
+    assert CrossModalAligner(4, "cpu", weight_decay=0.25).optimizer.param_groups[0]["weight_decay"] == 0.25
 
 
 def test_a_score_without_a_negative_is_refused() -> None:

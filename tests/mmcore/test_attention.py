@@ -42,7 +42,8 @@ def test_attention_is_a_softmax_over_the_cells_and_what_is_seen_their_weighted_s
     for row in scores_by_loops(f_t, x):
         total = sum(math.exp(s) for s in row)
         alpha.append([math.exp(s) / total for s in row])
-    assert torch.allclose(made.weights(f_t, made.place(f_v)), torch.tensor(alpha, dtype=torch.float64), rtol=1e-10)
+    wanted = torch.tensor(alpha, dtype=torch.float64)
+    assert torch.allclose(made.weights(f_t, made.with_positions(f_v)), wanted, rtol=1e-10)
     assert torch.allclose(made(f_t, f_v), seen_by_loops(alpha, x), rtol=1e-10)
 
 
@@ -51,13 +52,13 @@ def test_a_gate_is_a_sigmoid_for_every_cell_and_what_is_seen_their_weighted_sum(
     f_t, f_v, made = tensor(B, D, seed=1), tensor(B, P, D, seed=2), module("gates")
     x = (f_v + made.p).detach()
     g = [[1 / (1 + math.exp(-s - made.b_g.item())) for s in row] for row in scores_by_loops(f_t, x)]
-    assert torch.allclose(made.weights(f_t, made.place(f_v)), torch.tensor(g, dtype=torch.float64), rtol=1e-10)
+    assert torch.allclose(made.weights(f_t, made.with_positions(f_v)), torch.tensor(g, dtype=torch.float64), rtol=1e-10)
     assert torch.allclose(made(f_t, f_v), seen_by_loops(g, x), rtol=1e-10)
 
 
 def test_attention_cannot_tell_two_from_four_and_gates_can() -> None:
     """都一样的格：注意力的 c 不随格数变，门的 c 成倍 / Cells all alike: the c of gates grows with their number."""
-    f_t, b_g = tensor(1, D, seed=1), torch.tensor(0.3)
+    f_t, b_g = tensor(1, D, seed=1), 0.3
     two, four = (tensor(1, 1, D, seed=2).expand(1, count, D) for count in (2, 4))
 
     def seen(w: Tensor, x: Tensor) -> Tensor:
@@ -78,12 +79,24 @@ def test_every_parameter_is_registered_reached_by_a_gradient_and_kept(look: str)
     assert torch.equal(again(tensor(B, D), tensor(B, P, D)), made(tensor(B, D), tensor(B, P, D)))
 
 
+def test_positions_start_at_half_a_normal_number_and_gates_mostly_shut() -> None:
+    torch.manual_seed(0)
+    made = CellAttention(D, P)
+    torch.manual_seed(0)
+    assert torch.equal(made.p, 0.5 * torch.randn(P, D))
+    assert (made.b_g.item(), made.look) == (-2.0, "gates")
+    assert not hasattr(CellAttention(D, P, "attention"), "b_g")
+
+
 @pytest.mark.parametrize(("call", "error", "match"), [
-    (lambda: cell_scores(tensor(B, D), tensor(B, P, D + 1)), ValueError, r"x must have shape \(3, P, 5\), got"),
+    (lambda: cell_scores(tensor(B, D), tensor(B, P, D + 1)), ValueError, r"x must have shape \(3, 4, 5\), got"),
     (lambda: cell_scores(tensor(B, D), tensor(P, D)), ValueError, "x must have shape"),
-    (lambda: cell_scores(tensor(B, D), [1.0]), TypeError, "x must be a floating tensor"),
+    (lambda: cell_scores(tensor(B, D), [1.0]), TypeError, "x must be a tensor, got list"),
     (lambda: cell_scores([1.0], tensor(B, P, D)), TypeError, "f_t must be a tensor, got list"),
-    (lambda: cell_gates(tensor(B, D), tensor(B, P, D), tensor(2)), TypeError, "b_g must be a tensor of one number"),
+    (lambda: cell_gates(tensor(B, D), tensor(B, P, D), tensor(2)), ValueError, r"b_g must have shape \(\), got \(2\)"),
+    (lambda: cell_gates(tensor(B, D), tensor(B, P, D), float("nan")), ValueError, "b_g must be finite, got nan"),
+    (lambda: module("gates")(tensor(B, D), tensor(B, 1, D)), ValueError, r"f_v must have shape \(3, 4, 5\)"),
+    (lambda: module("gates")(tensor(B, D), tensor(B, P, 1)), ValueError, r"f_v must have shape \(3, 4, 5\)"),
     (lambda: CellAttention(D, P, "stare"), ValueError, "look must be one of attention, gates"),
     (lambda: CellAttention(0, P), ValueError, "feature_dim must be at least 1"),
     (lambda: CellAttention(D, 0), ValueError, "cells must be at least 1"),

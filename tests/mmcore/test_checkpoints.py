@@ -135,7 +135,7 @@ def broken() -> nn.Module:
 
 
 @pytest.mark.parametrize(("make_other", "error", "says"), [
-    (dict, TypeError, "model must be an nn.Module, got dict"),
+    (dict, TypeError, "model must be a Module, got dict"),
     (nn.ReLU, ValueError, "no parameters"),
     (broken, ValueError, "holds NaN or infinity"),
 ])

@@ -27,10 +27,10 @@ def decoder(layers: int = 2, **options: int) -> CausalDecoder:
 def test_the_loss_is_the_mean_of_minus_ln_p_over_the_real_tokens_by_loops() -> None:
     logits, total, count = tensor(3, 3, V), 0.0, 0
     for n in range(3):
-        for place in range(3):
-            wanted = int(TOKENS[n, place + 1])
+        for position in range(3):
+            wanted = int(TOKENS[n, position + 1])
             if wanted != PAD:
-                scores = [math.exp(x) for x in logits[n, place].tolist()]
+                scores = [math.exp(x) for x in logits[n, position].tolist()]
                 total -= math.log(scores[wanted] / sum(scores))
                 count += 1
     assert count == 6
@@ -48,19 +48,19 @@ def test_the_loss_of_the_decoder_is_what_it_says_token_by_token() -> None:
     """一次算完，与一个词元一个词元地问，是同一个数 / All at once, or asked token by token: the same number."""
     model, h, total = decoder(), tensor(3, D), []
     for n in range(3):
-        for place in range(1, 4):
-            if TOKENS[n, place] != PAD:
-                before = TOKENS[n:n + 1, :place]
+        for position in range(1, 4):
+            if TOKENS[n, position] != PAD:
+                before = TOKENS[n:n + 1, :position]
                 p = model(h[n:n + 1], before)[0, -1].softmax(0)
-                total.append(-math.log(p[TOKENS[n, place]].item()))
+                total.append(-math.log(p[TOKENS[n, position]].item()))
     assert generation_loss(model(h, TOKENS[:, :-1]), TOKENS).item() == pytest.approx(sum(total) / len(total), rel=1e-9)
 
 
 @pytest.mark.parametrize(("logits", "tokens", "error", "match"), [
-    (torch.zeros(3, V), TOKENS, TypeError, r"logits must be a floating tensor \(B, L, V\)"),
+    (torch.zeros(3, V), TOKENS, ValueError, r"logits must have shape \(B, L, V\), got \(3, 9\)"),
     (torch.zeros(3, 3, V), TOKENS.float(), TypeError, "tokens must be an int64 tensor"),
     (torch.zeros(3, 3, V), TOKENS[:, :3], ValueError, r"tokens must have shape \(3, 4\), got \(3, 3\)"),
-    (torch.zeros(2, 3, V), TOKENS, ValueError, r"tokens must have shape \(2, 4\), got \(3, 4\)"),
+    (torch.zeros(2, 3, V), TOKENS, ValueError, r"tokens must have shape \(2, length\), got \(3, 4\)"),
     (torch.zeros(3, 3, V), torch.zeros(3, 4, dtype=torch.long), ValueError, "no token to write, all is padding"),
 ])
 def test_logits_and_tokens_that_do_not_fit_are_refused(logits: Tensor, tokens: Tensor, error: type,
@@ -72,7 +72,7 @@ def test_logits_and_tokens_that_do_not_fit_are_refused(logits: Tensor, tokens: T
 # -- the decoder ------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("prefix", [1, 3])
-def test_no_place_sees_a_later_token(prefix: int) -> None:
+def test_no_position_sees_a_later_token(prefix: int) -> None:
     model, h = decoder(prefix=prefix), tensor(3, D)
     before = model(h, TOKENS)
     changed = TOKENS.clone()
@@ -82,7 +82,7 @@ def test_no_place_sees_a_later_token(prefix: int) -> None:
     assert not torch.allclose(before[:, 2:], after[:, 2:], atol=1e-3)
 
 
-def test_every_place_sees_h_and_the_start_token() -> None:
+def test_every_position_sees_h_and_the_start_token() -> None:
     model, h = decoder(), tensor(3, D)
     before = model(h, TOKENS)
     other = torch.cat([model.start(torch.tensor([1, 0, 1])), TOKENS[:, 1:]], 1)
@@ -177,6 +177,30 @@ def test_a_start_token_is_never_written() -> None:
     assert model.start(torch.tensor([0, 1])).tolist() == [[V], [V + 1]]
 
 
+def test_what_is_not_given_is_one_layer_one_position_and_sixteen_tokens() -> None:
+    model = CausalDecoder(V, D)
+    assert (len(model.blocks), model.prefix, model.max_tokens, model.embed.embedding_dim) == (1, 1, 16, 64)
+    assert (model.pad, model.end, model.starts) == (0, 3, 2)
+    assert model.search(tensor(1, D).float(), torch.tensor([0]))[0].shape[:2] == (1, 4)
+    assert CausalDecoder(V, D, end=0).end == 0
+
+
+def test_tables_start_so_that_products_with_them_are_near_1() -> None:
+    torch.manual_seed(0)
+    plain, prefix = (CausalDecoder(500, 300, prefix=40, max_tokens=60, one_each=one_each) for one_each in (0, 1))
+    stds = [table.weight.std().item() for table in (plain.embed, plain.positions, prefix.positions, prefix.open)]
+    assert stds == pytest.approx([1 / 8, 1 / 8, 4 / 8, (300 * 64) ** -0.5], rel=0.03)
+    assert not prefix.open.bias.any()
+
+
+def test_what_is_made_on_the_way_lies_where_the_features_lie() -> None:
+    model, h = decoder(), tensor(2, D)
+    wanted = model.search(h, WHICH, 3)[1], model.generate(h, WHICH, 0.5, torch.Generator().manual_seed(0))[0]
+    with torch.device("meta"):  # where all goes that does not say where
+        found = model.search(h, WHICH, 3)[1], model.generate(h, WHICH, 0.5, torch.Generator("cpu").manual_seed(0))[0]
+    assert all(torch.equal(a, b) for a, b in zip(wanted, found, strict=True))
+
+
 # -- a prefix of several features: (5.1) ------------------------------------------------------------------------------
 
 K = 3
@@ -203,7 +227,7 @@ def normalised(layer: nn.LayerNorm, x: list[float]) -> list[float]:
 
 
 def block_by_loops(block: nn.Module, xs: list[list[float]]) -> list[list[float]]:
-    """每个位置只看自己和前面的 / Each place looks at itself and at those before it."""
+    """每个位置只看自己和前面的 / Each position looks at itself and at those before it."""
     width = len(xs[0])
     size = width // block.heads
     qkv = [matrix_by_loops(block.qkv.weight, normalised(block.before_attention, x), block.qkv.bias) for x in xs]
@@ -226,17 +250,17 @@ def block_by_loops(block: nn.Module, xs: list[list[float]]) -> list[list[float]]
 
 def log_p_by_loops(model: CausalDecoder, v: Tensor, y: list[int]) -> float:
     """(5.1) 的 ln p(y | v)，一个数一个数地算 / ln p(y | v) of (5.1), number by number."""
-    E, P = model.embed.weight.tolist(), model.place.weight.tolist()
+    E, P = model.embed.weight.tolist(), model.positions.weight.tolist()
     total = 0.0
-    for place in range(1, len(y)):
+    for position in range(1, len(y)):
         xs = [matrix_by_loops(model.open.weight, v_k.tolist(), model.open.bias) for v_k in v]
-        xs += [E[token] for token in y[:place]]
+        xs += [E[token] for token in y[:position]]
         xs = [[a + b for a, b in zip(x, p, strict=True)] for x, p in zip(xs, P, strict=False)]
         for block in model.blocks:
             xs = block_by_loops(block, xs)
         last = normalised(model.normalise, xs[-1])
         scores = matrix_by_loops(model.embed.weight[:V], last, model.bias)
-        total += scores[y[place]] - math.log(sum(math.exp(s) for s in scores))
+        total += scores[y[position]] - math.log(sum(math.exp(s) for s in scores))
     return total
 
 
@@ -246,22 +270,22 @@ def test_the_probability_of_a_text_after_a_prefix_of_features_is_5_1_by_loops() 
     log_p = model(v, TOKENS[:, :-1]).log_softmax(2)
     for n in range(3):
         y = [token for token in TOKENS[n].tolist() if token != PAD]
-        found = sum(log_p[n, place, y[place + 1]].item() for place in range(len(y) - 1))
+        found = sum(log_p[n, position, y[position + 1]].item() for position in range(len(y) - 1))
         assert found == pytest.approx(log_p_by_loops(model, v[n], y), rel=1e-9)
 
 
-def test_the_features_of_a_prefix_share_one_layer_and_differ_by_their_places() -> None:
-    model, v = prefixed(layers=1), tensor(1, K, D)  # with two layers, later places of the prefix have seen earlier ones
+def test_the_features_of_a_prefix_share_one_layer_and_differ_by_their_positions() -> None:
+    model, v = prefixed(layers=1), tensor(1, K, D)  # with two layers, positions have seen those before them
     assert model.open.weight.shape == (8, D)
     assert not torch.allclose(model(v, TOKENS[:1]), model(v.flip(1), TOKENS[:1]), atol=1e-3)
     with torch.no_grad():
-        model.place.weight[:K] = model.place.weight[0]
+        model.positions.weight[:K] = model.positions.weight[0]
     assert torch.allclose(model(v, TOKENS[:1]), model(v.flip(1), TOKENS[:1]), atol=1e-9)  # nothing tells them apart
 
 
 @pytest.mark.parametrize("v", [tensor(3, K, D + 1), tensor(3, K + 1, D), tensor(3, D)])
 def test_a_prefix_of_another_shape_is_refused(v: Tensor) -> None:
-    with pytest.raises(ValueError, match=r"h must have shape \(\*, 3, 5\), got "):
+    with pytest.raises(ValueError, match=r"h must have shape .*3, 5\), got "):
         prefixed()(v, TOKENS)
 
 
@@ -279,7 +303,7 @@ def all_texts(model: CausalDecoder, h: Tensor, start: int, power: float) -> list
     scored = []
     for text in set(found):
         log_p = model(h.unsqueeze(0), torch.tensor([[V + start, *text[:-1]]]))[0].log_softmax(1)
-        total = sum(log_p[place, token].item() for place, token in enumerate(text))
+        total = sum(log_p[position, token].item() for position, token in enumerate(text))
         scored.append((total / len(text) ** power, list(text)))
     return sorted(scored, reverse=True)
 
@@ -319,6 +343,7 @@ def test_greedy_writing_misses_the_likeliest_text_and_two_beams_find_it() -> Non
     assert [tokens[0, 0].tolist() for tokens, _ in found] == [[A, 4, END], [B, 6, END]]
     assert [s[0, 0].exp().item() for _, s in found] == pytest.approx([0.21, 0.36])
     assert found[1][1][0].exp().tolist() == pytest.approx([0.36, 0.21])
+    assert beam_search(next_log_p, torch.tensor([[8]]), 3)[0].shape == (1, 4, 3)
     with pytest.raises(ValueError, match="most must be at least 1"):
         beam_search(next_log_p, torch.tensor([[8]]), 0)
 
@@ -330,6 +355,19 @@ def test_a_beam_of_one_is_greedy(trained: tuple[CausalDecoder, Tensor]) -> None:
         (greedy, p), (tokens, score) = model.generate(some, which), model.search(some, which, beams=1)
         assert torch.equal(tokens[:, 0], greedy)
         assert score[:, 0].tolist() == pytest.approx(p.log().sum(1).tolist(), rel=1e-4)
+
+
+def test_search_stops_at_the_end_of_the_decoder_and_pads_with_its_padding() -> None:
+    p = torch.tensor([0.1, 0.2, 0.4, 0.3]).double().log()
+    tokens, s = beam_search(lambda tokens: p.expand(len(tokens), -1), torch.tensor([[1]]), 2, beams=2, end=0)
+    assert tokens[0, 0].tolist() == [2, 2]
+    assert s[0].exp().tolist() == pytest.approx([0.16, 0.12])
+    tokens = beam_search(lambda tokens: p.expand(len(tokens), -1), torch.tensor([[1]]), 2, beams=2, end=2)[0]
+    assert tokens.tolist() == [[[2, 0], [3, 2]]]
+    model, v = prefixed(end=1, pad=8), tensor(6, K, D)
+    which = torch.zeros(6, dtype=torch.long)
+    assert torch.equal(model.search(v, which, 1)[0][:, 0], model.generate(v, which)[0])
+    assert (model.generate(v, which)[0] == 8).any()
 
 
 def test_more_beams_never_find_less_here_and_rows_do_not_disturb_each_other() -> None:
@@ -358,18 +396,21 @@ WHICH = torch.tensor([0, 1])
 @pytest.mark.parametrize(("call", "error", "match"), [
     (lambda: CausalDecoder(V, D, width=9), ValueError, "width must be a multiple of heads, got 9 and 2"),
     (lambda: CausalDecoder(V, D, end=V), ValueError, r"pad and end must be in the vocabulary \(0 to 8\)"),
+    (lambda: CausalDecoder(V, D, pad=V), ValueError, r"pad and end must be in the vocabulary \(0 to 8\), got 9 and 3"),
     (lambda: CausalDecoder(V, 0), ValueError, "feature_dim must be at least 1, got 0"),
-    (lambda: MODEL(tensor(2, D + 1), TOKENS[:2]), ValueError, r"h must have shape \(\*, 5\), got \(2, 6\)"),
-    (lambda: MODEL(H, TOKENS), ValueError, r"tokens must have shape \(2, \*\), got \(3, 4\)"),
+    (lambda: MODEL(tensor(2, D + 1), TOKENS[:2]), ValueError, r"h must have shape .*, got \(2, 6\)"),
+    (lambda: MODEL(H, TOKENS), ValueError, r"tokens must have shape \(2, L\), got \(3, 4\)"),
     (lambda: MODEL(H, TOKENS[:2].int()), TypeError, "tokens must be an int64 tensor"),
+    (lambda: MODEL(tensor(2, 1, D), TOKENS[:2]), ValueError, r"h must have shape \(B, 5\), got \(2, 1, 5\)"),
     (lambda: MODEL(H, torch.ones(2, 7, dtype=torch.long)), ValueError, "expected 1 to 6 tokens, got 7"),
+    (lambda: MODEL(H, TOKENS[:2, :0]), ValueError, "expected 1 to 6 tokens, got 0"),
     (lambda: MODEL(H, torch.full((2, 2), V + 2)), ValueError, "token ids must lie between 0 and 10"),
     (lambda: MODEL.generate(H, torch.tensor([0, 2])), ValueError, "numbers from 0 to 1"),
-    (lambda: MODEL.generate(H, torch.tensor([0])), ValueError, "which must have 2 entries, got 1"),
+    (lambda: MODEL.generate(H, torch.tensor([0])), ValueError, r"which must have shape \(2\), got \(1\)"),
     (lambda: MODEL.generate(H, WHICH, -1.0), ValueError, "temperature must be positive"),
     (lambda: MODEL.generate(H, WHICH, 1.0), TypeError, "a temperature above 0 needs a generator"),
     (lambda: MODEL.search(H, WHICH, 0), ValueError, "beams must be at least 1, got 0"),
-    (lambda: MODEL.search(H, WHICH[:1]), ValueError, "which must have 2 entries, got 1"),
+    (lambda: MODEL.search(H, WHICH[:1]), ValueError, r"which must have shape \(2\), got \(1\)"),
     (lambda: MODEL.search(H, WHICH, 2, -1.0), ValueError, "length_power may not be below 0"),
 ])
 def test_sizes_tokens_and_temperatures_that_do_not_fit_are_refused(call: object, error: type, match: str) -> None:

@@ -18,10 +18,11 @@ from mmcore.fusion import (
     attention_fusion_weights,
     gated_fusion_weights,
     late_fusion,
+    product_of_experts,
     weighted_sum,
 )
-from tests.harness.trained import same as unchanged
-from tests.harness.trained import state
+from tests.support import same as unchanged
+from tests.support import state
 
 B, D, H = 3, 4, 5
 
@@ -330,6 +331,47 @@ def test_the_selector_judges_the_candidates_without_changing_them() -> None:
     assert reached == {"W_s", "b_s"}
 
 
+def test_modules_start_from_their_documented_widths_and_leave_no_preference() -> None:
+    early, attention, model = EarlyFusion([6, 5], 5), AttentionFusion(5), MultimodalFusion(WIDTHS, D)
+    assert (early.inner.weight.shape, early.outer.weight.shape) == ((3, 11), (5, 3))
+    assert attention.W_f.shape == (2, 5)
+    torch.manual_seed(0)
+    attention = AttentionFusion(5)
+    torch.manual_seed(0)
+    assert torch.equal(attention.W_f, nn.init.xavier_uniform_(torch.empty(2, 5)))
+    assert torch.equal(attention.W_a, torch.empty(2).normal_(std=2 ** -0.5))
+    for start in (attention.b_f, attention.b_a, model.late_fusion.logits, model.gated_fusion.W_g,
+                  model.gated_fusion.b_g, model.W_s, model.b_s):
+        assert not start.any()
+    assert (LateFusion().feature_dim, LateFusion().num_modalities) == (512, 3)
+    assert (AttentionFusion().W_f.shape, GatedFusion().W_g.shape) == ((128, 512), (3, 512))
+    assert EarlyFusion([6, 5]).outer.weight.shape == (512, 256)
+    assert MultimodalFusion([6, 5]).output_dim == 512
+
+
+def test_7_1_by_hand() -> None:
+    """先验各半；两位专家都说 4 : 1，合起来 16 : 1；若先验已是 4 : 1，他们什么也没添，仍是 4 : 1。
+
+    Even prior: two experts who both say 4 : 1 together say 16 : 1. Where the prior says so already, they add nothing.
+    """
+    says = torch.tensor([[0.8, 0.2]]).log()
+    even, known = torch.tensor([0.5, 0.5]).log(), says[0]
+    assert product_of_experts([says, says], even).exp()[0].tolist() == pytest.approx([16 / 17, 1 / 17])
+    assert product_of_experts([says, says], known).exp()[0].tolist() == pytest.approx([0.8, 0.2])
+    assert product_of_experts([says], known).exp()[0].tolist() == pytest.approx([0.8, 0.2])
+    with pytest.raises(ValueError, match="expected at least 1 modalities, got 0"):
+        product_of_experts([], even)
+
+
+def test_a_late_weight_may_be_0_and_a_sum_off_by_rounding() -> None:
+    features = [torch.ones(1, 2), torch.zeros(1, 2)]
+    assert late_fusion(features, torch.tensor([0.0, 1.0])).tolist() == [[0.0, 0.0]]
+    late_fusion(features, torch.tensor([0.5, 0.50005]))
+    for off in (0.5002, 0.4998):
+        with pytest.raises(ValueError, match=f"w must sum to 1, got {0.5 + off:.4f}"):
+            late_fusion(features, torch.tensor([0.5, off]))
+
+
 # -- errors -----------------------------------------------------------------------------------------------------------
 
 WITH_FEATURES = {
@@ -337,11 +379,12 @@ WITH_FEATURES = {
     "late_fusion": lambda f: late_fusion(f, torch.full((len(f),), 1 / max(len(f), 1), dtype=torch.float64)),
     "attention_fusion_weights": lambda f: attention_fusion_weights(f, *attention_parameters()),
     "gated_fusion_weights": lambda f: gated_fusion_weights(f, tensor(3, D), tensor(3)),
-    "early": EarlyFusion([D] * 3, D), "late": LateFusion(D, 3), "attention": AttentionFusion(D),
-    "gated": GatedFusion(D, 3), "multimodal": MultimodalFusion([D] * 3, D),
+    "early": EarlyFusion([D] * 3, D).double(), "late": LateFusion(D, 3).double(),
+    "attention": AttentionFusion(D).double(), "gated": GatedFusion(D, 3).double(),
+    "multimodal": MultimodalFusion([D] * 3, D).double(),
 }
 BAD_FEATURES = {
-    "one": (modalities(1), ValueError, r"需要 .*个模态，收到 1 个 / expected (3|at least 2) modalities, got 1"),
+    "one": (modalities(1), ValueError, r"需要.*个模态，收到 1 个.* / expected (3|at least 2) modalities, got 1"),
     "width": ([*modalities(2), tensor(B, D + 1)], ValueError, r"features\[2\] must have shape \(3, 4\), got \(3, 5\)"),
     "batch": ([*modalities(2), tensor(B + 1, D)], ValueError, r"features\[2\] must have shape \(3, 4\), got \(4, 4\)"),
     "ints": ([*modalities(2), torch.ones(B, D, dtype=torch.long)], TypeError, r"features\[2\] must be a floating"),
@@ -376,14 +419,15 @@ F3 = modalities(3)
 
 @pytest.mark.parametrize(("call", "error", "match"), [
     (lambda: late_fusion(F3, tensor(3).softmax(0) * 1.01), ValueError, "w must sum to 1, got 1.01"),
-    (lambda: late_fusion(F3, torch.tensor([0.7, 0.7, -0.4])), ValueError, "no entry of w may be below 0"),
-    (lambda: late_fusion(F3, torch.tensor([float("nan")] * 3)), ValueError, "no entry of w may be below 0"),
+    (lambda: late_fusion(F3, torch.tensor([0.7, 0.7, -0.4]).double()), ValueError, "no entry of w may be below 0"),
+    (lambda: late_fusion(F3, torch.tensor([float("nan")] * 3).double()), ValueError, "no entry of w may be below 0"),
     (lambda: late_fusion(F3, torch.tensor([1, 0, 0])), TypeError, "w must be a floating-point tensor"),
-    (lambda: late_fusion(F3, torch.ones(B, 3) / 3), ValueError, r"w must have shape \(3\), got \(3, 3\)"),
-    (lambda: late_fusion(F3, torch.ones(2) / 2), ValueError, r"w must have shape \(3\), got \(2\)"),
-    (lambda: weighted_sum(torch.ones(2, 3), F3), ValueError, r"w must have shape \(3\) or \(3, 3\), got \(2, 3\)"),
-    (lambda: weighted_sum(torch.ones(4), F3), ValueError, r"w must have shape \(3\) or \(3, 3\), got \(4\)"),
-    (lambda: weighted_sum([1.0, 0.0, 0.0], F3), TypeError, "w must be a floating-point tensor"),
+    (lambda: late_fusion(F3, tensor(B, 3)), ValueError, r"w must have shape \(3\), got \(3, 3\)"),
+    (lambda: late_fusion(F3, tensor(2)), ValueError, r"w must have shape \(3\), got \(2\)"),
+    (lambda: weighted_sum(tensor(2, 3), F3), ValueError, r"w must have shape \(3\) or \(3, 3\), got \(2, 3\)"),
+    (lambda: weighted_sum(tensor(4), F3), ValueError, r"w must have shape \(3\) or \(3, 3\), got \(4\)"),
+    (lambda: weighted_sum([1.0, 0.0, 0.0], F3), TypeError, "w must be a tensor, got list"),
+    (lambda: late_fusion(F3, torch.ones(3) / 3), TypeError, "w must be torch.float64, got torch.float32"),
     (lambda: attention_fusion_weights(F3, tensor(H), tensor(H), tensor(H), 0.0), ValueError, r"W_f must have shape"),
     (lambda: attention_fusion_weights(F3, tensor(H, D), tensor(1), tensor(H), 0.0), ValueError, r"b_f .*\(5\), got"),
     (lambda: attention_fusion_weights(F3, tensor(H, D), tensor(H), tensor(1, H), 0.0), ValueError, r"W_a .*\(5\), got"),
@@ -558,10 +602,15 @@ FEATURES, Y = four_classes(8, 0)
     (4, FEATURES[:2], Y, ValueError, "expected 3 modalities, got 2"),
     (4, FEATURES, Y[:7], ValueError, r"targets must be int64 classes of shape \(8,\)"),
     (4, FEATURES, Y.float(), ValueError, r"targets must be int64 classes of shape \(8,\)"),
-    (4, FEATURES, Y + 4, ValueError, "classes must lie between 0 and 3"),
-    (4, FEATURES, Y - 4, ValueError, "classes must lie between 0 and 3"),
+    (4, FEATURES, Y + 4, ValueError, r"int64 classes of shape \(8,\) between 0 and 3"),
+    (4, FEATURES, Y - 4, ValueError, r"int64 classes of shape \(8,\) between 0 and 3"),
     (None, FEATURES, Y, TypeError, "targets must be a floating-point tensor"),
     (None, FEATURES, torch.ones(8, D + 1), ValueError, r"targets must have shape \(8, 4\), got \(8, 5\)"),
+    (None, FEATURES, torch.ones(8, D).double(), TypeError, "targets must be torch.float32, got torch.float64"),
+    (4, torch.stack([FEATURES[0]] * 3), Y, TypeError, "inputs must be a list of tensors, one for each modality"),
+    (4, [*FEATURES[:2], FEATURES[2][:7]], Y, ValueError, r"as many samples as the others, got \[8, 8, 7\]"),
+    (4, [*FEATURES[:2], FEATURES[2][:, :3]], Y, ValueError, r"features\[2\] must have shape \(8, 4\), got \(8, 3\)"),
+    (4, [*FEATURES[:2], FEATURES[2].double()], Y, TypeError, r"features\[2\] must be torch.float32, got torch.float64"),
 ])
 def test_features_and_targets_that_do_not_fit_are_refused(classes: int | None, features: list[Tensor], targets: Tensor,
                                                           error: type, match: str) -> None:
@@ -584,10 +633,19 @@ def test_a_trainer_that_could_not_work_is_refused(options: dict, error: type, ma
         MultimodalFusionTrainer(**{"model": MultimodalFusion(WIDTHS, D), **options})
 
 
+def test_a_trainer_starts_from_its_documented_numbers() -> None:
+    made = MultimodalFusionTrainer(MultimodalFusion(WIDTHS, D), "cpu")
+    assert [(g["lr"], g["weight_decay"]) for g in made.optimizer.param_groups] == [(1e-3, 0.01), (1e-3, 0.0)]
+    assert (made.pull, made.num_classes) == (0.02, None)
+    assert MultimodalFusionTrainer(MultimodalFusion(WIDTHS, D), "cpu", weight_decay=0.5).optimizer.param_groups[0][
+        "weight_decay"] == 0.5
+
+
 @pytest.mark.parametrize("num_classes", [None, 3])
 def test_features_and_targets_follow_the_trainer_to_its_device(num_classes) -> None:
     trainer = MultimodalFusionTrainer(MultimodalFusion([3, 5], 4), "cpu", num_classes)
     trainer.device = torch.device("meta")  # stands in for a device that this machine lacks
+    trainer.learned.to("meta")
     targets = torch.ones(2, 4) if num_classes is None else torch.tensor([0, 2])
     features, moved = trainer._prepare([torch.ones(2, 3), torch.ones(2, 5)], targets)
     assert {x.device.type for x in (*features, moved)} == {"meta"}

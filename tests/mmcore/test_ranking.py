@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mmcore.ranking import mutual_scores, ranks, retrieval_scores
-from tests.harness.devices import OnMPS
+from tests.support import OnMPS
 
 
 def test_ranks_equal_a_count_by_loops() -> None:
@@ -26,6 +26,16 @@ def test_scores_by_hand() -> None:
     assert retrieval_scores(S) == pytest.approx({"r@1": 1 / 3, "r@5": 1.0, "median_rank": 2.0, "chance": 1 / 3})
 
 
+def test_the_fifth_is_among_the_first_five_and_the_sixth_is_not() -> None:
+    S = torch.zeros(2, 7)
+    S[0, 1:5], S[1, 1:6] = 1.0, 1.0
+    S[:, 0] = 0.5
+    right = torch.zeros(2, 7, dtype=torch.bool)
+    right[:, 0] = True
+    assert ranks(S, right).tolist() == [5, 6]
+    assert retrieval_scores(S, right) == {"r@1": 0.0, "r@5": 0.5, "median_rank": 5.0, "chance": 1 / 7}
+
+
 def test_the_best_of_several_right_answers_counts() -> None:
     S = torch.tensor([[.1, .9, .5, .2], [.3, .2, .1, .0]])
     positives = torch.tensor([[True, False, True, False], [False, False, True, True]])
@@ -34,7 +44,7 @@ def test_the_best_of_several_right_answers_counts() -> None:
 
 
 @pytest.mark.parametrize(("S", "positives", "match"), [
-    (torch.ones(2, 3), None, r"S must have shape \(3, \*\)"),
+    (torch.ones(2, 3), None, r"without positives S must be square, got \(2, 3\)"),
     (torch.full((2, 2), torch.nan), None, "S holds NaN"),
     (torch.ones(2, 2), torch.zeros(2, 2, dtype=torch.bool), "at least one true in each row"),
 ])

@@ -82,7 +82,7 @@ def test_it_is_the_gru_of_torch_forward_and_backward() -> None:
 
 
 @pytest.mark.formula("8.3")
-def test_attention_scores_each_frame_with_its_place_and_sums_by_a_softmax_over_time() -> None:
+def test_attention_scores_each_frame_with_its_position_and_sums_by_a_softmax_over_time() -> None:
     f, made = tensor(B, T, D), filled(TemporalAttention(D, T, A, H))
     p, W, b, w = (x.detach() for x in (made.p, made.W, made.b, made.w))
     wanted = torch.zeros(B, A, D, dtype=torch.float64)
@@ -95,7 +95,7 @@ def test_attention_scores_each_frame_with_its_place_and_sums_by_a_softmax_over_t
             alpha = [math.exp(s) / total for s in scores]
             assert made.weights(f)[n, :, k].tolist() == pytest.approx(alpha, rel=1e-10)
             wanted[n, k] = sum(alpha[t] * x[t] for t in range(T))
-    assert torch.allclose(attended(made.weights(f), made.place(f)), wanted, rtol=1e-10)
+    assert torch.allclose(attended(made.weights(f), made.with_positions(f)), wanted, rtol=1e-10)
     assert torch.allclose(made(f), wanted.flatten(1), rtol=1e-10)
 
 
@@ -106,9 +106,9 @@ def test_one_attention_is_the_attention_fusion_of_lesson_three_among_frames() ->
 
 
 def test_who_knows_the_order_and_who_does_not() -> None:
-    """打乱以后，平均与没有位置的注意力不变，另两个变 / Shuffled, the mean and attention without places stay."""
+    """打乱以后，平均与没有位置的注意力不变，另两个变 / Shuffled, the mean and attention without positions stay."""
     f, order = tensor(B, T, D), [2, 0, 3, 1]
-    blind = filled(TemporalAttention(D, T, A, H, places=False))
+    blind = filled(TemporalAttention(D, T, A, H, positions=False))
     assert torch.allclose(mean_over_time(f), mean_over_time(f[:, order]))
     assert torch.allclose(blind(f), blind(f[:, order]))
     for made in (filled(TemporalAttention(D, T, A, H)), filled(Recurrence(D, H))):
@@ -116,7 +116,7 @@ def test_who_knows_the_order_and_who_does_not() -> None:
 
 
 @pytest.mark.parametrize("make", [lambda: Recurrence(D, H), lambda: TemporalAttention(D, T, A, H),
-                                  lambda: TemporalAttention(D, T, A, H, places=False)])
+                                  lambda: TemporalAttention(D, T, A, H, positions=False)])
 def test_every_parameter_is_registered_reached_by_a_gradient_and_kept(make) -> None:
     made, again = filled(make()), make().double()
     made(tensor(B, T, D)).square().sum().backward()
@@ -125,9 +125,22 @@ def test_every_parameter_is_registered_reached_by_a_gradient_and_kept(make) -> N
     assert torch.equal(again(tensor(B, T, D)), made(tensor(B, T, D)))
 
 
+def test_parameters_start_where_lessons_expect_them_drawn_in_this_order() -> None:
+    torch.manual_seed(0)
+    unit, eye = Recurrence(D, H), TemporalAttention(D, T)
+    torch.manual_seed(0)
+    for parameter in (unit.W, unit.U, unit.b, unit.c):
+        assert torch.equal(parameter, torch.empty_like(parameter).uniform_(-H ** -0.5, H ** -0.5))
+    assert torch.equal(eye.p, 0.5 * torch.randn(T, D))
+    assert torch.equal(eye.W, nn.init.xavier_uniform_(torch.empty(32, D)))
+    assert torch.equal(eye.w, torch.empty(1, 32).normal_(std=32 ** -0.5))
+    assert not eye.b.any()
+
+
 @pytest.mark.parametrize(("call", "error", "match"), [
     (lambda: mean_over_time(tensor(T, D)), ValueError, r"f must have shape \(B, T, D\), got \(4, 3\)"),
-    (lambda: mean_over_time([1.0]), TypeError, "f must be a floating-point tensor"),
+    (lambda: mean_over_time([1.0]), TypeError, "f must be a tensor, got list"),
+    (lambda: mean_over_time(tensor(B, 0, D)), ValueError, "expected at least 1 frames, got 0"),
     (lambda: recurrent_states(tensor(B, T, D), tensor(3 * H, D + 1), tensor(3 * H, H), tensor(3 * H), tensor(H)),
      ValueError, r"W must have shape \(15, 3\)"),
     (lambda: recurrent_states(tensor(B, T, D), tensor(3 * H, D), tensor(2 * H, H), tensor(3 * H), tensor(H)),
@@ -136,8 +149,10 @@ def test_every_parameter_is_registered_reached_by_a_gradient_and_kept(make) -> N
      ValueError, r"b must have shape \(15\), got "),
     (lambda: temporal_attention_weights(tensor(B, T, D), tensor(H, D), tensor(H), tensor(H)), ValueError,
      "w must have shape"),
-    (lambda: TemporalAttention(D, T)(tensor(B, T + 1, D)), ValueError, r"f must have shape \(B, 4, D\)"),
-    (lambda: attended(tensor(B, T + 1, A), tensor(B, T, D)), ValueError, "alpha and x must agree in B and T"),
+    (lambda: TemporalAttention(D, T).double()(tensor(B, T + 1, D)), ValueError, r"f must have shape \(2, 4, 3\)"),
+    (lambda: TemporalAttention(D, T).double()(tensor(B, 1, D)), ValueError, r"f must have shape \(2, 4, 3\)"),
+    (lambda: TemporalAttention(D, T).double()(tensor(B, T, 1)), ValueError, r"f must have shape \(2, 4, 3\)"),
+    (lambda: attended(tensor(B, T + 1, A), tensor(B, T, D)), ValueError, r"alpha must have shape \(2, 4, A\), got"),
     (lambda: Recurrence(0, H), ValueError, "feature_dim must be at least 1"),
     (lambda: TemporalAttention(D, T, 0), ValueError, "heads must be at least 1"),
 ])

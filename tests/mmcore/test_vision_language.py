@@ -1,5 +1,6 @@
 """(1.3) 跨模态融合、(1.4) 多任务损失，模型与训练器 / Cross-modal fusion, multi-task loss, the model and its trainer."""
 
+import inspect
 import math
 import re
 from collections.abc import Callable
@@ -19,12 +20,12 @@ from mmcore.vision_language import (
     cross_modal_fusion,
     multitask_loss,
 )
-from mmlessons import exercises as lesson
-from tests.harness import trained
+from tests import support as trained
+from tests.notebooks.diagrams import computed_arrows
 
 B, D_V, D_T, H = 3, 4, 5, 6
 TOKENIZER = text.build_tokenizer(["red apple", "红苹果", "tree", "fruit", "水果"])
-NAMES = text.build_tokenizer(["red apple", "红苹果", "tree", "树", "T-shirt"])
+NAMES = text.build_tokenizer(["red apple", "红苹果", "tree", "树", "T-shirt", "king's ’"])
 PAIRS = [(b, m) for b in ("resnet-tiny", "vit-tiny") for m in ("bert-tiny", "gpt-tiny")]
 
 
@@ -118,15 +119,14 @@ FUSION = CrossModalFusion((D_V, D_T), H).double()
 
 
 @pytest.mark.parametrize(("call", "error", "match"), [
-    (lambda: cross_modal_fusion(F_V, F_T[:2], W_V, W_T, BIAS), ValueError, r"f_t must have shape \(3, \*\)"),
-    (lambda: cross_modal_fusion(F_V, F_T, W_T, W_T, BIAS), ValueError, r"W_v must have shape \(\*, 4\), got \(6, 5\)"),
+    (lambda: cross_modal_fusion(F_V, F_T[:2], W_V, W_T, BIAS), ValueError, r"f_t must have shape \(3, d_t\)"),
+    (lambda: cross_modal_fusion(F_V, F_T, W_T, W_T, BIAS), ValueError, r"W_v must have shape \(6, 4\), got \(6, 5\)"),
     (lambda: cross_modal_fusion(F_V, F_T, W_V, W_T[:5], BIAS), ValueError, r"W_t must have shape \(6, 5\)"),
-    (lambda: cross_modal_fusion(F_V, F_T, W_V, W_T, BIAS[:5]), ValueError,
-     r"b must be a floating tensor of shape \(6,\)"),
+    (lambda: cross_modal_fusion(F_V, F_T, W_V, W_T, BIAS[:5]), ValueError, r"b must have shape \(6\)"),
     (lambda: cross_modal_fusion(F_V.int(), F_T, W_V, W_T, BIAS), TypeError, "f_v must be a floating-point tensor"),
     (lambda: FUSION(None, None), ValueError, "图像和文字都没有.*neither picture nor text is there"),
-    (lambda: FUSION(F_V, F_T, torch.ones(B)), ValueError, r"image_given must be a boolean tensor of shape \(3,\)"),
-    (lambda: FUSION(F_V, F_T, None, torch.ones(2, dtype=torch.bool)), ValueError, "text_given must be a boolean"),
+    (lambda: FUSION(F_V, F_T, torch.ones(B)), TypeError, "image_given must be a boolean tensor, got torch.float32"),
+    (lambda: FUSION(F_V, F_T, None, torch.ones(2).bool()), ValueError, r"text_given must have shape \(3\), got \(2\)"),
     (lambda: CrossModalFusion((4, 5, 6), H), ValueError, "feature_dim must be one width or two"),
     (lambda: CrossModalFusion(4, 0), ValueError, "hidden_dim must be at least 1, got 0"),
 ])
@@ -208,7 +208,7 @@ def test_the_diagram_of_the_model_is_its_computation() -> None:
     model = make()
     trainer = VLMTrainer(model, "cpu")
     given = batch(model)
-    arrows = lesson.computed_arrows(lambda **inputs: trainer.losses(**inputs), given)
+    arrows = computed_arrows(lambda **inputs: trainer.losses(**inputs), given)
     assert arrows == {
         ("image", "f_v"), ("input_ids", "f_t"), ("attention_mask", "f_t"), ("f_v", "h"), ("f_t", "h"),
         ("h", "classification_logits"), ("f_v", "retrieval_v"), ("f_t", "retrieval_t"), ("h", "generation_logits"),
@@ -233,7 +233,7 @@ def test_the_named_tensors_are_those_of_the_formulas() -> None:
     assert torch.equal(out["retrieval_t"], out["f_t"])
 
 
-def test_one_modality_alone_leaves_the_other_out_and_a_hidden_row_keeps_its_feature() -> None:
+def test_one_modality_leaves_the_other_out_and_a_hidden_row_keeps_its_feature() -> None:
     model = make().eval()
     given = batch(model)
     words = {name: given[name] for name in ("input_ids", "attention_mask")}
@@ -270,6 +270,37 @@ def test_a_name_becomes_tokens_and_comes_back_in_its_language() -> None:
     assert [row.tolist().count(end) for row in ids] == [1, 1, 1]
 
 
+def test_spelling_joins_chinese_to_what_stands_beside_it_and_english_at_hyphens_and_apostrophes() -> None:
+    model = make()
+    names = ["red 红 苹果 tree apple", "king's T-shirt", "king’s"]
+    assert [model.spell(row) for row in model.name_tokens(names, ["zh", "en", "en"])] == [
+        "red红苹果tree apple", "king's t-shirt", "king’s"]
+
+
+def test_a_name_may_be_as_long_as_the_decoder_writes() -> None:
+    model = make()
+    ids = model.name_tokens(["tree " * 15, "red"], ["en", "zh"])
+    assert ids.shape == (2, model.generation_head.max_tokens + 1)
+    assert model(X, name_ids=ids)["generation_logits"].shape[1] == 16
+
+
+def test_what_is_not_given_is_what_the_lessons_use() -> None:
+    model = VisualLanguageModel(feature_dim=8, tokenizer=TOKENIZER, name_tokenizer=NAMES)
+    assert model.classifier.weight.shape == (1000, 8)
+    assert model.generation_head.embed.embedding_dim == 64
+    assert {name: p.default for name, p in inspect.signature(VisualLanguageModel).parameters.items()} == {
+        "num_classes": 1000, "feature_dim": 512, "backbone": "resnet-tiny", "model_name": "bert-tiny", "weights": None,
+        "hidden_dim": None, "tokenizer": None, "name_tokenizer": None, "decoder_width": 64}
+    fusion = CrossModalFusion()
+    assert (fusion.W_v.shape, fusion.W_t.shape) == ((256, 512), (256, 512))
+    assert not fusion.b.any()
+    trainer = VLMTrainer(model, "cpu")
+    assert (trainer.alpha, trainer.beta, trainer.gamma, trainer.tau) == (1.0, 1.0, 1.0, 0.0625)
+    assert [(group["lr"], group["weight_decay"]) for group in trainer.optimizer.param_groups] == [
+        (1e-3, 0.3), (1e-3, 0.0)]
+    assert multitask_loss(1.0, 10.0, 100.0) == 111.0
+
+
 def test_writing_is_generation_from_the_language_asked_for() -> None:
     model = make().eval()
     h = torch.randn(2, 16, generator=torch.Generator().manual_seed(0))
@@ -277,6 +308,9 @@ def test_writing_is_generation_from_the_language_asked_for() -> None:
     wanted, chances = model.generation_head.generate(h, torch.tensor([1, 0]))
     assert torch.equal(tokens, wanted)
     assert torch.equal(p, chances)
+    drawn, wanted = (write(h, languages, 1.5, torch.Generator().manual_seed(0))[0] for write, languages in (
+        (model.write, ["en", "zh"]), (model.generation_head.generate, torch.tensor([1, 0]))))
+    assert torch.equal(drawn, wanted)
 
 
 def test_without_tokenizers_the_model_knows_the_emoji_data() -> None:
@@ -294,7 +328,7 @@ X, H4 = torch.rand(2, 3, 32, 32), torch.zeros(4, 16)
     (lambda: VisualLanguageModel(4, 0), ValueError, "feature_dim must be at least 1, got 0"),
     (lambda: MODEL(), ValueError, "neither picture nor text is there"),
     (lambda: MODEL(X, torch.ones(2, 3, dtype=torch.long)), ValueError, "must come together"),
-    (lambda: MODEL(X, *[torch.ones(3, 3, dtype=torch.long)] * 2), ValueError, "the same number of rows"),
+    (lambda: MODEL(X, *[torch.ones(3, 3).int()] * 2), ValueError, r"input_ids must have shape \(2, L\), got \(3, 3\)"),
     (lambda: MODEL.name_tokens(["pear"], ["en"]), ValueError, "never learned: pear"),
     (lambda: MODEL.name_tokens(["tree"], ["fr"]), ValueError, "language must be one of zh, en, got 'fr'"),
     (lambda: MODEL.name_tokens(["tree", "树"], ["en"]), ValueError, "languages must list 2, one for each row"),
@@ -322,7 +356,7 @@ def test_the_losses_are_what_they_say() -> None:
     assert torch.equal(out["retrieval_loss"], contrastive_loss(out["retrieval_v"], out["retrieval_t"], 0.2))
     q, nll = out["generation_logits"].softmax(2), []
     for n, row in enumerate(given["name_ids"].tolist()):
-        nll += [-math.log(q[n, place, token]) for place, token in enumerate(row[1:]) if token != 0]
+        nll += [-math.log(q[n, position, token]) for position, token in enumerate(row[1:]) if token != 0]
     assert out["generation_loss"].item() == pytest.approx(sum(nll) / len(nll), rel=1e-5)
     assert out["total_loss"].item() == pytest.approx(
         0.5 * out["classification_loss"].item() + 2 * out["retrieval_loss"].item()
@@ -394,10 +428,10 @@ def test_one_bad_weight_changes_none(change: dict, error: type, match: str) -> N
 @pytest.mark.parametrize(("change", "error", "match"), [
     ({"image": torch.full((4, 3, 32, 32), float("nan"))}, Exception, "NaN"),
     ({"labels": torch.tensor([0, 1, 2, 4])}, ValueError, "labels must be int64 classes of shape (4,) between 0 and 3"),
-    ({"labels": torch.zeros(4)}, ValueError, "labels must be int64 classes"),
+    ({"labels": torch.zeros(4)}, TypeError, "labels must be an int64 tensor, got torch.float32"),
     ({"name_ids": torch.zeros(4, 3, dtype=torch.long)}, ValueError, "all is padding"),
     ({"positives": torch.zeros(4, 4, dtype=torch.bool)}, ValueError, "at least one positive"),
-    ({"text_given": torch.ones(3, dtype=torch.bool)}, ValueError, "text_given must be a boolean tensor"),
+    ({"text_given": torch.ones(3, dtype=torch.bool)}, ValueError, "text_given must have shape (4), got (3)"),
 ])
 def test_a_step_that_cannot_be_made_changes_nothing(change: dict, error: type, match: str) -> None:
     model = make()

@@ -10,7 +10,7 @@ from mmlessons.data import views
 from mmlessons.tasks import cross_modal_alignment as alignment
 from mmlessons.tasks.learner import Learner
 from mmlessons.tasks.seeds import over_seeds
-from tests.harness.trained import check_seed, same, state
+from tests.support import check_seed, same, state
 
 
 @pytest.fixture(scope="module")

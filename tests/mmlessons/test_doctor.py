@@ -1,4 +1,4 @@
-"""看一遍机器：缺什么就说什么，什么也不泄露 / A look at the machine: what is missing is named, nothing given away."""
+"""看一遍机器：缺什么就说什么，什么也不泄露 / A look at the machine: what is missing is named, nothing private told."""
 
 import getpass
 import re
@@ -8,13 +8,14 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from mmlessons import doctor as machine
 
 ROOT = Path(machine.__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 HERE = {"numpy": "2.4.6", "torch": "2.15.0+cpu", "torchvision": "0.29.2", "pillow": "13.0.0"}
-WANTED = {"numpy": "2.2", "torch": "2.14", "torchvision": "0.29", "pillow": "11"}
+WANTED = [Requirement(line) for line in ("numpy>=2.2", "torch>=2.14", "torchvision>=0.29", "pillow>=11")]
 
 
 def look_at_packages(here=None, wanted=WANTED, **replaced):
@@ -49,11 +50,11 @@ def test_nothing_private_is_told(monkeypatch):
 
 def test_the_verdict_counts_what_is_to_be_done():
     good = machine.Finding(("一", "one"), ("好", "fine"))
-    bad = machine.Finding(("二", "two"), ("坏", "broken"), ("修", "mend it"))
+    bad = machine.Finding(("二", "two"), ("坏", "broken"), ("修", "fix it"))
     assert machine.verdict([good, good]) == ("都好了，可以上课。", "All is well: the lessons will run here.")
     assert "2" in machine.verdict([bad, good, bad])[1]
     assert good.row() == [("一", "one"), ("好", "fine"), "✓"]
-    assert bad.row()[2] == ("→ 修", "→ mend it")
+    assert bad.row()[2] == ("→ 修", "→ fix it")
 
 
 @pytest.mark.parametrize(("version", "says"), [
@@ -70,13 +71,20 @@ def test_the_pythons_that_were_tried_are_those_of_the_readme_and_of_pip():
 
 
 def test_the_packages_are_those_of_pyproject():
-    lines = PROJECT["dependencies"]
-    assert machine.wanted_packages() == dict(line.split(">=") for line in lines)
+    assert [str(each) for each in machine.wanted_packages()] == PROJECT["dependencies"]
+
+
+def test_packages_of_an_extra_or_of_another_system_are_not_asked_for(monkeypatch):
+    lines = ["numpy>=2.2", 'ruff>=0.15 ; extra == "test"', 'pywin32 ; sys_platform == "none"',
+             'torch ; python_version > "3"']
+    monkeypatch.setattr(machine.metadata, "requires", lambda name: lines)
+    assert [each.name for each in machine.wanted_packages()] == ["numpy", "torch"]
 
 
 @pytest.mark.parametrize(("here", "says"), [
     (HERE, None),
     ({**HERE, "torch": "2.14"}, None),
+    ({**HERE, "torch": "2.15.0.dev20261101"}, None),
     ({name: HERE[name] for name in HERE if name != "numpy"}, "numpy is missing"),
     ({**HERE, "torch": "2.9.1"}, "torch 2.9.1 is too old, 2.14 is needed"),  # 2.9 is below 2.14
     ({}, "numpy is missing; torch is missing; torchvision is missing; pillow is missing"),
@@ -146,7 +154,7 @@ def test_a_font_that_is_missing_or_no_font(tmp_path):
     assert machine.font(tmp_path / "page.ttf").todo
 
 
-@pytest.mark.parametrize(("gigabytes", "enough"), [(0.5, False), (2.0, False), (4.0, True), (None, True)])
+@pytest.mark.parametrize(("gigabytes", "enough"), [(0.5, False), (2.0, False), (4.0, True)])
 def test_little_memory(gigabytes, enough):
     assert (machine.memory(gigabytes).todo is None) == enough
     assert machine.memory_here() > 0.1
@@ -156,7 +164,6 @@ def test_one_core_is_slow_and_no_reason_to_stop():
     assert machine.cores(2).todo is None
     assert "twice the time" in machine.cores(1).todo[1]
     assert machine.cores(1).found[1] == "1 core"
-    assert machine.cores_here() >= 1
 
 
 @pytest.mark.parametrize(("live", "environment", "modules", "says", "todo"), [

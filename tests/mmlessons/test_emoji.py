@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from makers import vocabulary
+from mmcore import tokens
 from mmlessons.data import emoji
 
 
@@ -52,6 +54,12 @@ def test_pictures_and_names_belong_together() -> None:
     for pictures in (data.pictures[artist] for artist in data.by_role("train")):
         red, green, blue = pictures[apple].float().mean((1, 2))
         assert red > max(green, blue) + 20
+
+
+def test_the_default_vocabulary_is_the_words_of_all_names_and_keywords() -> None:
+    assert tokens.VOCABULARY.read_text("utf-8") == vocabulary.listed()
+    made = tokens.build_tokenizer(emoji.load("all").texts())
+    assert json.loads(tokens.default_tokenizer().to_str()) == json.loads(made.to_str())
 
 
 def test_every_licence_named_is_shipped() -> None:

@@ -9,7 +9,7 @@ from mmlessons.data.clips import MOTIONS
 from mmlessons.tasks import video_understanding as video
 from mmlessons.tasks.learner import Learner
 from mmlessons.tasks.video_understanding import PICTURE, READ, WITH_SOUND, VideoModel
-from tests.harness.trained import check_seed, same, state
+from tests.support import check_seed, same, state
 
 COUNT = 64
 

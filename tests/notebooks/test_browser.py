@@ -12,10 +12,11 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from tests.support import need_browser
+
 pytestmark = pytest.mark.browser
 
-SHOTS = Path(os.environ.get("MM_SHOTS") or Path(__file__).parent / "artifacts")
-NO_BROWSER = "没有 Chromium 或 playwright，不作浏览器测试 / no Chromium or playwright, so no tests in a browser"
+SHOTS = Path(os.environ.get("MM_SHOTS") or Path(__file__).parents[1] / "artifacts")
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 TRAINING, SLIDER, SEARCH = r"\.Training\(", "[sS]lider", r"\bsearch_box\(|\bText\("
 CONTROL = r"\.Training\(|\.slider\(|\.menu\(|\bsearch_box\("
@@ -27,17 +28,6 @@ SCREENS = {"phone": (390, 844), "projector": (1920, 1080)}
 BACK = """() => window.jupyterapp.shell.activateById([...window.jupyterapp.shell.widgets('main')]
     .find(widget => widget.context?.path === '00_start_here.ipynb').id)"""
 CURRENT = "name => window.jupyterapp.shell.currentWidget?.context?.path === name"
-
-
-def need_browser():
-    """`harness.lab`, if a browser is there; MM_REQUIRE_BROWSER=1 makes its absence a failure."""
-    try:
-        from tests.harness import lab
-    except ImportError:
-        lab = None
-    if lab is None or lab.find_chromium() is None:
-        (pytest.fail if os.environ.get("MM_REQUIRE_BROWSER") == "1" else pytest.skip)(NO_BROWSER)
-    return lab
 
 
 @dataclass
@@ -187,11 +177,11 @@ def test_axe_finds_no_serious_barrier_in_what_is_ours(visit, dressed):
 
 
 def test_every_control_moves_and_nothing_breaks(visit):
-    """Last but the reloads: the buttons begin trainings anew."""
+    """Each to its ends, each choice, each text also as rubbish, each button; after it only the reloads are left."""
     visit.needs(CONTROL)
-    moved, still = visit.page.move_everything()
+    moved, wrong = visit.page.move_everything()
     assert moved
-    assert still == []
+    assert wrong == []
     assert not visit.page.errors()
 
 

@@ -9,11 +9,12 @@ import textwrap
 import pytest
 from nbformat import write
 from nbformat.v4 import new_code_cell, new_notebook
-from test_browser import need_browser
+
+from tests.support import need_browser
 
 pytestmark = pytest.mark.browser
 
-SETUP = "import torch\n\nfrom mmcore import live\nfrom mmcore.training import optimize\n\nlive.page()"
+SETUP = "import torch\n\nfrom mmcore.training import optimize\nfrom mmlessons import live\n\nlive.page()"
 TRAIN = textwrap.dedent("""\
     def reset():
         global model, optimizer

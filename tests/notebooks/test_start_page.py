@@ -8,9 +8,10 @@ from urllib.parse import unquote
 import nbformat
 import pytest
 
-from tests.harness import DOOR, LESSONS, stored
+from tests.notebooks import stored
+from tests.notebooks.stored import DOOR, LESSONS
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
 LINK = re.compile(r"\[([^]]+)\]\(([^)#\s]+)\)")
 ROW = re.compile(r"^\| *\[(?P<title>[^]]+)\]\((?P<file>[^)]+\.ipynb)\) *\| *<div lang=\"zh\">(?P<zh>.+?)</div>"
@@ -22,11 +23,7 @@ README_ROW = re.compile(r"^\| *\[(?P<title>[^]]+)\]\(notebooks/(?P<file>[^)]+\.i
 FORGOTTEN = "a lesson needs one row in the map of 00_start_here.ipynb and one in the table of README.md"
 
 
-def prose(path):
-    return [text for _, text in stored.markdown(nbformat.read(path, 4))]
-
-
-MAP = {row["file"]: row for text in prose(DOOR) for row in ROW.finditer(text)}
+MAP = {row["file"]: row for text in stored.prose_cells(DOOR) for row in ROW.finditer(text)}
 TABLE = {row["file"]: row for row in README_ROW.finditer(README)}
 
 
@@ -40,7 +37,7 @@ def test_every_lesson_is_on_the_map_and_in_the_readme_and_nothing_else_is():
 
 def test_every_row_that_links_to_a_notebook_could_be_read():
     """A row that `ROW` cannot read would be a row that nothing checks."""
-    rows = [line for text in prose(DOOR) for line in text.splitlines() if line.startswith("| [")]
+    rows = [line for text in stored.prose_cells(DOOR) for line in text.splitlines() if line.startswith("| [")]
     assert len(rows) == len(MAP)
     assert len(re.findall(r"^\| *\[.*notebooks/.*\.ipynb", README, re.M)) == len(TABLE)
 
@@ -53,7 +50,7 @@ def test_the_map_says_what_the_readme_and_the_lessons_say():
         assert f"{row['zh']} {row['en']}" == other["question"]
         assert row["read"] == other["read"]
         assert row["compute"] == other["compute"] == other["again"]
-        heading = stored.HEADING.findall(prose(path)[0])[0]
+        heading = stored.HEADING.findall(stored.prose_cells(path)[0])[0]
         for part in row["title"][3:].split(" · "):  # the lesson's own title, in both languages
             assert part in heading
 
@@ -74,7 +71,7 @@ def test_what_is_to_be_read_first_is_a_lesson_and_never_the_lesson_itself():
 
 def test_of_two_lessons_that_share_a_formula_one_is_to_be_read_before_the_other_or_a_third_before_both():
     """什么建立在什么之上，由公式作证 / What builds on what: the formulas bear witness."""
-    tags = {path.name: set(re.findall(r"\\tag\{([\d.]+)\}", "\n".join(prose(path)))) for path in LESSONS}
+    tags = {path.name: set(re.findall(r"\\tag\{([\d.]+)\}", "\n".join(stored.prose_cells(path)))) for path in LESSONS}
     for one in MAP:
         for other in MAP:
             if one < other and one not in before(other) and other not in before(one):
@@ -85,14 +82,14 @@ def test_of_two_lessons_that_share_a_formula_one_is_to_be_read_before_the_other_
 def test_the_stored_check_of_the_machine_names_every_data_set():
     """A stale page would vouch for the data of yesterday."""
     printed = "\n".join(text for _, text in stored.texts(nbformat.read(DOOR, 4)))
-    sets = [path.parent.name for path in (ROOT / "mmcore" / "data").glob("*/__init__.py")]
+    sets = [path.parent.name for path in (ROOT / "mmlessons/data").glob("*/__init__.py")]
     assert sets
     assert [name for name in sets if name not in printed] == []
 
 
 @pytest.mark.parametrize("path", [DOOR, DOOR.parent / "glossary.md", ROOT / "README.md"], ids=lambda p: p.name)
 def test_every_relative_link_exists(path):
-    text = "\n".join(prose(path)) if path.suffix == ".ipynb" else path.read_text("utf-8")
+    text = "\n".join(stored.prose_cells(path)) if path.suffix == ".ipynb" else path.read_text("utf-8")
     links = [target for _, target in LINK.findall(text) if not target.startswith("http")]
     assert path.name == "glossary.md" or "glossary.md" in " ".join(links)
     assert [target for target in links if not (path.parent / target).exists()] == []
@@ -124,7 +121,7 @@ AVOID = {row[0]: row[1] for row in CELLS if len(row) == 3}
 
 def halves(path):
     """(Chinese, English) of every Markdown cell, without code, links' addresses and papers' titles."""
-    for text in prose(path):
+    for text in stored.prose_cells(path):
         found, _ = stored.blocks(stored.FENCE.sub("", text))
         parts = [" ".join(content for language, content in found if language == which) for which in ("zh", "en")]
         yield tuple(stored.LINK.sub(" ", stored.INLINE_CODE.sub(" ", part)) for part in parts)
@@ -155,7 +152,7 @@ def test_the_glossary_has_one_row_for_a_term_and_a_line_in_both_languages():
 
 
 def test_the_glossary_holds_terms_that_are_used():
-    text = " ".join([*("\n".join(prose(path)) for path in [DOOR, *LESSONS]), *docstrings()])
+    text = " ".join([*("\n".join(stored.prose_cells(path)) for path in [DOOR, *LESSONS]), *docstrings()])
     assert [zh for zh in TERMS if zh not in text] == []
 
 

@@ -102,6 +102,7 @@ def contour(manner: Tensor, base: Tensor, voice_range: Tensor, tempo: Tensor, ji
     return torch.stack([pitch * heard, energy * heard, heard.float()], 1)
 
 
+@checks.shapes(tone=f"3 {FRAMES}")
 def hum(tone: Tensor) -> Tensor:
     """把一条曲线哼出来 / Hum one contour: (3, 48) → waveform at 8 000 Hz, from -1 to 1.
 
@@ -112,7 +113,6 @@ def hum(tone: Tensor) -> Tensor:
 
     Raises: TypeError / ValueError 形状不对，或没有一帧有声 / for a wrong shape, or where no frame has sound.
     """
-    checks.matrix(tone, "tone", 3, FRAMES)
     frames = int(tone[2].sum())
     checks.require(frames > 1, "tone 里没有声音", "tone holds no sound")
     count = int(frames * FRAME * RATE)

@@ -6,7 +6,8 @@
         page.drag_while_training()
         page.wait_until_done()
 
-The server sees a copy of the folder, settings of its own and no network; the browser reaches this server alone.
+The server sees a copy of the folder, settings of its own and no network; the browser reaches this server and nothing
+else. What is asked of the page stands in lab.js.
 """
 
 import json
@@ -28,8 +29,6 @@ import psutil
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import TimeoutError, sync_playwright
 
-from tests.harness.fresh import attempts, offline_env
-
 SETTINGS = {
     "notebook-extension/tracker": {"windowingMode": "none", "autoStartDefaultKernel": True, "scrollPastEnd": False},
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
@@ -37,8 +36,8 @@ SETTINGS = {
 CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking",
             "--disable-component-update", "--disable-sync", "--no-first-run"]  # fmt: skip
 OWN = re.compile(r"^(?:https?|wss?)://127\.0\.0\.1[:/]|^(?:data|blob|about):")
-READY = """() =>
-    window.jupyterapp?.shell?.currentWidget?.context?.sessionContext?.session?.kernel?.status === 'idle'"""
+READY = "() => lab.kernel()?.status === 'idle'"
+SCRIPT = Path(__file__).with_suffix(".js")
 KNOWN_NOISE = ()  # parts of console errors that are JupyterLab's own, each with its reason; 4.6 has none
 
 
@@ -76,6 +75,12 @@ class Lab:
             raise
         return self
 
+    def environment(self):
+        """For processes whose Python cannot leave the machine (tests/startup); attempts are noted in `network`."""
+        kept = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy") and not k.startswith("JPY_")}
+        kept.pop("MM_LIVE", None)  # here somebody is watching
+        return kept | {"MM_NETWORK_LOG": str(self.folder / "network"), "IPYTHONDIR": str(self.folder / "ipython")}
+
     def start_server(self):
         for plugin, values in SETTINGS.items():
             file = self.folder / f"settings/@jupyterlab/{plugin}.jupyterlab-settings"
@@ -83,8 +88,7 @@ class Lab:
             file.write_text(json.dumps(values))
         own = {"JUPYTERLAB_SETTINGS": "settings", "JUPYTERLAB_WORKSPACES": "workspaces", "JUPYTER_CONFIG": "config",
                "JUPYTER_DATA": "data", "JUPYTER_RUNTIME": "runtime"}  # fmt: skip
-        env = offline_env(self.folder) | {f"{name}_DIR": str(self.folder / folder) for name, folder in own.items()}
-        env.pop("MM_LIVE", None)  # here somebody is watching
+        env = self.environment() | {f"{name}_DIR": str(self.folder / folder) for name, folder in own.items()}
         self.token, self.url = secrets.token_hex(16), f"http://127.0.0.1:{free_port()}"
         command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1",
                    f"--port={self.url.rpartition(':')[2]}", "--ServerApp.port_retries=0",
@@ -129,7 +133,8 @@ class Lab:
 
     def network(self):
         """What tried to leave the machine, from the browser, the server or a kernel."""
-        return self.left_machine + attempts(self.folder)
+        log = self.folder / "network"
+        return self.left_machine + (log.read_text("utf-8").splitlines() if log.exists() else [])
 
     def guard(self, route):
         if OWN.match(route.request.url):
@@ -146,6 +151,7 @@ class Lab:
         """The notebook in a new window, its kernel started and idle."""
         context = self.browser.new_context(viewport={"width": width, "height": height})
         context.route("**/*", self.guard)
+        context.add_init_script(path=SCRIPT)
         window = context.new_page()
         window.on("console", lambda m: self.note(m.type, f"{m.text} ({m.location.get('url', '')})"))
         window.on("pageerror", lambda e: self.note("pageerror", str(e)))
@@ -157,101 +163,12 @@ class Lab:
         return page
 
 
-# What the browser is asked, in its own language.
-ERRORS = """() => {
-    const meant = window.jupyterapp.shell.currentWidget.content.widgets
-        .filter(cell => (cell.model.getMetadata('tags') ?? []).includes('raises-exception'));
-    return [...document.querySelectorAll('.jp-Notebook :is([data-mime-type$="jupyter.stderr"],' +
-            '[data-mime-type$="jupyter.error"], .jupyter-widgets-error-widget, .mm-error)')]
-        .filter(e => e.textContent.trim() && !meant.some(cell => cell.node.contains(e)))
-        .map(e => e.textContent.trim().slice(0, 300));
-}"""
-VISIBLE = """lang => [...document.querySelectorAll(`.jp-Notebook [lang|=${lang}]`)]
-    .filter(e => e.checkVisibility() && e.getClientRects().length && e.textContent.trim())
-    .filter(e => !e.closest('.mm-switch')).map(e => e.textContent.trim().slice(0, 60))"""
-HEIGHT = """() => {
-    const o = document.querySelector('.jp-WindowedPanel-outer') ?? document.querySelector('.jp-Notebook');
-    return o.scrollHeight + window.innerHeight - o.clientHeight + 20; }"""
 # axe-core looks at what lessons put on the page; code editors and the frame around them are JupyterLab's own.
 OURS = {"include": [[".jp-RenderedMarkdown"], [".jp-OutputArea-output"]]}
 # So are the boxes around pictures, Markdown and widgets, which scroll on a phone: Chromium since 130 and Firefox let
 # the keyboard scroll them without a tabindex, and axe-core does not know it.
 THEIRS = ("scrollable-region-focusable", "lm-Widget")
-# Every control as a reader's key, choice or click moves it, but the language switch; sliders and menus are moved back.
-# Returns how many there were, and those that did not answer.
-MOVE_ALL = """() => {
-    const still = [], shown = e => e.checkVisibility() && !e.disabled && !e.closest('.mm-switch');
-    const all = what => [...document.querySelectorAll(`.jp-Notebook .jp-OutputArea :is(${what})`)].filter(shown);
-    const handles = all('[role=slider]'), menus = all('select'), ticks = all('input[type=checkbox], .jupyter-button');
-    const press = (handle, key) => handle.dispatchEvent(new KeyboardEvent('keydown', {key, bubbles: true}));
-    const name = e => e.getAttribute('aria-label') || e.closest('.jupyter-widgets')?.innerText.trim() || e.className;
-    for (const handle of handles) {
-        const at = () => handle.parentElement.style.transform, before = at();
-        press(handle, 'ArrowRight');
-        const right = at();
-        press(handle, 'ArrowLeft');
-        if (at() === before && right === before) still.push(name(handle));
-        if (at() !== before) press(handle, 'ArrowRight');
-    }
-    for (const menu of menus) {
-        const before = menu.selectedIndex;
-        for (const index of [(before + 1) % menu.length, before]) {
-            menu.selectedIndex = index;
-            menu.dispatchEvent(new Event('change', {bubbles: true}));
-        }
-        if (menu.length < 2) still.push(name(menu));
-    }
-    for (const tick of ticks) tick.click();
-    return [handles.length + menus.length + ticks.length, still];
-}"""
-# What a reader must see or press, and cannot: to the right of the notebook's edge, with no way to scroll there.
-STICKING_OUT = """() => {
-    const notebook = document.querySelector('.jp-Notebook'), edge = notebook.getBoundingClientRect().right + 1;
-    const scrolls = e => e !== notebook && !e.contains(notebook) &&
-        (['auto', 'scroll'].includes(getComputedStyle(e).overflowX) && e.getBoundingClientRect().right <= edge
-         || scrolls(e.parentElement));
-    const widgets = '.mm-panel, .mm-switch, .mm .noUi-target, .mm button, .mm select, .mm input, .mm audio';
-    const prose = '.jp-RenderedMarkdown :is(p, li, h1, h2, h3, h4, summary), .mm-say';
-    return [...notebook.querySelectorAll(`${widgets}, ${prose}`)]
-        .filter(e => e.checkVisibility() && e.getBoundingClientRect().right > edge)
-        .filter(e => !e.closest('.jp-mod-noOutputs') && (e.matches(widgets) || !scrolls(e.parentElement)))
-        .map(e => `${e.tagName}.${e.className}: ${e.textContent.trim().slice(0, 60)}`);
-}"""
-# A panel is what holds both a `.mm-status`, whose text has the step number, and a slider.
-RUNNING_PANEL = """() => {
-    const step = e => Number((e.textContent.match(/\\d+/) || [0])[0]);
-    window.mmSteps ??= new Map();
-    for (const status of document.querySelectorAll('.jp-Notebook .mm-status')) {
-        const before = window.mmSteps.get(status);
-        window.mmSteps.set(status, step(status));
-        if (before === undefined || step(status) <= before) continue;
-        const panel = status.closest('.mm-panel');  // of a training without sliders there is nothing to drag
-        if (panel?.querySelector('[role=slider]')) return panel;
-    }
-    if (window.mmDone) return document;
-}"""
-# Notes each text of the panel's `.mm-values`, the values that the last step used, and when the mouse last dragged.
-WATCH = """panel => {
-    const watch = window.mmWatch = {used: [], moved: Infinity};
-    const read = () => {
-        const text = panel.querySelector('.mm-values').textContent;
-        if (text !== watch.used.at(-1)?.text) watch.used.push({time: performance.now(), text});
-    };
-    read();
-    new MutationObserver(read).observe(panel, {subtree: true, childList: true, characterData: true});
-    document.addEventListener('pointermove', e => { if (e.buttons) watch.moved = performance.now(); }, true);
-}"""
 TRACK = """handle => { const r = handle.closest('.noUi-target').getBoundingClientRect(); return [r.left, r.width]; }"""
-READOUT = """handle => parseFloat(handle.closest('.widget-slider').querySelector('.widget-readout').textContent)"""
-USED = "() => [window.mmWatch.used[0].text, window.mmWatch.used.at(-1).text]"
-# Milliseconds from the last move of the mouse until a step used value v; null while none has.
-DELAY = """v => {
-    const holds = ({text}) => (text.match(/-?\\d+(\\.\\d+)?(e-?\\d+)?/g) || [])
-        .some(n => Math.abs(n - v) <= 1e-3 * Math.abs(v) + 1e-9);
-    const {used, moved} = window.mmWatch;
-    const hit = used.slice(1).find(holds);
-    return hit ? Math.max(0, hit.time - moved) : null;
-}"""
 
 
 @dataclass
@@ -278,6 +195,7 @@ class Page:
     def wait_until_ready(self, timeout=90):
         self.window.wait_for_function(READY, timeout=timeout * 1000)
         self.window.wait_for_selector(".jp-Notebook .jp-Cell", timeout=timeout * 1000)
+        self.js("() => lab.listen()")
 
     def command(self, name, **args):
         self.js("([name, args]) => window.jupyterapp.commands.execute(name, args)", [name, args])
@@ -304,8 +222,8 @@ class Page:
     # --- what is on the page ---
 
     def errors(self):
-        """Errors and stderr wherever they are shown, in a cell or a widget, but for cells that are meant to raise."""
-        return self.js(ERRORS)
+        """Errors and stderr, in a cell, in a widget or unseen, but for cells that are meant to raise."""
+        return self.js("() => lab.errors()")
 
     def count(self, selector):
         return self.js("s => document.querySelectorAll(`.jp-Notebook :is(${s})`).length", selector)
@@ -319,7 +237,7 @@ class Page:
 
     def visible(self, language):
         """What can be seen of the elements marked as in this language, the language switch apart."""
-        return self.js(VISIBLE, language)
+        return self.js("language => lab.visible(language)", language)
 
     def choose_language(self, value):
         """Press `zh`, `en` or `both` in the language switch."""
@@ -337,7 +255,7 @@ class Page:
     def screenshot(self, path):
         """The whole notebook: the window grows until nothing needs scrolling."""
         size = self.window.viewport_size
-        height = self.js(HEIGHT)
+        height = self.js("() => lab.height()")
         self.window.set_viewport_size({"width": size["width"], "height": min(max(height, 300), 16000)})
         self.settle(0.6)
         Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -363,13 +281,14 @@ class Page:
 
     def sticking_out(self):
         """Widgets beyond the right edge, and prose that cannot even be scrolled to."""
-        return self.js(STICKING_OUT)
+        return self.js("() => lab.stickingOut()")
 
     # --- controls ---
 
     def running_panel(self, timeout=300):
         """The panel whose step number rises, once one does."""
-        found = self.window.wait_for_function(RUNNING_PANEL, timeout=timeout * 1000, polling=100).as_element()
+        found = self.window.wait_for_function("() => lab.runningPanel()", timeout=timeout * 1000,
+                                              polling=100).as_element()
         if found.evaluate("e => e === document"):
             raise LookupError("Run All ended, and no .mm-status beside a slider had ever shown a rising step number")
         return found
@@ -382,7 +301,7 @@ class Page:
         panel = self.running_panel()
         handle = panel.query_selector("[role=slider]")
         handle.scroll_into_view_if_needed()
-        panel.evaluate(WATCH)
+        panel.evaluate("panel => lab.watch(panel)")
         (left, width), box = handle.evaluate(TRACK), handle.bounding_box()
         x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
         target = left + width * (0.75 if x < left + width / 2 else 0.25)
@@ -392,10 +311,10 @@ class Page:
         for k in range(1, 9):
             mouse.move(x + (target - x) * k / 8, y)
             self.settle(0.03)
-        shown = handle.evaluate(READOUT)
+        shown = handle.evaluate("handle => lab.readout(handle)")
         with suppress(TimeoutError):  # a value that never arrives is told by delay = None
-            self.window.wait_for_function(f"v => ({DELAY})(v) !== null", arg=shown, timeout=5000)
-        delay, (before, after) = self.js(DELAY, shown), self.js(USED)
+            self.window.wait_for_function("value => lab.delay(value) !== null", arg=shown, timeout=5000)
+        delay, (before, after) = self.js("value => lab.delay(value)", shown), self.js("() => lab.usedValues()")
         status = panel.query_selector(".mm-status").text_content()
         mouse.move(x, y, steps=4)
         mouse.up()
@@ -406,11 +325,8 @@ class Page:
         return self.window.locator(".jp-Notebook .noUi-handle").all()
 
     def move_everything(self):
-        """Move every slider and menu there and back and press every button, and wait until the kernel has answered.
-
-        Returns how many controls there were, and the names of those that did not move.
-        """
-        moved = self.js(MOVE_ALL)
+        """How many controls were moved, as lab.js says, and the names of those that did not move or took long."""
+        moved = self.js("() => lab.moveEverything()")
         self.settle(1)
         self.window.wait_for_function(READY, timeout=120_000)
         self.settle()
@@ -418,4 +334,4 @@ class Page:
 
     def value(self, handle):
         """What is written beside a slider."""
-        return handle.evaluate(READOUT)
+        return handle.evaluate("handle => lab.readout(handle)")

@@ -1,0 +1,51 @@
+"""几处测试共用的 / Shared by several tests: are the weights as before, does a seed decide, what a machine may lack."""
+
+import os
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+NO_BROWSER = "没有 Chromium 或 playwright，不作浏览器测试 / no Chromium or playwright, so no tests in a browser"
+
+
+def state(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of every parameter and buffer as it is now."""
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def same(model: nn.Module, before: dict[str, Tensor]) -> bool:
+    """Is everything as `state` found it?"""
+    return all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def check_seed(made: Any, other: Any, steps: int = 2) -> None:
+    """The same steps after `reset`, and others with another seed."""
+    first = [made.train_step() for _ in range(steps)]
+    learned = state(made.model)
+    made.reset()
+    assert [made.train_step() for _ in range(steps)] == first
+    assert same(made.model, learned)
+    assert other.train_step() != first[0]
+
+
+class OnMPS(torch.Tensor):
+    """As if on Apple's MPS, which has no float64: only a move to the CPU helps."""
+
+    def double(self) -> torch.Tensor:
+        raise TypeError("MPS has no float64")
+
+    def cpu(self) -> torch.Tensor:
+        return self.as_subclass(torch.Tensor)
+
+
+def need_browser() -> Any:
+    """`tests.notebooks.lab`, if a browser is there; MM_REQUIRE_BROWSER=1 makes its absence a failure."""
+    try:
+        from tests.notebooks import lab
+    except ImportError:
+        lab = None
+    if lab is None or lab.find_chromium() is None:
+        (pytest.fail if os.environ.get("MM_REQUIRE_BROWSER") == "1" else pytest.skip)(NO_BROWSER)
+    return lab
