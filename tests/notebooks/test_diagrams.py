@@ -8,18 +8,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mmcore.alignment import AlignmentLoss
 from mmcore.decoder import generation_loss
 from mmcore.fusion import MultimodalFusion, product_of_experts
 from mmcore.training import evaluating
 from mmlessons.data import clips, emoji, scenes, views
 from mmlessons.data.utterances import MODALITIES
+from mmlessons.tasks import cross_modal_alignment as alignment
 from mmlessons.tasks import cross_modal_retrieval as retrieval
 from mmlessons.tasks import image_captioning as captioning
 from mmlessons.tasks import multimodal_sentiment as sentiment
 from mmlessons.tasks import video_understanding as video
 from mmlessons.tasks import vision_language_model as naming
 from mmlessons.tasks import visual_question_answering as answering
-from mmlessons.tasks.cross_modal_alignment import AlignmentTrainer
 from tests.notebooks.diagrams import computed_arrows, drawn_arrows
 from tests.notebooks.stored import DOOR, LESSONS, prose_cells
 
@@ -80,11 +81,17 @@ def captioning_diagrams() -> list[Run]:
 
 
 def alignment_diagrams() -> list[Run]:
-    trainer = AlignmentTrainer(views.load(), batch=8, device="cpu")
-    batch = trainer.draw()
+    learner = alignment.learner(views.load(), batch=8, device="cpu")
+    batch = learner.task.pairs.draw(learner.generator)
     dials = {"tau": 0.2, "alpha": 1.0, "beta": 0.5, "gamma": 0.25}
-    return [(trainer.forward, {**{name: batch[name] for name in ("features_A", "features_B", "y")},
-                               **{name: torch.tensor(value) for name, value in dials.items()}})]
+
+    def forward(features_A: Tensor, features_B: Tensor, y: Tensor, **dials: Tensor) -> dict[str, Tensor]:
+        a, b = learner.model.project(features_A, features_B)
+        losses = AlignmentLoss(dials["tau"], dials["alpha"], dials["beta"], dials["gamma"])
+        return {"projected_A": a, "projected_B": b, **losses(a, b, y)}
+
+    return [(forward, {**{name: batch[name] for name in ("features_A", "features_B", "y")},
+                       **{name: torch.tensor(value) for name, value in dials.items()}})]
 
 
 def sentiment_diagrams() -> list[Run]:
