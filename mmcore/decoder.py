@@ -26,7 +26,7 @@ def generation_loss(logits: Tensor, tokens: Tensor, pad: int = 0) -> Tensor:
 
     | symbol | name | shape | meaning | 含义 |
     |---|---|---|---|---|
-    | $y$ | `tokens` | (B, length) | start, name, end, padding; length = L + 1 | 起始词元、名字、结束、补齐，length = L + 1 |
+    | $y$ | `tokens` | (B, length) | start, name, end, padding; length is L + 1 | 起始、名字、结束、补齐；长 L + 1 |
     | $p$ | `logits.softmax(-1)` | (B, L, V) | probability of the next token | 下一个词元的概率 |
     | $L_n$ | | | how many real tokens row n has to write | 第 n 行要写的真词元数 |
 
