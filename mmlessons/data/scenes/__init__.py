@@ -161,9 +161,10 @@ class Scenes:
     @checks.shapes(cells=f"int64 N {CELLS}", artist="int64 N")
     def pictures(self, cells: Tensor, artist: Tensor) -> Tensor:
         """整幅图画 / Whole pictures: (N, 4), (N,) → (N, 3, 64, 64) uint8."""
-        for name, values, low, high in (("cells", cells, EMPTY, len(THINGS)), ("artist", artist, 0, len(self.artists))):
-            if not bool(((values >= low) & (values < high)).all()):
-                checks.refuse(f"{name} 需要在 {low} 与 {high - 1} 之间", f"{name} must lie between {low} and {high - 1}")
+        for name, x, low, high in (("cells", cells, EMPTY, len(THINGS) - 1),
+                                   ("artist", artist, 0, len(self.artists) - 1)):
+            if not bool(((x >= low) & (x <= high)).all()):
+                checks.refuse(f"{name} 需要在 {low} 与 {high} 之间", f"{name} must lie between {low} and {high}")
         return join(self.with_empty[artist[:, None], cells])
 
 
