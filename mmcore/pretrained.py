@@ -28,7 +28,8 @@ def from_torchvision(name: str, weights: str | Path | None = None,
     known = models.list_models(module=models)
     if name not in known:
         refuse(f"backbone 需要是 {'、'.join(tiny)}，或 torchvision 分类模型的名字（resnet50 …），收到 {name!r}",
-               f"backbone must be {', '.join(tiny)} or a classifier of torchvision (resnet50 …), got {name!r}")
+               f"backbone must be {', '.join(tiny)} or the name of a classification model of torchvision "
+               f"(resnet50 …), got {name!r}")
     choices = models.get_model_weights(name)
     chosen = None
     if weights is not None and not Path(weights).is_file():
