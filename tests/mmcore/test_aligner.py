@@ -30,7 +30,7 @@ def test_training_brings_two_views_of_the_same_points_together_and_new_points_to
     trainer, (a, b) = aligner(), pairs()
     before = trainer.compute_alignment_score(a, b)
     first = trainer.train_step(a, b)
-    for _ in range(400):
+    for _ in range(200):
         last = trainer.train_step(a, b)
     assert list(first) == KEYS
     assert last["total_loss"] < first["total_loss"] / 2

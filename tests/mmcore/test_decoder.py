@@ -60,21 +60,6 @@ def test_no_position_sees_a_later_token(prefix: int) -> None:
     assert not torch.allclose(before[:, 2:], after[:, 2:], atol=1e-3)
 
 
-def test_every_parameter_is_registered_and_reached_by_a_gradient() -> None:
-    model = decoder(prefix=2)
-    generation_loss(model(tensor(3, D), TOKENS[:, :-1]), TOKENS).backward()
-    assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
-
-
-def test_a_state_dict_carries_a_decoder_over() -> None:
-    first, second = decoder(), decoder()
-    with torch.no_grad():
-        for p in second.parameters():
-            p.add_(1)
-    second.load_state_dict(first.state_dict())
-    assert torch.equal(first(tensor(3, D), TOKENS), second(tensor(3, D), TOKENS))
-
-
 def greedy_by_loops(model: CausalDecoder, h: Tensor, start: int) -> tuple[list[int], list[float]]:
     tokens, chances = [V + start], []
     while len(tokens) <= model.max_tokens and tokens[-1] != END:

@@ -105,16 +105,6 @@ def test_one_attention_is_the_attention_fusion_of_lesson_three_among_frames() ->
     assert torch.allclose(temporal_attention_weights(x, W, b, w)[:, :, 0], fused, rtol=1e-12)
 
 
-@pytest.mark.parametrize("make", [lambda: Recurrence(D, H), lambda: TemporalAttention(D, T, A, H),
-                                  lambda: TemporalAttention(D, T, A, H, positions=False)])
-def test_every_parameter_is_registered_reached_by_a_gradient_and_kept(make) -> None:
-    made, again = filled(make()), make().double()
-    made(tensor(B, T, D)).square().sum().backward()
-    assert all(bool(parameter.grad.any()) for parameter in made.parameters())
-    again.load_state_dict(made.state_dict())
-    assert torch.equal(again(tensor(B, T, D)), made(tensor(B, T, D)))
-
-
 def test_parameters_start_where_lessons_expect_them_drawn_in_this_order() -> None:
     torch.manual_seed(0)
     unit, eye = Recurrence(D, H), TemporalAttention(D, T)
