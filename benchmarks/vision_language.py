@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from benchmarks.ratio import Ratio, in_turn, main
 from mmcore.vision_language import LOSSES
 from mmlessons.tasks import vision_language_model as naming
+from mmlessons.tasks.learner import Learner
 
 
 def make_contiguous(encoder: nn.Module) -> None:
@@ -32,9 +33,9 @@ def make_contiguous(encoder: nn.Module) -> None:
 class ForTrainer(nn.Module):
     """What Hugging Face's Trainer expects: it returns "loss"."""
 
-    def __init__(self, naming_trainer: naming.NamingTrainer):
+    def __init__(self, ours: Learner):
         super().__init__()
-        self.trainer, self.model = naming_trainer.trainer, naming_trainer.model
+        self.trainer, self.model = ours.trainer, ours.model
 
     def forward(self, num_items_in_batch: object = None, **batch: Tensor) -> dict[str, Tensor]:
         out = self.trainer._losses(**batch)
@@ -45,12 +46,12 @@ def hugging_face(steps: int) -> float:
     """The seconds that Trainer takes for so many steps, its own setup left out."""
     from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-    ours = naming.NamingTrainer(naming.load_task(), steps + 1, device="cpu")
+    ours = naming.learner(naming.load(), steps + 1, device="cpu")
 
     class Batches(torch.utils.data.IterableDataset):
         def __iter__(self) -> Iterator[dict[str, Tensor]]:
             for _ in range(steps + 1):
-                yield ours.draw()
+                yield ours.task.draw(ours.generator)
 
     class Clock(TrainerCallback):
         def __init__(self) -> None:
@@ -72,28 +73,28 @@ def hugging_face(steps: int) -> float:
     return clock.moments[-1] - clock.moments[0]
 
 
-def stepping(trainer: naming.NamingTrainer, steps: int) -> float:
+def stepping(learner: Learner, steps: int) -> float:
     start = time.perf_counter()
     for _ in range(steps):
-        trainer.train_step()
+        learner.train_step()
     return time.perf_counter() - start
 
 
-def stepping_on(trainer: naming.NamingTrainer, batch: dict[str, Tensor]) -> float:
+def stepping_on(learner: Learner, batch: dict[str, Tensor]) -> float:
     """One step on a batch drawn before."""
     start = time.perf_counter()
-    trainer.trainer.train_step(**batch)
+    learner.trainer.train_step(**batch)
     return time.perf_counter() - start
 
 
 def ratios(quick: bool = False) -> Iterator[Ratio]:
     steps, rounds = (1, 1) if quick else (10, 5)
-    task, total = naming.load_task(), 3 + rounds * steps
-    ours, contiguous = (naming.NamingTrainer(task, total, device="cpu") for _ in range(2))
+    concepts, total = naming.load(), 3 + rounds * steps
+    ours, contiguous = (naming.learner(concepts, total, device="cpu") for _ in range(2))
     make_contiguous(contiguous.model.visual_encoder)
-    for trainer in (ours, contiguous):
-        stepping(trainer, 3)
-    batch = ours.draw()
+    for learner in (ours, contiguous):
+        stepping(learner, 3)
+    batch = ours.task.draw(ours.generator)
     yield Ratio("a step of the vision-language model", "the same, contiguous memory", in_turn(
         lambda: stepping_on(ours, batch), lambda: stepping_on(contiguous, batch), 2 * rounds * steps), 0.8)
     if find_spec("accelerate") is not None:

@@ -345,7 +345,7 @@ class CrossModalAligner:
                  gamma: float = 0.2, lr: float = 3e-3, weight_decay: float = 0.01, normalize: bool = True):
         lr, weight_decay = checks.positive(lr, "lr"), checks.not_negative(weight_decay, "weight_decay")
         self.device = choose_device(device)
-        self.alignment = CrossModalAlignment(feature_dim, projection_dim, temperature).to(self.device)
+        self.model = self.alignment = CrossModalAlignment(feature_dim, projection_dim, temperature).to(self.device)
         self.loss = AlignmentLoss(temperature, alpha, beta, gamma, normalize)
         self.optimizer = make_optimizer(self.alignment, lr, weight_decay)
 

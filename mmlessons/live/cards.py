@@ -181,20 +181,22 @@ class search_box(ipywidgets.VBox):
 # -- tables and sentences ---------------------------------------------------------------------------------------------
 
 def table(header: Sequence[Text], rows: Sequence[Sequence[Text | float | list[float]]], title: Text | None = None,
-          digits: int = 2) -> Output:
+          digits: int | Sequence[int] = 2) -> Output:
     """双语的小表格 / A small bilingual table.
 
-    A cell is a string, (Chinese, English), a number, or a list of numbers (over seeds, say), shown as lowest – highest;
-    fractions are shown to `digits` places. A column of numbers is aligned right.
+    A cell is a string, (Chinese, English), a number, or several numbers (over seeds, say; a list or a tensor of one
+    dimension), shown as lowest – highest; fractions are shown to `digits` places, one number for all columns or one for
+    each. A column of numbers is aligned right.
 
-    单元格是字符串、（中文, English）、数，或几个数的列表（例如几个种子），写成“最低 – 最高”；小数保留 digits 位。一列
-    全是数时靠右对齐。
+    单元格是字符串、（中文, English）、数，或几个数（例如几个种子；列表或一维张量），写成“最低 – 最高”；小数保留 digits
+    位，各栏相同或一栏一个。一列全是数时靠右对齐。
     """
     for row in rows:
         require(len(row) == len(header), f"每行需要 {len(header)} 格，收到 {len(row)}",
                 f"each row needs {len(header)} cells, got {len(row)}")
     number = [bool(rows) and all(_is_number(row[k]) for row in rows) for k in range(len(header))]
-    body = [[_cell(x, digits) for x in row] for row in rows]
+    places = [digits] * len(header) if isinstance(digits, int) else digits
+    body = [[_cell(x, d) for x, d in zip(row, places, strict=True)] for row in rows]
 
     def line(cells: Sequence[Text], tag: str) -> str:
         kinds = [' class="mm-number"' if right else "" for right in number]
@@ -222,12 +224,13 @@ def _is_number(x: object) -> bool:
 
 
 def _cell(x: Text | float, digits: int) -> Text:
+    if getattr(x, "ndim", 0) == 1:
+        x = x.tolist()
     if isinstance(x, list):
-        low, high = _cell(min(x), digits), _cell(max(x), digits)
-        return f"{low} – {high}"
+        return " – ".join(_cell(end, digits) for end in (min(x), max(x))).replace("-", "−")
     if not _is_number(x):
         return x if isinstance(x, tuple) else str(x)
-    return str(x) if isinstance(x, (int, np.integer)) else f"{x:.{digits}f}"
+    return str(x) if isinstance(x, (int, np.integer)) else f"{round(float(x), digits) + 0.0:.{digits}f}"  # no "-0.00"
 
 
 def _pad(text: str, cells: int, right: bool) -> str:

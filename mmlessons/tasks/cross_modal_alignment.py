@@ -1,28 +1,30 @@
-r"""对齐冻结的特征 / Aligning frozen features: two views of the same emoji that have never met.
+"""对齐冻结的特征：两种从没见过面的视角，看同样的表情 / Aligning frozen features: two views of emoji that never met.
+
+The features of the pictures come from an encoder that saw only pictures, those of the names from one that read only
+texts; only two linear projections are learned here, so that a step takes less than two milliseconds.
 
 图画的特征来自一个只看过图画的编码器，名字的特征来自一个只读过文字的编码器；这里只学两个线性的投影，所以一步不到两毫秒。
-
-The features of the pictures come from an encoder that saw pictures alone, those of the names from one that read texts
-alone; only two linear projections are learned here, so that a step takes less than two milliseconds.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from mmcore import checks
 from mmcore.alignment import (
-    AlignmentLoss,
     CrossModalAligner,
     CrossModalAlignment,
     cosine_similarity,
+    feature_alignment_loss,
     modality_gap,
     sigmoid_loss,
 )
 from mmcore.ranking import mutual_scores
-from mmcore.training import choose_device, evaluating, make_optimizer, optimize, seeded
+from mmcore.training import evaluating
 from mmlessons.data import views
+from mmlessons.tasks.learner import Descent, Learner, Losses
 
 LANGUAGES = views.LANGUAGES
 WIDTH = 64  # of the projections
@@ -34,249 +36,332 @@ SHARE = 0.5  # of a meaning that goes to the others of its group
 def meanings(concept: Tensor, group: Tensor, share: float = SHARE) -> Tensor:
     """y：意思的分布 / y, a distribution over meanings: (N,), (N,) → (N, N), rows sum to 1.
 
-    `share` 平分给同组别的概念的各项，其余平分给同一概念的各项；同组没有别的概念时，全归自己。
-
     `share` is divided evenly among the items of other concepts of the group, the rest among the items of the same
-    concept; where the group has no other concept, all of it stays.
+    concept; where the group has no other concept, all of it stays. Raises ValueError if `share` is not from 0 to below
+    1, or if the two differ in length.
 
-    Raises: ValueError `share` 不在 0 到 1 之间（不含 1），或两者不一样长 / if `share` is not from 0 to below 1, or if
-    the two differ in length.
+    `share` 平分给同组别的概念的各项，其余平分给同一概念的各项；同组没有别的概念时，全归自己。`share` 不在 0 到 1 之间
+    （不含 1），或两者不一样长时报 ValueError。
     """
-    checks.require(0 <= share < 1, f"share 需要在 0 到 1 之间，收到 {share}",
-                   f"share must be from 0 to below 1, got {share}")
-    checks.require(concept.ndim == 1 and concept.shape == group.shape,
-                   f"concept 和 group 需要一样长，收到 {checks.shape_of(concept)} 和 {checks.shape_of(group)}",
-                   "concept and group must be of one length, "
-                   f"got {checks.shape_of(concept)} and {checks.shape_of(group)}")
+    if not 0 <= share < 1:
+        checks.refuse(f"share 需要在 0 到 1 之间，收到 {share}", f"share must be from 0 to below 1, got {share}")
+    if concept.ndim != 1 or concept.shape != group.shape:
+        sizes = checks.shape_of(concept), checks.shape_of(group)
+        checks.refuse("concept 和 group 需要一样长，收到 {} 和 {}".format(*sizes),
+                      "concept and group must be of one length, got {} and {}".format(*sizes))
     same = concept.unsqueeze(1) == concept
-    kin = (group.unsqueeze(1) == group) & ~same
-    given = share * kin.any(1, keepdim=True)
-    return (1 - given) * same / same.sum(1, keepdim=True) + given * kin / kin.sum(1, keepdim=True).clamp_min(1)
+    others = (group.unsqueeze(1) == group) & ~same
+    given = share * others.any(1, keepdim=True)
+    return ((1 - given) * same / same.sum(1, keepdim=True)
+            + given * others / others.sum(1, keepdim=True).clamp_min(1))
 
 
-class AlignmentTrainer:
-    """训练两个投影 / Trains the two projections.
+# -- training ---------------------------------------------------------------------------------------------------------
 
-    每一步取 `batch` 项：概念互不相同，各取一位训练作者的图画和一种语言的名字。
+class Pairs:
+    """一批一批的配对 / The pairs of a batch: for each item a picture by a training artist and a name in one language.
 
-    Each step takes `batch` items: different concepts, for each the picture by one training artist and the name in one
-    language.
+    The concepts of a batch differ. With `repeats` = 4 every concept comes four times, drawn by different artists, so
+    that a batch holds texts that mean the same and count as negatives all the same; with `positives` it is said that
+    they do mean the same. With `one_language` the pictures by an artist come with names in one language only, as a
+    photograph comes with one caption. Raises TypeError or ValueError for a wrong number, or more items than concepts.
 
-    `repeats` = 4 时每个概念出现四次，由不同的作者画，一批里就有意思相同、却算作负例的说法；`mend` 用 `positives` 说出
-    它们其实同义。`one_language` 时每位作者的图画只配一种语言的名字，好比一张照片只有一句说明。
-
-    With `repeats` = 4 every concept comes four times, drawn by different artists, so that a batch holds texts that mean
-    the same and count as negatives all the same; `mend` says by `positives` that they do mean the same. With
-    `one_language` the pictures by an artist come with names in one language only, as a photograph comes with one
-    caption.
-
-    `normalize=False`：(2.2) 不除以长度 / (2.2) does not divide by the lengths.
-
-    τ、α、β、γ 每一步都可以换。同一个 `seed` 给出同样的投影。`reset` 丢掉学到的，从头再来。
-
-    τ, α, β and γ may change from step to step. The same `seed` gives the same projections. `reset` drops what was
-    learned and starts anew.
-
-    Raises: TypeError / ValueError 个数不对，或一批比概念还多 / for a wrong number, or more items than concepts.
+    一批里的概念互不相同。`repeats` = 4 时每个概念出现四次，由不同的作者画，一批里就有意思相同、却算作负例的说法；
+    `positives` 说出它们其实同义。`one_language` 时每位作者的图画只配一种语言的名字，好比一张照片只有一句说明。个数不
+    对，或一批比概念还多时报 TypeError 或 ValueError。
     """
 
-    def __init__(self, data: views.Views, seed: int = 0, batch: int = 256, repeats: int = 1, mend: bool = False,
-                 one_language: bool = False, normalize: bool = True, share: float = SHARE,
-                 device: str | torch.device | None = None):
-        for value, name, least in ((seed, "seed", 0), (batch, "batch", 2), (repeats, "repeats", 1)):
-            checks.whole(value, name, least)
-        checks.require(batch % repeats == 0 and batch // repeats <= len(data.concepts),
-                       f"batch 需要是 repeats 的倍数，且不超过 {len(data.concepts) * repeats}，收到 {batch}",
-                       f"batch must be a multiple of repeats and at most {len(data.concepts) * repeats}, got {batch}")
-        self.data, self.seed, self.batch, self.repeats, self.mend = data, seed, batch, repeats, mend
-        self.one_language, self.normalize, self.share = one_language, normalize, share
-        self.device = choose_device(device)
+    def __init__(self, data: views.Views, batch: int = 256, repeats: int = 1, positives: bool = False,
+                 one_language: bool = False, share: float = SHARE):
+        self.batch, self.repeats = checks.whole(batch, "batch", 2), checks.whole(repeats, "repeats")
+        self.positives, self.one_language, self.share = positives, one_language, share
         artists = data.by_role("train")
         self.pictures = torch.stack([data.pictures[artist] for artist in artists])  # (A, C, D)
-        self.drawn = torch.stack([data.drawn[artist] for artist in artists])
-        self.names = torch.stack([data.names[language] for language in LANGUAGES])
+        self.drawn = torch.stack([data.drawn[artist] for artist in artists])  # (A, C)
+        self.names = torch.stack([data.names[language] for language in LANGUAGES])  # (L, C, D)
         self.group = data.groups()
-        hands = int(self.drawn.sum(0).min())
-        checks.require(repeats <= hands, f"repeats 最多 {hands}：有的概念只有这么多作者画过，收到 {repeats}",
-                       f"repeats may be at most {hands}, as many as drew every concept, got {repeats}")
-        self.reset()
+        most, hands = len(self.group) * self.repeats, int(self.drawn.sum(0).min())
+        if self.batch % self.repeats or self.batch > most:
+            checks.refuse(f"batch 需要是 repeats 的倍数，且不超过 {most}，收到 {batch}",
+                          f"batch must be a multiple of repeats and at most {most}, got {batch}")
+        if self.repeats > hands:
+            checks.refuse(f"repeats 最多 {hands}：有的概念只有这么多作者画过，收到 {repeats}",
+                          f"repeats may be at most {hands}, as many as drew every concept, got {repeats}")
 
-    def reset(self) -> None:
-        """新的投影，新的优化器，同样的随机数 / New projections, a new optimiser, the same random numbers."""
-        with seeded(self.seed):
-            self._begin((self.pictures.shape[2], self.names.shape[2]))
-        self.generator = torch.Generator().manual_seed(self.seed)
+    @property
+    def widths(self) -> tuple[int, int]:
+        """图画与名字的特征的宽度 / The widths of the features of pictures and names."""
+        return self.pictures.shape[2], self.names.shape[2]
 
-    def _begin(self, widths: Sequence[int]) -> None:
-        self.aligner = CrossModalAligner(widths, self.device, WIDTH, TAU, lr=LEARNING_RATE,
-                                         normalize=self.normalize)
-        self.model = self.aligner.alignment
-
-    def draw(self) -> dict[str, Tensor]:
-        """下一批 / The next batch: features_A, features_B (N, D), concept (N,), y (N, N)."""
-        concept = torch.randperm(len(self.group), generator=self.generator)[:self.batch // self.repeats]
-        artist = views.draw_artists(self.drawn[:, concept], self.repeats, self.generator).flatten()
+    def draw(self, generator: torch.Generator) -> dict[str, Tensor | None]:
+        """下一批 / The next batch: features_A, features_B (N, D), concept (N,), y and positives (N, N)."""
+        concept = torch.randperm(len(self.group), generator=generator)[:self.batch // self.repeats]
+        artist = views.draw_artists(self.drawn[:, concept], self.repeats, generator).flatten()
         concept = concept.repeat(self.repeats)
-        language = torch.randint(len(LANGUAGES), concept.shape, generator=self.generator)
+        language = torch.randint(len(LANGUAGES), concept.shape, generator=generator)
         if self.one_language:
             language = artist % len(LANGUAGES)
-        alone = torch.arange(len(concept))  # unmended, every item passes for a meaning of its own
+        meaning = concept if self.positives else torch.arange(len(concept))  # unsaid, each has a meaning of its own
         return {"features_A": self.pictures[artist, concept], "features_B": self.names[language, concept],
-                "concept": concept,
-                "y": meanings(concept if self.mend else alone, self.group[concept], self.share)}
-
-    def train_step(self, tau: float = TAU, alpha: float = 1.0, beta: float = 0.0, gamma: float = 0.0
-                   ) -> dict[str, float]:
-        """走一步，返回各项损失 / Take one step, return the losses: the keys of `AlignmentLoss`.
-
-        Raises: TypeError / ValueError τ 或权重不对 / for a wrong τ or weight; FloatingPointError 损失不是有限数 / if
-        the loss is not finite. In all cases the projections stay as they were.
-        """
-        self.aligner.tune(tau, alpha, beta, gamma)
-        batch = self.draw()
-        return self.aligner.train_step(batch["features_A"], batch["features_B"], batch["y"], self._positives(batch))
-
-    def forward(self, features_A: Tensor, features_B: Tensor, y: Tensor, tau: Tensor, alpha: Tensor, beta: Tensor,
-                gamma: Tensor) -> dict[str, Tensor]:
-        """一步里的计算，有名字的张量 / What a step computes, as named tensors: the diagram of the lesson."""
-        projected_A, projected_B = self.model.project(features_A, features_B)
-        return {"projected_A": projected_A, "projected_B": projected_B,
-                **AlignmentLoss(tau, alpha, beta, gamma, self.normalize)(projected_A, projected_B, y)}
-
-    def project(self, pictures: Tensor, names: Tensor) -> tuple[Tensor, Tensor]:
-        """投影，不训练 / Project, without training: (N, D), (M, D) → (N, P), (M, P)."""
-        with evaluating(self.model):
-            a, b = self.model.project(pictures.to(self.device), names.to(self.device))
-        return a.cpu(), b.cpu()
-
-    def _positives(self, batch: dict[str, Tensor]) -> Tensor | None:
-        return batch["concept"].unsqueeze(1) == batch["concept"] if self.mend else None
+                "concept": concept, "y": meanings(meaning, self.group[concept], self.share),
+                "positives": concept.unsqueeze(1) == concept if self.positives else None}
 
 
-class SigmoidTrainer(AlignmentTrainer):
-    """同样的投影，用 (2.4) 训练 / The same projections trained by (2.4); τ and c are learned too, from 1/10 and −10."""
+@dataclass(frozen=True)
+class ThreeLosses:
+    """两个投影，用 (2.1)、(2.2)、(2.3) 训练 / The projections, trained by (2.1), (2.2) and (2.3).
 
-    def _begin(self, widths: Sequence[int]) -> None:
-        self.model = CrossModalAlignment(widths, WIDTH).to(self.device)
-        self.scale = nn.ParameterDict({"log": torch.tensor(10.0).log(), "bias": torch.tensor(-10.0)}).to(self.device)
-        self.learned = nn.ModuleList([self.model, self.scale])
-        self.optimizer = make_optimizer(self.learned, LEARNING_RATE, 0.01)
+    τ, α, β and γ may change from step to step. With `normalize=False`, (2.2) does not divide by the lengths.
 
-    def train_step(self) -> dict[str, float]:
-        """走一步 / Take one step: {"sigmoid_loss", "tau", "bias"}."""
-        batch = self.draw()
-        features = batch["features_A"].to(self.device), batch["features_B"].to(self.device)
+    τ、α、β、γ 每一步都可以换。`normalize=False` 时，(2.2) 不除以长度。
+    """
 
-        def forward() -> Tensor:
-            a, b = self.model.project(*features)
-            return sigmoid_loss(a, b, (-self.scale["log"]).exp(), self.scale["bias"], self._positives(batch))
+    pairs: Pairs
+    normalize: bool = True
 
-        loss = optimize(self.learned, self.optimizer, forward)
-        return {"sigmoid_loss": loss, "tau": (-self.scale["log"]).exp().item(), "bias": self.scale["bias"].item()}
+    def begin(self, device: torch.device) -> CrossModalAligner:
+        return CrossModalAligner(self.pairs.widths, device, WIDTH, TAU, lr=LEARNING_RATE, normalize=self.normalize)
+
+    def step(self, aligner: CrossModalAligner, generator: torch.Generator, tau: float = TAU, alpha: float = 1.0,
+             beta: float = 0.0, gamma: float = 0.0) -> Losses:
+        aligner.tune(tau, alpha, beta, gamma)
+        batch = self.pairs.draw(generator)
+        return aligner.train_step(batch["features_A"], batch["features_B"], batch["y"], batch["positives"])
 
 
-def features_of(trainer: AlignmentTrainer | None, data: views.Views, artist: str, language: str
-                ) -> tuple[Tensor, Tensor]:
-    """一位作者的图画与一种语言的名字，投影之后；没有 trainer 就是原来的特征 / Projected, or raw without a trainer."""
+class SigmoidAlignment(nn.Module):
+    """(2.2) 的投影，与 (2.4) 的 τ 和 c / The projections of (2.2), with τ and c of (2.4): learned from 1/10 and −10."""
+
+    def __init__(self, widths: Sequence[int]):
+        super().__init__()
+        self.alignment = CrossModalAlignment(widths, WIDTH)
+        self.log_scale = nn.Parameter(torch.tensor(10.0).log())
+        self.bias = nn.Parameter(torch.tensor(-10.0))
+
+    def project(self, features_A: Tensor, features_B: Tensor) -> tuple[Tensor, Tensor]:
+        return self.alignment.project(features_A, features_B)
+
+    def forward(self, features_A: Tensor, features_B: Tensor, positives: Tensor | None = None) -> dict[str, Tensor]:
+        tau = (-self.log_scale).exp()
+        a, b = self.project(features_A, features_B)
+        loss = sigmoid_loss(a, b, tau, self.bias, positives)
+        return {"sigmoid_loss": loss, "tau": tau, "bias": self.bias.clone()}  # as they were before the step
+
+
+@dataclass(frozen=True)
+class Sigmoid:
+    """同样的投影，用 (2.4) 训练 / The same projections trained by (2.4)."""
+
+    pairs: Pairs
+
+    def begin(self, device: torch.device) -> Descent:
+        model = SigmoidAlignment(self.pairs.widths).to(device)
+        return Descent.of(model, lambda model, batch: model(**batch), LEARNING_RATE, 0.01, "sigmoid_loss")
+
+    def step(self, trainer: Descent, generator: torch.Generator) -> Losses:
+        batch, device = self.pairs.draw(generator), trainer.model.bias.device
+        wanted = ("features_A", "features_B", "positives")
+        return trainer.train_step({name: batch[name].to(device) for name in wanted if batch[name] is not None})
+
+
+def learner(data: views.Views, seed: int = 0, normalize: bool = True, sigmoid: bool = False,
+            device: str | torch.device | None = None, **pairs: float) -> Learner:
+    """学两个投影，没有尽头 / Learns the two projections, without end; `pairs` are the options of `Pairs`.
+
+    With `sigmoid` it learns by (2.4), else by (2.1), (2.2) and (2.3). The same `seed` gives the same projections.
+
+    `sigmoid` 时用 (2.4) 学，否则用 (2.1)、(2.2)、(2.3)。同一个 `seed` 给出同样的投影。
+    """
+    batches = Pairs(data, **pairs)
+    return Learner(Sigmoid(batches) if sigmoid else ThreeLosses(batches, normalize), None, seed, device)
+
+
+def features_of(learned: Learner | None, data: views.Views, artist: str, language: str) -> tuple[Tensor, Tensor]:
+    """一位作者的图画与一种语言的名字 / Pictures by one artist and names in one language: projected, or raw for None."""
     drawn = data.drawn[artist]
     a, b = data.pictures[artist][drawn], data.names[language][drawn]
-    return (a, b) if trainer is None else trainer.project(a, b)
+    if learned is None:
+        return a, b
+    with evaluating(learned.model):
+        a, b = learned.model.project(a.to(learned.device), b.to(learned.device))
+    return a.cpu(), b.cpu()
 
 
-def exam(trainer: AlignmentTrainer | None, data: views.Views, artists: Sequence[str], other: int | None = None
-         ) -> float:
+# -- studies: the three sets of concepts, and what is measured on them ------------------------------------------------
+
+@dataclass(frozen=True)
+class Recall:
+    """各种配对上的 R@1 / R@1 on all kinds of pairs."""
+
+    seen: float  # 学过的配对 / pairs it learned from
+    other_language: float  # 学过的图画，`one_language` 没配给它的语言 / same pictures, the language kept from them
+    validation: float  # 学过的概念，验证作者画的 / concepts it learned, by the validation artist
+    unseen_artist: float  # 学过的概念，没见过的作者画的 / concepts it learned, by the artist of the test set
+    unseen_concepts: float  # 没配过的概念，学过的作者画的 / concepts it never paired, by artists it learned from
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """两团点的样子 / How the two clouds lie."""
+
+    pairs: float  # 配对的平均余弦，没见过的作者 / mean cosine of pairs, by the unseen artist
+    others: float  # 不配对的 / of all others
+    same_side: float  # 同一模态里不同概念的平均余弦 / mean cosine of different concepts within one modality
+    gap: float  # 模态间隙，学过的配对 / the modality gap, on the pairs it learned from
+
+
+@dataclass(frozen=True)
+class SameGroup:
+    """没见过的作者的图画，同组占多少 / For pictures by the unseen artist, the share of their own group among …"""
+
+    nearest: float  # 最近的五个别的名字 / the five nearest other names
+    nearest_unseen: float  # 最近的两个，没配过的概念 / the two nearest, for concepts it never paired
+    mistakes: float  # 认错的答案 / the wrong answers
+
+
+@dataclass(frozen=True)
+class Studies:
+    """一次训练的各项测量 / All that is measured on one training."""
+
+    recall: Recall
+    geometry: Geometry
+    same_group: SameGroup
+
+
+@dataclass(frozen=True)
+class Shortening:
+    """(2.2) 不除以长度，训练以后剩下几分之几 / (2.2) without dividing by the lengths: what is left after training."""
+
+    length: float
+    square: float
+    loss: float
+    recall: float
+
+
+def recall_at_1(learned: Learner | None, data: views.Views, artists: Sequence[str], other: int | None = None) -> float:
     """R@1：对作者、语言、两个方向求平均 / R@1, the mean over artists, languages and both directions.
 
-    `other` 为 0 时只用 `one_language` 里配给每位作者的那种语言，为 1 时只用另一种。
-
     With `other` = 0 only the language that `one_language` gives to each artist is used, with 1 only the other one.
+
+    `other` 为 0 时只用 `one_language` 里配给每位作者的那种语言，为 1 时只用另一种。
     """
-    found = [mutual_scores(cosine_similarity(*features_of(trainer, data, artist, language)))["r@1"]
+    found = [mutual_scores(cosine_similarity(*features_of(learned, data, artist, language)))["r@1"]
              for k, artist in enumerate(artists) for i, language in enumerate(LANGUAGES)
              if other is None or (k + other) % len(LANGUAGES) == i]
     return sum(found) / len(found)
 
 
-def spread(x: Tensor) -> float:
+def cosine_within(x: Tensor) -> float:
     """同一团里不同两点的平均余弦；1 表示坍缩成一点 / The mean cosine of two different points; 1 is collapse."""
     S = cosine_similarity(x, x)
     return ((S.sum() - S.diagonal().sum()) / (S.numel() - len(S))).item()
 
 
-def kin_among_nearest(a: Tensor, b: Tensor, group: Tensor, k: int = 5) -> float:
+def same_group_among_nearest(a: Tensor, b: Tensor, group: Tensor, k: int = 5) -> float:
     """除了自己，最近的 k 个名字里同组的比例 / Of the k nearest names other than its own, the share of its group.
 
-    只数同组至少有 k 个别的概念的那些图画 / Only pictures whose group has at least k other concepts are counted.
+    Only pictures whose group has at least k other concepts are counted.
+
+    只数同组至少有 k 个别的概念的那些图画。
     """
-    kin = (group.unsqueeze(1) == group).fill_diagonal_(False)
-    counted = kin.sum(1) >= k
+    same = (group.unsqueeze(1) == group).fill_diagonal_(False)
+    counted = same.sum(1) >= k
     nearest = cosine_similarity(a, b).fill_diagonal_(-torch.inf).topk(k).indices
-    return kin.gather(1, nearest)[counted].double().mean().item()
+    return same.gather(1, nearest)[counted].double().mean().item()
 
 
-def mistaken_for_kin(a: Tensor, b: Tensor, group: Tensor) -> float:
-    """认错的图画里，错成同组的占多少；一幅也没认错就是 nan / Of the wrong answers, the share within the group.
+def same_group_at_random(group: Tensor, k: int) -> tuple[int, float]:
+    """同组至少有 k 个别的概念的有几个，随便拿同组的比例 / How many have k others in their group, and chance."""
+    others = (group.unsqueeze(1) == group).sum(1) - 1
+    counted = others >= k
+    return int(counted.sum()), (others[counted].double() / (len(group) - 1)).mean().item()
 
-    nan where no answer is wrong.
-    """
+
+def same_group_among_mistakes(a: Tensor, b: Tensor, group: Tensor) -> float:
+    """认错的图画里，错成同组的占多少；一幅也没认错就是 nan / Of wrong answers, the share within the group, or nan."""
     first = cosine_similarity(a, b).argmax(1)
     wrong = first != torch.arange(len(first))
     return (group[first] == group)[wrong].double().mean().item()
 
 
-def take_exams(trainer: AlignmentTrainer | None) -> dict[str, float]:
-    """各项考试与测量 / All tests and measurements; None tests the raw features.
+def recall(learned: Learner | None) -> Recall:
+    """各种配对上的 R@1 / R@1 on all kinds of pairs; None measures the raw features."""
+    room, new = views.load(), views.load("held-out")
+    artists, validation, unseen = (room.by_role(role) for role in ("train", "validation", "test"))
+    own, other = (recall_at_1(learned, room, artists, k) for k in (0, 1))
+    one_language = learned is not None and learned.task.pairs.one_language
+    return Recall(own if one_language else (own + other) / 2, other, recall_at_1(learned, room, validation),
+                  recall_at_1(learned, room, unseen), recall_at_1(learned, new, artists))
 
-    | 键 key | 量什么 what is measured |
-    |---|---|
-    | `seen` | R@1，学过的配对 / on the pairs it learned from |
-    | `other_language` | R@1，学过的图画，`one_language` 没配给它的语言 / in the language not given to an artist |
-    | `validation` | R@1，学过的概念，验证作者 / concepts it learned, by the validation artist |
-    | `artist` | R@1，学过的概念，没见过的作者 / concepts it learned, by an artist nobody saw |
-    | `validation_concept` | R@1，验证的概念，学过的作者 / the validation concepts, by the artists it learned from |
-    | `concept` | R@1，没见过的概念，学过的作者 / concepts it never paired, by the artists it learned from |
-    | `both` | R@1，没见过的概念，没见过的作者 / concepts it never paired, by an artist nobody saw |
-    | `mean_cosine` | 配对的平均余弦（`artist` 那项考试）/ of the pairs, in the test `artist` |
-    | `other_cosine` | 不配对的平均余弦 / of all that are no pair, in the same test |
-    | `gap` | 模态间隙，学过的配对 / the modality gap on the pairs it learned from |
-    | `alike` | 同一模态里不同概念的平均余弦 / mean cosine of different concepts within one modality |
-    | `kin` | 最近的五个别的名字里同组的比例（`artist`）/ share of its group among the five nearest other names |
-    | `wrong_kin` | 认错的图画里错成同组的比例（`artist`）/ of the wrong answers in `artist`, share in the group |
-    | `kin_concept` | 最近的两个，没见过的概念（`both`）/ among the two nearest, for concepts it never paired |
-    """
-    room, choose, new = (views.load(subset) for subset in ("classroom", "validation", "held-out"))
-    learned, (validation,), (unseen,) = (room.by_role(role) for role in ("train", "validation", "test"))
-    S = torch.stack([cosine_similarity(*features_of(trainer, room, unseen, language)) for language in LANGUAGES])
-    pair = S.diagonal(dim1=1, dim2=2)
-    known = [features_of(trainer, room, artist, language) for artist in learned for language in LANGUAGES]
+
+def geometry(learned: Learner | None) -> Geometry:
+    """两团点的样子 / How the two clouds lie; None measures the raw features."""
+    room = views.load()
+    unseen, = room.by_role("test")
+    S = torch.stack([cosine_similarity(*features_of(learned, room, unseen, language)) for language in LANGUAGES])
+    pairs = S.diagonal(dim1=1, dim2=2)
+    known = [features_of(learned, room, artist, language)
+             for artist in room.by_role("train") for language in LANGUAGES]
     a, b = (torch.cat(side) for side in zip(*known, strict=True))
-    asked, fresh = ([features_of(trainer, data, unseen, language) for language in LANGUAGES] for data in (room, new))
-    kin = [kin_among_nearest(*sides, room.groups(), 5) for sides in asked]
-    wrong = [mistaken_for_kin(*sides, room.groups()) for sides in asked]
-    kin_concept = [kin_among_nearest(*sides, new.groups(), 2) for sides in fresh]
-    own, other = (exam(trainer, room, learned, k) for k in (0, 1))
-    return {"seen": own if trainer and trainer.one_language else (own + other) / 2, "other_language": other,
-            "validation": exam(trainer, room, [validation]),
-            "artist": exam(trainer, room, [unseen]), "validation_concept": exam(trainer, choose, learned),
-            "concept": exam(trainer, new, learned), "both": exam(trainer, new, [unseen]),
-            "mean_cosine": pair.mean().item(),
-            "other_cosine": ((S.sum() - pair.sum()) / (S.numel() - pair.numel())).item(),
-            "gap": modality_gap(a, b).item(), "alike": (spread(known[0][0]) + spread(known[0][1])) / 2,
-            "kin": sum(kin) / 2, "kin_concept": sum(kin_concept) / 2, "wrong_kin": sum(wrong) / 2}
+    return Geometry(pairs.mean().item(), ((S.sum() - pairs.sum()) / (S.numel() - pairs.numel())).item(),
+                    (cosine_within(known[0][0]) + cosine_within(known[0][1])) / 2, modality_gap(a, b).item())
 
 
-def train_and_test(seed: int, steps: int, tau: float = TAU, alpha: float = 1.0, beta: float = 0.0, gamma: float = 0.0,
-                   batch: int = 256, repeats: int = 1, mend: bool = False, one_language: bool = False,
-                   normalize: bool = True, sigmoid: bool = False, subset: str = "classroom") -> dict[str, float]:
-    """训练一次，返回各项考试 / Train once, return the tests: the keys of `take_exams`.
+def same_group(learned: Learner | None) -> SameGroup:
+    """没见过的作者，落在同组那里的比例 / Shares within the group, by the unseen artist; None for the raw features."""
+    room, new = views.load(), views.load("held-out")
+    unseen, = room.by_role("test")
+    found = []
+    for language in LANGUAGES:
+        known, fresh = (features_of(learned, data, unseen, language) for data in (room, new))
+        found.append([same_group_among_nearest(*known, room.groups(), 5),
+                      same_group_among_nearest(*fresh, new.groups(), 2),
+                      same_group_among_mistakes(*known, room.groups())])
+    return SameGroup(*(sum(values) / len(LANGUAGES) for values in zip(*found, strict=True)))
 
-    `sigmoid` 用 (2.4) 训练，那时 τ、α、β、γ 没有作用；`subset` 是用来学习的概念，考试总是同样的。
 
-    `sigmoid` trains by (2.4), and then τ, α, β and γ have no part; `subset` is what it learns from, and the tests are
-    always the same.
-    """
-    kind = SigmoidTrainer if sigmoid else AlignmentTrainer
-    trainer = kind(views.load(subset), seed, batch, repeats, mend, one_language, normalize, device="cpu")
+def studies(learned: Learner | None) -> Studies:
+    """各项测量 / All measurements; None measures the raw features."""
+    return Studies(recall(learned), geometry(learned), same_group(learned))
+
+
+def shortening(data: views.Views, seed: int, steps: int = 600) -> Shortening:
+    """只用 (2.2)，不除以长度 / Train by (2.2) only, without dividing by the lengths, and see what is left of them."""
+    learned, artists = learner(data, seed, batch=64, normalize=False), data.by_role("train")
+
+    def measure() -> tuple[float, float]:
+        a, b = features_of(learned, data, artists[0], "zh")
+        return torch.cat([a, b]).norm(dim=1).mean().item(), feature_alignment_loss(a, b, normalize=False).item()
+
+    length, loss = measure()
     for _ in range(steps):
-        trainer.train_step(*() if sigmoid else (tau, alpha, beta, gamma))
-    return take_exams(trainer)
+        learned.train_step(alpha=0.0, beta=1.0)
+    shorter, lower = measure()
+    left = shorter / length
+    return Shortening(left, left ** 2, lower / loss, recall_at_1(learned, data, artists))
+
+
+@dataclass(frozen=True)
+class Setting:
+    """一次训练怎样进行 / How a training is set up; τ, α, β and γ have no part where it trains by (2.4), `sigmoid`."""
+
+    steps: int = 400
+    batch: int = 128
+    tau: float = TAU
+    alpha: float = 1.0
+    beta: float = 0.0
+    gamma: float = 0.0
+    repeats: int = 1
+    positives: bool = False
+    one_language: bool = False
+    sigmoid: bool = False
+
+
+def train_and_test(setting: Setting, seed: int) -> Studies:
+    """训练一次，再测量 / Train once and measure."""
+    learned = learner(views.load(), seed, sigmoid=setting.sigmoid, device="cpu", batch=setting.batch,
+                      repeats=setting.repeats, positives=setting.positives, one_language=setting.one_language)
+    dials = {} if setting.sigmoid else {name: getattr(setting, name) for name in ("tau", "alpha", "beta", "gamma")}
+    for _ in range(setting.steps):
+        learned.train_step(**dials)
+    return studies(learned)

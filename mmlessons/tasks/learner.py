@@ -58,16 +58,16 @@ class Descent:
 class Learner:
     """学一件事：从种子开始，一步一步，走完为止 / Learns a task: from a seed, step by step, to the last step.
 
-    The same `seed` gives the same model. `draws` is the seed of the batches where it is to be another one. Without
-    `steps` there is no end and no schedule. `reset` drops what was learned and starts again with the same numbers.
-    Raises TypeError or ValueError for a wrong number of steps or seed.
+    The same `seed` gives the same model. `draws` is the seed of the batches where it is to be another one, or a
+    generator that several learners share. Without `steps` there is no end and no schedule. `reset` drops what was
+    learned and starts again with the same numbers. Raises TypeError or ValueError for a wrong number of steps or seed.
 
-    同样的 `seed` 给出同样的模型。批的种子若要另取，用 `draws`。不给 `steps`，就没有尽头，也没有步长表。`reset` 丢掉
-    学到的，用同样的随机数从头再来。步数或种子不对时报 TypeError 或 ValueError。
+    同样的 `seed` 给出同样的模型。批的种子若要另取，用 `draws`，它也可以是几个学习者共用的随机数发生器。不给 `steps`，
+    就没有尽头，也没有步长表。`reset` 丢掉学到的，用同样的随机数从头再来。步数或种子不对时报 TypeError 或 ValueError。
     """
 
     def __init__(self, task: Task, steps: int | None, seed: int = 0, device: str | torch.device | None = None,
-                 draws: int | None = None, **schedule: float):
+                 draws: int | torch.Generator | None = None, **schedule: float):
         self.task = task
         self.steps = None if steps is None else checks.whole(steps, "steps")
         self.seed = checks.whole(seed, "seed", 0)
@@ -77,7 +77,8 @@ class Learner:
 
     def reset(self) -> None:
         """从头再来，同样的随机数 / Start again with the same random numbers."""
-        self.generator = torch.Generator().manual_seed(self.draws)
+        shared = isinstance(self.draws, torch.Generator)
+        self.generator = self.draws if shared else torch.Generator().manual_seed(self.draws)
         with seeded(self.seed):
             self.trainer = self.task.begin(self.device)
         self.schedule = self.steps and one_cycle(self.trainer.optimizer, self.steps, **self._schedule)
@@ -110,4 +111,46 @@ class Learner:
 
     def keeps(self) -> list[Any]:
         """学到的一切，可以存下再放回 / All that is learned, to be kept and put back."""
-        return [part for part in (self.model, self.trainer.optimizer, self.schedule) if part]
+        learned = getattr(self.trainer, "learned", self.model)  # head and encoders besides the model, say
+        return [part for part in (learned, self.trainer.optimizer, self.schedule) if part]
+
+
+class Stages:
+    """分几段学：一段走完，接着下一段 / Learns in stages: when one has taken all its steps, the next goes on.
+
+    `begin()` makes the model and a learner for each stage. They are used like one learner; `reset` begins them again.
+
+    `begin()` 造出模型和每一段的学习者。合起来用，就像一个学习者；`reset` 让它们从头再来。
+    """
+
+    def __init__(self, begin: Callable[[], tuple[nn.Module, list[Learner]]]):
+        self._begin = begin
+        self.reset()
+
+    def reset(self) -> None:
+        """从头再来，同样的随机数 / Start again with the same random numbers."""
+        self.model, self.learners = self._begin()
+
+    @property
+    def steps(self) -> int:
+        """各段一共几步 / The steps of all stages."""
+        return sum(learner.steps for learner in self.learners)
+
+    @property
+    def stage(self) -> int:
+        """走到第几段，从 0 数起 / Which stage it has come to, counted from 0."""
+        return sum(learner.schedule.last_epoch == learner.steps for learner in self.learners[:-1])
+
+    def train_step(self, **dials: Any) -> Losses:
+        """走一步，同 `Learner.train_step` / Take one step, as `Learner.train_step` does."""
+        return self.learners[self.stage].train_step(**dials)
+
+    def finish(self, **dials: Any) -> "Stages":
+        """走完所有的步 / Take all steps; returns itself."""
+        for _ in range(self.steps):
+            self.train_step(**dials)
+        return self
+
+    def keeps(self) -> list[Any]:
+        """学到的一切，可以存下再放回 / All that is learned, to be kept and put back."""
+        return [part for learner in self.learners for part in learner.keeps()]

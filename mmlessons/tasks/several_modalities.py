@@ -1,14 +1,14 @@
 """几种模态，先各学各的，再一起学 / Several modalities, each by itself at first, then all together.
 
-认数字与听懂话共用的部分：取一批、定下随机数、走一步、考试。应用自己说明有哪些模态、用什么编码器、一批怎样抽。
+What lessons 00, 03 and 07 share. A lesson says of its modalities what `Modalities` holds; `Separately` and `Together`
+are the two tasks of a `Learner`.
 
-What recognising digits and understanding utterances share: drawing a batch, settling the random numbers, taking a step,
-testing. An application says for itself which modalities there are, by which encoders, and how a batch is drawn.
+第 00、03、07 课共用的部分。一课用 `Modalities` 说明自己的模态；`Separately` 与 `Together` 是 `Learner` 的两个任务。
 """
 
 import copy
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -16,174 +16,126 @@ from torch import Tensor, nn
 
 from mmcore import checks
 from mmcore.fusion import MultimodalFusion, MultimodalFusionTrainer, weighted_sum
-from mmcore.training import check_steps_left, choose_device, evaluating, make_optimizer, one_cycle, seeded, train_on
+from mmcore.training import evaluating
+from mmlessons.tasks.learner import Descent, Learner, Losses
+
+Batch = Mapping[str, Tensor]
 
 
-class Learner:
-    """两个训练器共有的：取一批，定下随机数 / What both trainers share: drawing a batch, settling the random numbers.
+@dataclass(frozen=True)
+class Modalities:
+    """一课有哪些模态 / What a lesson says of its modalities.
 
-    应用给出 / An application gives:
+    `draw(generator, dropout)` draws a batch: the input of every modality, and "label"; with probability `dropout` a row
+    lacks one of them.
 
-    | 名字 name | 含义 meaning |
-    |---|---|
-    | `modalities` | 模态的名字，次序固定 / names of the modalities, in a fixed order |
-    | `classes` | 有几类 / how many classes |
-    | `make_encoders()` | 模态 → 编码器 / modality → encoder |
-    | `widths` | 模态 → 特征的宽度 / modality → width of its feature |
-    | `draw(dropout)` | 抽一批：每个模态的输入与 "label" / a batch: the input of each modality, and "label" |
+    `draw(generator, dropout)` 抽一批：每个模态的输入与 "label"；每行以概率 `dropout` 缺一个模态。
     """
 
-    modalities: tuple[str, ...]
+    names: tuple[str, ...]
     classes: int
-    widths: Mapping[str, int]
-    stream = 0  # so that trainers of one seed which go on from one another draw different batches
-
-    def __init__(self, data: Any, steps: int, seed: int, batch: int, device: str | torch.device | None):
-        for value, name, least in ((steps, "steps", 1), (seed, "seed", 0), (batch, "batch", 2)):
-            checks.whole(value, name, least)
-        self.data = data
-        self.steps, self.seed, self.batch, self.device = steps, seed, batch, choose_device(device)
-        self.reset()
-
-    def reset(self) -> None:
-        """从头再来，同样的随机数 / Start anew with the same random numbers."""
-        self.generator = torch.Generator().manual_seed(2 * self.seed + self.stream)
-        with seeded(self.seed):
-            optimizer = self._build()
-        self.schedule = one_cycle(optimizer, self.steps, rise=25, fall=1e4)
-
-    def make_encoders(self) -> dict[str, nn.Module]:
-        raise NotImplementedError
-
-    def draw(self, dropout: float) -> dict[str, Tensor]:
-        raise NotImplementedError
-
-    def inputs(self, seen: Mapping[str, Tensor]) -> list[Tensor]:
-        """一批里每个模态的输入，按次序 / The input of every modality in a batch, in order."""
-        return [seen[modality] for modality in self.modalities]
-
-    def _build(self) -> torch.optim.Optimizer:
-        raise NotImplementedError
-
-    def _next_batch(self, dropout: float) -> dict[str, Tensor]:
-        check_steps_left(self.schedule)
-        return self.draw(dropout)
+    widths: Mapping[str, int]  # of the features
+    make_encoders: Callable[[], dict[str, nn.Module]]
+    draw: Callable[[torch.Generator, float], dict[str, Tensor]]
 
 
-class AloneTrainer(Learner):
-    """每个模态各学各的：编码器加一个线性分类头 / Each modality by itself: an encoder and a linear head.
+class Experts(nn.Module):
+    """每个模态一个编码器和一个线性分类头，互不相干 / An encoder and a linear head for each modality, nothing shared."""
 
-    给了 `start`，就从它学到的继续，`start` 自己不变。
+    def __init__(self, modalities: Modalities):
+        super().__init__()
+        self.encoders = nn.ModuleDict(modalities.make_encoders())
+        self.heads = nn.ModuleDict({m: nn.Linear(modalities.widths[m], modalities.classes) for m in modalities.names})
 
-    With `start` it goes on from what that one has learned, which itself stays as it is.
-    """
+    def forward(self, seen: Batch) -> dict[str, Tensor]:
+        return {m: head(self.encoders[m](seen[m].to(head.weight.device))) for m, head in self.heads.items()}
 
-    def __init__(self, data: Any, steps: int, seed: int, batch: int, device: str | torch.device | None,
-                 rate: float, start: "AloneTrainer | None" = None):
-        self.rate, self.start = rate, start
-        self.stream = 0 if start is None else 1
-        super().__init__(data, steps, seed, batch, device)
-
-    def _build(self) -> torch.optim.Optimizer:
-        if self.start is None:
-            encoders = self.make_encoders()
-            self.models = nn.ModuleDict({m: nn.Sequential(encoders[m], nn.Linear(self.widths[m], self.classes))
-                                         for m in self.modalities})
-        else:
-            self.models = copy.deepcopy(self.start.models)
-        self.models.to(self.device)
-        self.optimizer = make_optimizer(self.models, self.rate, weight_decay=0.01)
-        return self.optimizer
-
-    def train_step(self, dropout: float = 0.0) -> dict[str, float]:
-        """走一步，返回每个模态的损失 / Take one step, return the loss of each modality.
-
-        `dropout` 是模态失灵的概率；失灵的样本照样要答，答不出，就学会不把话说满。
-
-        `dropout` is the probability that a modality fails; a failed sample has to be answered all the same, and as it
-        cannot be, the model learns not to be sure.
-
-        各个模型没有共同的参数，所以把损失加起来与各训各的是一回事。
-
-        The models share no parameter, so that adding their losses is the same as training each by itself.
-        """
-        seen = self._next_batch(dropout)
-
-        def losses() -> dict[str, Tensor]:
-            scores = self._scores(seen)
-            own = {m: F.cross_entropy(scores[m], seen["label"].to(self.device)) for m in self.modalities}
-            return {**own, "total_loss": sum(own.values())}
-
-        found = train_on(self.models, self.optimizer, losses)
-        self.schedule.step()
-        return {modality: found[modality] for modality in self.modalities}
-
-    def decisions(self, seen: Mapping[str, Tensor]) -> list[Tensor]:
+    def decisions(self, seen: Batch) -> list[Tensor]:
         """每个模态的决策 / The decision of each modality: M × (B, K), probabilities."""
-        with evaluating(self.models):
-            return [scores.softmax(-1).cpu() for scores in self._scores(seen).values()]
+        with evaluating(self):
+            return [scores.softmax(-1).cpu() for scores in self(seen).values()]
 
-    def evaluate(self, seen: Mapping[str, Tensor]) -> dict[str, float]:
+    def evaluate(self, seen: Batch) -> dict[str, float]:
         """每个模态的正确率 / The accuracy of each modality."""
-        return {m: accuracy(p, seen["label"]) for m, p in zip(self.modalities, self.decisions(seen), strict=True)}
-
-    def _scores(self, seen: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {m: self.models[m](seen[m].to(self.device)) for m in self.modalities}
+        return {m: accuracy(p, seen["label"]) for m, p in zip(self.heads, self.decisions(seen), strict=True)}
 
 
-class TogetherTrainer(Learner):
-    """各模态的编码器与五种融合一起学 / The encoders and five ways of fusion, learned together.
+@dataclass(frozen=True)
+class Separately:
+    """每个模态各学各的 / Each modality by itself.
 
-    编码器从 `alone` 学到的开始；`alone` 自己不变。
+    With `start` it goes on from a copy of what that one has learned. The models share no parameter, so that adding
+    their losses is the same as training each by itself. A row that lacks a modality has to be answered all the same;
+    as it cannot be, the model learns not to be sure.
 
-    The encoders start from what `alone` has learned; `alone` itself stays as it is.
-
-    `trainer` 是 (3.5) 的 `MultimodalFusionTrainer`；`trainer.fuse(inputs(seen))` 给出所有有名字的张量。
-
-    `trainer` is the `MultimodalFusionTrainer` of (3.5); `trainer.fuse(inputs(seen))` gives all named tensors.
+    给了 `start`，就从它学到的（一份副本）继续。各个模型没有共同的参数，所以把损失加起来与各训各的是一回事。失灵的样本
+    照样要答，答不出，就学会不把话说满。
     """
 
-    stream = 1
+    modalities: Modalities
+    rate: float
+    start: Experts | None = None
 
-    def __init__(self, alone: AloneTrainer, data: Any, steps: int, seed: int, batch: int,
-                 device: str | torch.device | None, rate: float, fused: int):
-        self.alone, self.rate, self.fused = alone, rate, fused
-        super().__init__(data, steps, seed, batch, device)
+    def begin(self, device: torch.device) -> Descent:
+        experts = Experts(self.modalities) if self.start is None else copy.deepcopy(self.start)
+        return Descent.of(experts.to(device), self.losses, self.rate, weight_decay=0.01)
 
-    def _build(self) -> torch.optim.Optimizer:
-        encoders = [copy.deepcopy(self.alone.models[m][0]) for m in self.modalities]
-        model = MultimodalFusion([self.widths[m] for m in self.modalities], self.fused)
-        self.trainer = MultimodalFusionTrainer(model, self.device, self.classes, self.rate, encoders=encoders)
-        return self.trainer.optimizer
+    def losses(self, experts: Experts, batch: Batch) -> dict[str, Tensor]:
+        own = {m: F.cross_entropy(scores, batch["label"].to(scores.device)) for m, scores in experts(batch).items()}
+        return {**own, "total_loss": sum(own.values())}
 
-    def train_step(self, dropout: float, pull: float = 0.02) -> dict[str, float]:
-        """走一步，返回各项损失 / Take one step, return the losses of `MultimodalFusionTrainer.train_step`.
+    def step(self, trainer: Descent, generator: torch.Generator, dropout: float = 0.0) -> Losses:
+        found = trainer.train_step(self.modalities.draw(generator, dropout))
+        return {m: found[m] for m in self.modalities.names}
 
-        Raises: ValueError `dropout` 不在 0 到 1、`pull` 小于 0，或步数走完了 / if `dropout` is not from 0 to 1, `pull`
-        is below 0, or all steps are done.
-        """
+
+@dataclass(frozen=True)
+class Together:
+    """各模态的编码器与五种融合 (3.5) 一起学 / The encoders and the five fusions of (3.5), learned together.
+
+    The encoders start from copies of those of `start`. `step` raises ValueError if `dropout` is not from 0 to 1 or
+    `pull` is below 0; its losses are those of `MultimodalFusionTrainer.train_step`.
+
+    编码器从 `start` 的副本开始。`dropout` 不在 0 到 1、`pull` 小于 0 时 `step` 报 ValueError；它的损失就是
+    `MultimodalFusionTrainer.train_step` 的。
+    """
+
+    modalities: Modalities
+    rate: float
+    start: Experts
+    fused: int  # the common width
+    dropout: float
+
+    def begin(self, device: torch.device) -> MultimodalFusionTrainer:
+        encoders = [copy.deepcopy(self.start.encoders[m]) for m in self.modalities.names]
+        model = MultimodalFusion([self.modalities.widths[m] for m in self.modalities.names], self.fused)
+        return MultimodalFusionTrainer(model, device, self.modalities.classes, self.rate, encoders=encoders)
+
+    def step(self, trainer: MultimodalFusionTrainer, generator: torch.Generator, dropout: float | None = None,
+             pull: float = 0.02) -> Losses:
         checks.not_negative(pull, "pull")
-        seen = self._next_batch(dropout)
-        self.trainer.pull = pull
-        losses = self.trainer.train_step(self.inputs(seen), seen["label"])
-        self.schedule.step()
-        return losses
-
-    def evaluate(self, seen: Mapping[str, Tensor]) -> dict[str, float]:
-        """五种融合的正确率 / The accuracy of the five fusions: `CANDIDATES` and the mixture "f"."""
-        return self.trainer.evaluate(self.inputs(seen), seen["label"])
-
-    def weights(self, seen: Mapping[str, Tensor]) -> dict[str, list[float]]:
-        """权重在这些样本上的平均 / The weights, averaged over these samples: "w", "alpha", "g", "pi"."""
-        return mean_weights(self.trainer.fuse(self.inputs(seen)))
+        batch = self.modalities.draw(generator, self.dropout if dropout is None else dropout)
+        trainer.pull = pull
+        return trainer.train_step([batch[m] for m in self.modalities.names], batch["label"])
 
 
-def mean_weights(out: Mapping[str, Tensor]) -> dict[str, list[float]]:
-    """`fuse` 给出的权重，对样本求平均 / The weights that `fuse` gives, averaged over the samples."""
+def learner(task: Separately | Together, steps: int, seed: int, device: str | torch.device | None) -> Learner:
+    """学其中一个任务的学习者 / The learner of one of these tasks.
+
+    Learners of one seed which go on from one another draw different batches.
+
+    同一个种子、一个接着另一个学时，抽到的批不同。
+    """
+    draws = 2 * checks.whole(seed, "seed", 0) + (task.start is not None)
+    return Learner(task, steps, seed, device, draws, rise=25, fall=1e4)
+
+
+def mean_weights(out: Batch) -> dict[str, list[float]]:
+    """`fuse` 给出的权重，对样本求平均 / The weights that `fuse` gives, averaged over the samples: w, alpha, g, pi."""
     return {name: out[name].mean(0).tolist() for name in ("w", "alpha", "g", "pi")}
 
 
-def projected(out: Mapping[str, Tensor]) -> list[Tensor]:
+def projected(out: Batch) -> list[Tensor]:
     """`fuse` 给出的 f_1 … f_M / The f_1 … f_M that `fuse` gives."""
     return [out[f"f_{i}"] for i in range(1, out["w"].shape[1] + 1)]
 
@@ -193,15 +145,7 @@ def accuracy(scores: Tensor, label: Tensor) -> float:
     return (scores.argmax(1).cpu() == label.cpu()).double().mean().item()
 
 
-def accuracy_of(trainer: MultimodalFusionTrainer, out: Mapping[str, Tensor], label: Tensor,
-                w: Sequence[float]) -> float:
+def accuracy_of(trainer: MultimodalFusionTrainer, out: Batch, label: Tensor, w: Sequence[float]) -> float:
     """用给定的权重 w 相加的正确率 / The accuracy of adding with given weights w; `out` is what `fuse` gives."""
     features = projected(out)
     return accuracy(trainer.head(weighted_sum(torch.tensor(w).to(features[0]), features)), label)
-
-
-def finish(trainer: AloneTrainer | TogetherTrainer, **values: float) -> AloneTrainer | TogetherTrainer:
-    """走完所有的步 / Take all steps; `values` go to `train_step`."""
-    for _ in range(trainer.steps):
-        trainer.train_step(**values)
-    return trainer

@@ -1,14 +1,16 @@
-r"""看图回答问题 / Answering questions about a picture.
-
-图画切成四格，每格一个视觉特征 (1.1)；问题是一个文本特征 (1.2)。问题决定看哪几格 (4.2) 或 (4.1)，看到的与问题融合
-(1.3)，再由一个线性层在所有答案里选一个。
+"""看图回答问题 / Answering questions about a picture.
 
 The picture is cut into four cells with a visual feature each (1.1); the question is one text feature (1.2). The
 question decides which cells to look at, (4.2) or (4.1); what was seen is fused with the question (1.3), and a linear
 layer chooses among all answers.
+
+图画切成四格，每格一个视觉特征 (1.1)；问题是一个文本特征 (1.2)。问题决定看哪几格 (4.2) 或 (4.1)，看到的与问题融合
+(1.3)，再由一个线性层在所有答案里选一个。
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -21,15 +23,16 @@ from mmcore.alignment import contrastive_loss
 from mmcore.attention import CellAttention
 from mmcore.encoders import TextEncoder, VisualEncoder
 from mmcore.fusion import weighted_sum
-from mmcore.training import check_steps_left, choose_device, evaluating, make_optimizer, one_cycle, seeded, train_on
+from mmcore.training import evaluating
 from mmcore.vision_language import CrossModalFusion
 from mmlessons.data import scenes
 from mmlessons.data.augment import augment
+from mmlessons.tasks.learner import Descent, Learner, Losses
 
 SEES = ("both", "question", "picture")
 FEATURE_DIM, HIDDEN_DIM = 128, 256
 TAU = 0.1  # of the naming loss
-LEARNING_RATE = 6e-3
+LEARNING_RATE, WEIGHT_DECAY = 6e-3, 0.1
 STEPS = 250
 DRAWINGS = 4  # of every thing in one step, from which its scenes are put together
 BIAS = 0.97
@@ -40,29 +43,30 @@ VARIANTS = {  # what a training of the lesson differs in
     "biased question": {"bias": BIAS, "kinds": ("whether",), "steps": 80, "sees": "question"},
     "fair": {"kinds": ("whether",), "steps": 80},
 }
-EXAMS = {"gates": ("known", "validation", "test", "new", "shift"), "biased": ("biased", "test", "turned"),
-         "biased question": ("biased", "test", "turned")}
+Accuracy = dict[str, float]  # over "all" questions, and on every kind that was asked
 
+
+# -- the model --------------------------------------------------------------------------------------------------------
 
 class AnsweringModel(nn.Module):
     """看图回答的模型 / The model that answers.
 
-    `forward(image, input_ids, attention_mask)` 返回有名字的张量 / returns named tensors:
+    `forward(image, input_ids, attention_mask)` returns named tensors:
 
-    | 名字 name | 形状 shape | 含义 meaning |
-    |---|---|---|
-    | `f_v` | (B, 4, D) | 每格的视觉特征 / visual feature of every cell (1.1) |
-    | `f_t` | (B, D) | 问题的特征 / feature of the question (1.2) |
-    | `x` | (B, 4, D) | 每格有什么、在哪里 / what is in every cell, and where that is |
-    | `w` | (B, 4) | 每格的权重 / weight of every cell, (4.2) or (4.1) |
-    | `c` | (B, D) | 看到的 / what was seen |
-    | `h` | (B, H) | 与问题融合后 / fused with the question (1.3) |
-    | `z` | (B, K) | 每个答案的得分 / score of every answer, see `scenes.ANSWERS` |
-
-    `sees`："question" 看不见图，"picture" 听不见问题：那一边的特征是 0，一个什么证据也没有的基线。
+    | name | shape | meaning | 含义 |
+    |---|---|---|---|
+    | `f_v` | (B, 4, D) | visual feature of every cell (1.1) | 每格的视觉特征 |
+    | `f_t` | (B, D) | feature of the question (1.2) | 问题的特征 |
+    | `x` | (B, 4, D) | what is in every cell, and where that is | 每格有什么、在哪里 |
+    | `w` | (B, 4) | weight of every cell, (4.2) or (4.1) | 每格的权重 |
+    | `c` | (B, D) | what was seen | 看到的 |
+    | `h` | (B, H) | fused with the question (1.3) | 与问题融合后 |
+    | `z` | (B, K) | score of every answer, see `scenes.ANSWERS` | 每个答案的得分 |
 
     `sees`: with "question" it does not see the picture, with "picture" it does not hear the question: the feature of
     that side is 0, a baseline without any evidence from there.
+
+    `sees`："question" 看不见图，"picture" 听不见问题：那一边的特征是 0，一个什么证据也没有的基线。
     """
 
     def __init__(self, feature_dim: int = FEATURE_DIM, hidden_dim: int = HIDDEN_DIM, look: str = "gates",
@@ -93,14 +97,24 @@ class AnsweringModel(nn.Module):
         h = self.fuse(c, f_t)
         return {"f_v": f_v, "f_t": f_t, "x": x, "w": w, "c": c, "h": h, "z": self.head(h)}
 
+    @cached_property
+    def tokens(self) -> dict[str, Tensor]:
+        """所有问题的词元，然后是所有名字的 / The tokens of all questions, then of all names."""
+        return self.text_encoder.tokenize(_texts())
+
+    def encode(self, rows: Tensor) -> Tensor:
+        """`tokens` 里几行的特征 / The features of some rows of `tokens`."""
+        return self.text_encoder(**{name: ids.to(rows.device)[rows] for name, ids in self.tokens.items()})
+
     def ask(self, picture: Tensor, question: str) -> tuple[Tensor, Tensor]:
         """一幅图画，一个问题 / One picture (3, 64, 64) uint8, one question → probabilities (K,), weights of cells (4,).
 
-        Raises: ValueError 问题为空，或有没学过的词 / if the question is empty or holds a word never learned; TypeError
-        图画不是 uint8 / if the picture is not uint8.
+        Raises ValueError if the question is empty or holds a word never learned, TypeError if the picture is not uint8.
+
+        问题为空，或有没学过的词时报 ValueError；图画不是 uint8 时报 TypeError。
         """
-        checks.require(isinstance(picture, Tensor) and picture.dtype == torch.uint8, "picture 需要是 uint8 张量",
-                       "picture must be a uint8 tensor", TypeError)
+        if not isinstance(picture, Tensor) or picture.dtype != torch.uint8:
+            checks.refuse("picture 需要是 uint8 张量", "picture must be a uint8 tensor", TypeError)
         text.check_known(self.text_encoder.tokenizer, question)
         tokens = self.text_encoder.tokenize([question])
         device = next(self.parameters()).device
@@ -111,119 +125,12 @@ class AnsweringModel(nn.Module):
 
 def make_tokenizer() -> Tokenizer:
     """认得所有问题和名字的分词器 / A tokenizer that knows all questions and names."""
-    return text.build_tokenizer([*scenes.questions(), *_names()])
+    return text.build_tokenizer(_texts())
 
 
-def _names() -> list[str]:
-    return [thing.title[k] for k in range(len(scenes.LANGUAGES)) for thing in scenes.THINGS]
-
-
-class AnsweringTrainer:
-    """用场景数据训练 / Trains on the scenes.
-
-    每一步：每样东西取 `DRAWINGS` 幅随机变化过的图画（空格也是），编码一次；再用这些格拼出 `batch` 个场景，每个回答一个
-    问题。格与格互不相干地编码，所以这与编码整幅图画是一回事，只是省得多。
-
-    Each step takes `DRAWINGS` drawings of every thing, changed at random (empty cells too), encodes them once, and puts
-    `batch` scenes together from these cells, each with a question to answer. As cells are encoded one by one, this is
-    the same as encoding whole pictures, and far cheaper.
-
-    损失 L = L_answer + β L_name。L_answer 是答案的交叉熵；L_name 是格与名字之间的 (2.1)：图和字先要对得上，问题才找得到
-    该看的格。
-
-    The loss is L = L_answer + β L_name. L_answer is the cross-entropy of the answers; L_name is (2.1) between cells and
-    names: only once pictures and words agree can a question find the cell to look at.
-
-    `kinds`、`bias` 见 `Scenes.draw`；`look`、`sees` 见 `AnsweringModel`。
-
-    For `kinds` and `bias` see `Scenes.draw`, for `look` and `sees` `AnsweringModel`.
-
-    Raises: TypeError / ValueError 个数或选项不对 / for a wrong number or option.
-    """
-
-    def __init__(self, steps: int = STEPS, seed: int = 0, batch: int = 256, look: str = "gates", sees: str = "both",
-                 bias: float | None = None, kinds: Sequence[str] = scenes.KINDS,
-                 device: str | torch.device | None = None):
-        for value, name, least in ((steps, "steps", 1), (batch, "batch", 2), (seed, "seed", 0)):
-            checks.whole(value, name, least)
-        self.steps, self.seed, self.batch = steps, seed, batch
-        self.look, self.sees, self.bias, self.kinds = look, sees, bias, tuple(kinds)
-        self.device = choose_device(device)
-        self.data = scenes.load("train")
-        self.tiles = self.data.with_empty
-        self.tokenizer = make_tokenizer()
-        self.reset()
-
-    def reset(self) -> None:
-        """新的模型，新的优化器，同样的随机数 / A new model, a new optimiser, the same random numbers."""
-        with seeded(self.seed):
-            self.model = AnsweringModel(look=self.look, sees=self.sees, tokenizer=self.tokenizer).to(self.device)
-        self.generator = torch.Generator().manual_seed(self.seed)
-        self.optimizer = make_optimizer(self.model, LEARNING_RATE, weight_decay=0.1)
-        self.schedule = one_cycle(self.optimizer, self.steps)
-        self.questions, self.names = (self.model.text_encoder.tokenize(texts)
-                                      for texts in (scenes.questions(), _names()))
-
-    def train_step(self, beta: float = 1.0) -> dict[str, float]:
-        """走一步 / Take one step: {"L", "L_answer", "L_name"}.
-
-        Raises: ValueError β 小于 0，或步数走完了 / if β is below 0 or all steps are done; FloatingPointError 损失不是
-        有限数 / if the loss is not finite. The model stays as it was.
-        """
-        checks.not_negative(beta, "beta")
-        check_steps_left(self.schedule)
-        drawn = self.data.draw(self.batch, self.generator, self.kinds, bias=self.bias)
-        thing = torch.arange(self.tiles.shape[1]).repeat(DRAWINGS)
-        artist = torch.randint(len(self.tiles), thing.shape, generator=self.generator)
-        which = torch.randint(DRAWINGS, drawn["cells"].shape, generator=self.generator)
-        language = torch.randint(len(scenes.LANGUAGES), thing.shape, generator=self.generator)
-        tiles = augment(self.tiles[artist, thing] / 255, self.generator).to(self.device)
-        cells = (drawn["cells"] % self.tiles.shape[1] + self.tiles.shape[1] * which).to(self.device)
-
-        def losses() -> dict[str, Tensor]:
-            if self.sees == "question":  # nothing to see, and nothing to name
-                f = torch.zeros(len(tiles), FEATURE_DIM, device=self.device)
-            else:
-                f = self.model.visual_encoder(tiles)
-            z = self.model.answer(f[cells], self._encode(self.questions, scenes.question_number(drawn)))["z"]
-            L_answer = F.cross_entropy(z, drawn["answer"].to(self.device))
-            L_name = f.sum() if self.sees == "question" else self._naming_loss(f, thing, language)
-            return {"L": L_answer + beta * L_name, "L_answer": L_answer, "L_name": L_name}
-
-        found = train_on(self.model, self.optimizer, losses, "L")
-        self.schedule.step()
-        return found
-
-    def _naming_loss(self, f: Tensor, thing: Tensor, language: Tensor) -> Tensor:
-        real = thing < len(scenes.THINGS)
-        row = thing[real] + len(scenes.THINGS) * language[real]
-        named = self._encode(self.names, torch.arange(2 * len(scenes.THINGS)))[row.to(self.device)]
-        positives = (thing[real][:, None] == thing[real]).to(self.device)
-        return contrastive_loss(f[real.to(self.device)], named, TAU, positives)
-
-    def _encode(self, tokens: dict[str, Tensor], rows: Tensor) -> Tensor:
-        return self.model.text_encoder(**{name: ids[rows].to(self.device) for name, ids in tokens.items()})
-
-    def examine(self, data: scenes.Scenes, count: int = 1000, seed: int = 12345, **draw: object) -> dict[str, float]:
-        """在 `count` 个新场景上的正确率 / The accuracy on `count` new scenes: {"all", "what", "how many", …}.
-
-        同样的 `seed` 是同样的考卷；`draw` 见 `Scenes.draw`。
-
-        The same `seed` is the same paper of questions; for `draw` see `Scenes.draw`.
-        """
-        drawn = data.draw(count, torch.Generator().manual_seed(seed), **draw)
-        return by_kind(self.predict(data, drawn), drawn)
-
-    def predict(self, data: scenes.Scenes, drawn: dict[str, Tensor]) -> Tensor:
-        """每个问题的答案 / The answer to every question: (N,)."""
-        number = scenes.question_number(drawn)
-        answers = []
-        with evaluating(self.model):
-            for rows in torch.arange(len(number)).split(500):
-                image = data.pictures(drawn["cells"][rows], drawn["artist"][rows]).to(self.device) / 255
-                tokens = {name: ids[number[rows]].to(self.device) for name, ids in self.questions.items()}
-                answers.append(self.model(image, **tokens)["z"].argmax(1).cpu())
-        return torch.cat(answers)
+def _texts() -> list[str]:
+    names = [thing.title[k] for k in range(len(scenes.LANGUAGES)) for thing in scenes.THINGS]
+    return [*scenes.questions(), *names]
 
 
 def spotlight(picture: Tensor, w: Tensor) -> Tensor:
@@ -233,51 +140,174 @@ def spotlight(picture: Tensor, w: Tensor) -> Tensor:
     return scenes.join(cells * light)[0].round().to(torch.uint8)
 
 
-def by_kind(answers: Tensor, drawn: dict[str, Tensor]) -> dict[str, float]:
+# -- what is learned --------------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True, eq=False)
+class Answering:
+    """学会看图回答 / The task of learning to answer.
+
+    Each step takes `DRAWINGS` drawings of every thing, changed at random (empty cells too), encodes them once, and puts
+    `batch` scenes together from these cells, each with a question to answer. As cells are encoded one by one, this is
+    the same as encoding whole pictures, and far cheaper. The loss is L = L_answer + β L_name. L_answer is the
+    cross-entropy of the answers; L_name is (2.1) between cells and names: only once pictures and words agree can a
+    question find the cell to look at. For `kinds` and `bias` see `Scenes.draw`, for `look` and `sees` `AnsweringModel`.
+    Raises TypeError or ValueError for a wrong number or option.
+
+    每一步：每样东西取 `DRAWINGS` 幅随机变化过的图画（空格也是），编码一次；再用这些格拼出 `batch` 个场景，每个回答一个
+    问题。格与格互不相干地编码，所以这与编码整幅图画是一回事，只是省得多。损失 L = L_answer + β L_name：L_answer 是答案
+    的交叉熵；L_name 是格与名字之间的 (2.1)，图和字先要对得上，问题才找得到该看的格。`kinds`、`bias` 见 `Scenes.draw`，
+    `look`、`sees` 见 `AnsweringModel`。个数或选项不对时报 TypeError 或 ValueError。
+    """
+
+    batch: int = 256
+    look: str = "gates"
+    sees: str = "both"
+    bias: float | None = None
+    kinds: Sequence[str] = scenes.KINDS
+
+    def __post_init__(self) -> None:
+        checks.whole(self.batch, "batch", 2)
+
+    @cached_property
+    def data(self) -> scenes.Scenes:
+        return scenes.load("train")
+
+    def begin(self, device: torch.device) -> Descent:
+        model = AnsweringModel(look=self.look, sees=self.sees).to(device)
+        return Descent.of(model, self.losses, LEARNING_RATE, WEIGHT_DECAY, total="L")
+
+    def step(self, trainer: Descent, generator: torch.Generator, beta: float = 1.0) -> Losses:
+        checks.not_negative(beta, "beta")
+        device = next(trainer.model.parameters()).device
+        return trainer.train_step({name: x.to(device) for name, x in self.draw(generator).items()}, beta=beta)
+
+    def draw(self, generator: torch.Generator) -> dict[str, Tensor]:
+        """一步要用的：格、由格拼成的场景、问题和答案 / Of one step: cells, scenes made of them, questions, answers."""
+        tiles = self.data.with_empty
+        drawn = self.data.draw(self.batch, generator, self.kinds, bias=self.bias)
+        thing = torch.arange(tiles.shape[1]).repeat(DRAWINGS)
+        artist = torch.randint(len(tiles), thing.shape, generator=generator)
+        which = torch.randint(DRAWINGS, drawn["cells"].shape, generator=generator)
+        language = torch.randint(len(scenes.LANGUAGES), thing.shape, generator=generator)
+        return {"tiles": augment(tiles[artist, thing] / 255, generator), "thing": thing, "language": language,
+                "cells": drawn["cells"] % tiles.shape[1] + tiles.shape[1] * which,
+                "question": scenes.question_number(drawn), "answer": drawn["answer"]}
+
+    def losses(self, model: AnsweringModel, batch: Mapping[str, Tensor], beta: float) -> dict[str, Tensor]:
+        blind = self.sees == "question"  # nothing to see, and nothing to name
+        tiles = batch["tiles"]
+        f = tiles.new_zeros(len(tiles), FEATURE_DIM) if blind else model.visual_encoder(tiles)
+        z = model.answer(f[batch["cells"]], model.encode(batch["question"]))["z"]
+        L_answer = F.cross_entropy(z, batch["answer"])
+        L_name = f.sum() if blind else naming_loss(model, f, batch["thing"], batch["language"])
+        return {"L": L_answer + beta * L_name, "L_answer": L_answer, "L_name": L_name}
+
+
+def naming_loss(model: AnsweringModel, f: Tensor, thing: Tensor, language: Tensor) -> Tensor:
+    """格与名字之间的 (2.1)，空格没有名字 / (2.1) between cells and names; an empty cell has none."""
+    real = thing < len(scenes.THINGS)
+    row = thing[real] + len(scenes.THINGS) * language[real]
+    named = model.encode(torch.arange(-2 * len(scenes.THINGS), 0, device=f.device))[row]
+    return contrastive_loss(f[real], named, TAU, positives=thing[real][:, None] == thing[real])
+
+
+def learner(steps: int = STEPS, seed: int = 0, device: str | torch.device | None = None, **options: object) -> Learner:
+    """学习看图回答；选项见 `Answering` / Learns to answer; for the options see `Answering`."""
+    return Learner(Answering(**options), steps, seed, device)
+
+
+# -- what is tested ---------------------------------------------------------------------------------------------------
+
+def accuracy(model: AnsweringModel, data: scenes.Scenes, count: int = 1000, seed: int = 12345,
+             **draw: object) -> Accuracy:
+    """在 `count` 个新场景上的正确率 / The accuracy on `count` new scenes: {"all", "what", "how many", …}.
+
+    The same `seed` gives the same questions; for `draw` see `Scenes.draw`.
+
+    同样的 `seed` 是同样的问题；`draw` 见 `Scenes.draw`。
+    """
+    drawn = data.draw(count, torch.Generator().manual_seed(seed), **draw)
+    return by_kind(predict(model, data, drawn), drawn)
+
+
+def predict(model: AnsweringModel, data: scenes.Scenes, drawn: Mapping[str, Tensor]) -> Tensor:
+    """每个问题的答案 / The answer to every question: (N,)."""
+    number, device, answers = scenes.question_number(drawn), next(model.parameters()).device, []
+    with evaluating(model):
+        for rows in torch.arange(len(number)).split(500):
+            image = data.pictures(drawn["cells"][rows], drawn["artist"][rows]).to(device) / 255
+            tokens = {name: ids[number[rows]].to(device) for name, ids in model.tokens.items()}
+            answers.append(model(image, **tokens)["z"].argmax(1).cpu())
+    return torch.cat(answers)
+
+
+def by_kind(answers: Tensor, drawn: Mapping[str, Tensor]) -> Accuracy:
     """全部与每种问题的正确率 / The accuracy over all, and on every kind of question that occurs."""
     right = (answers == drawn["answer"]).double()
     kinds = {name: right[drawn["kind"] == k] for k, name in enumerate(scenes.KINDS)}
     return {"all": right.mean().item(), **{name: part.mean().item() for name, part in kinds.items() if len(part)}}
 
 
-def majority(count: int = 1000, seed: int = 12345, examples: int = 20_000) -> dict[str, float]:
-    """什么也不看，每种问题总答训练里最常见的 / Looking at nothing: to each kind the answer commonest in training."""
+def majority(count: int = 1000, seed: int = 12345, examples: int = 20_000) -> Accuracy:
+    """什么也不看，每种问题总答训练里最常见的 / Looking at nothing: each kind's most frequent answer in training."""
     train = scenes.load("train")
     known = train.draw(examples, torch.Generator().manual_seed(seed + 1))
-    commonest = torch.stack([torch.bincount(known["answer"][known["kind"] == k]).argmax()
-                             for k in range(len(scenes.KINDS))])
+    usual = torch.stack([torch.bincount(known["answer"][known["kind"] == k]).argmax()
+                         for k in range(len(scenes.KINDS))])
     drawn = train.draw(count, torch.Generator().manual_seed(seed))
-    return by_kind(commonest[drawn["kind"]], drawn)
+    return by_kind(usual[drawn["kind"]], drawn)
 
 
-def train_and_test(variant: str, seed: int, steps: int | None = None) -> dict[str, dict[str, float]]:
-    """训练一次，考几场 / Train once and sit the exams: {exam: accuracies as in `examine`}.
+@dataclass(frozen=True)
+class Elsewhere:
+    """别的作者，别的搭配 / Other artists, other company."""
 
-    | 考试 exam | 考什么 what is tested |
-    |---|---|
-    | `known` | 学过的作者，新场景 / artists it learned from, new scenes |
-    | `validation`, `test`, `shift` | 没见过的作者，最后一位画风迥异 / artists it never saw, the last of another style |
-    | `new` | 测试作者，从不碰头的两样 / the test artist, with two things that never met in training |
-    | `biased`, `turned` | 测试作者，偏法与训练相同、相反 / the test artist, biased as in training, turned round |
+    known: Accuracy  # artists it learned from, new scenes
+    validation: Accuracy  # an artist it never saw
+    shift: Accuracy  # an artist it never saw, of quite another style
+    new: Accuracy  # the test artist, with two things that never met in training
 
-    每个变体考 `EXAMS` 里的几场，没列出的只考 `test`。
 
-    Each variant sits the exams in `EXAMS`, those not listed the `test` alone.
+@dataclass(frozen=True)
+class Biased:
+    """有偏的数据 / Biased data."""
 
-    `variant` 是 `VARIANTS` 里的一个；步数不给就用它的。
+    alike: Accuracy  # the test artist, biased as in training
+    turned: Accuracy  # biased the other way round
 
-    `variant` is one of `VARIANTS`, with its own number of steps unless another is given.
 
-    Raises: ValueError 变体未知 / for an unknown variant.
+@dataclass(frozen=True)
+class Studies:
+    """一次训练之后的测试 / What one training was tested on."""
+
+    test: Accuracy  # the test set: an artist it never saw
+    elsewhere: Elsewhere | None = None  # for "gates"
+    biased: Biased | None = None  # where training was biased
+
+
+def study_elsewhere(model: AnsweringModel) -> Elsewhere:
+    """换了作者或搭配，还对几成 / How often it is right with other artists and in other company."""
+    known, validation, shift = (accuracy(model, scenes.load(role)) for role in ("train", "validation", "shift"))
+    return Elsewhere(known, validation, shift, new=accuracy(model, scenes.load("test"), pairs="new"))
+
+
+def study_bias(model: AnsweringModel) -> Biased:
+    """问“有没有”，偏的数据上对几成 / How often it is right about “whether” on biased data."""
+    alike, turned = (accuracy(model, scenes.load("test"), kinds=("whether",), bias=BIAS, turned=turned)
+                     for turned in (False, True))
+    return Biased(alike, turned)
+
+
+def study(variant: str, seed: int, **options: object) -> Studies:
+    """训练一次，然后测试 / Train once, then test.
+
+    `variant` is one of `VARIANTS`, whose options those given replace. Raises ValueError for an unknown variant.
+
+    `variant` 是 `VARIANTS` 里的一个，给出的选项代替它的。变体未知时报 ValueError。
     """
     checks.one_of(variant, "variant", tuple(VARIANTS))
-    options = {"steps": STEPS, **VARIANTS[variant], **({} if steps is None else {"steps": steps})}
-    trainer = AnsweringTrainer(seed=seed, device="cpu", **options)
-    for _ in range(trainer.steps):
-        trainer.train_step()
-    papers = {name: (role, {}) for name, role in (("known", "train"), *((r, r) for r in scenes.ROLES))}
-    papers["new"] = "test", {"pairs": "new"}
-    if trainer.bias is not None:
-        papers |= {name: ("test", {"bias": trainer.bias, "turned": name == "turned"}) for name in ("biased", "turned")}
-    return {name: trainer.examine(scenes.load(papers[name][0]), kinds=trainer.kinds, **papers[name][1])
-            for name in EXAMS.get(variant, ("test",))}
+    learned = learner(seed=seed, device="cpu", **{**VARIANTS[variant], **options}).finish()
+    model = learned.model
+    return Studies(test=accuracy(model, scenes.load("test"), kinds=learned.task.kinds),
+                   elsewhere=study_elsewhere(model) if variant == "gates" else None,
+                   biased=study_bias(model) if learned.task.bias is not None else None)

@@ -92,6 +92,7 @@ def test_the_tiny_vit_takes_the_mean_of_its_patches_and_larger_pictures_come_dow
     seen = net.vit.encoder(torch.cat([net.vit.class_token.expand(2, -1, -1), patches], 1))
     assert torch.allclose(net(images(2)), seen[:, 1:].mean(1), atol=1e-6)
     assert torch.equal(net(images(2, 64)), net(F.avg_pool2d(images(2, 64), 2)))
+    assert torch.equal(net(images(2, 64)[..., :32]), net(F.avg_pool2d(images(2, 64)[..., :32], (2, 1))))
 
 
 @pytest.mark.parametrize("model_name", TEXT_MODELS)

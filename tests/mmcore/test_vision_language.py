@@ -232,6 +232,9 @@ def test_writing_is_generation_from_the_language_asked_for() -> None:
     wanted, chances = model.generation_head.generate(h, torch.tensor([1, 0]))
     assert torch.equal(tokens, wanted)
     assert torch.equal(p, chances)
+    drawn, wanted = (write(h, languages, 1.5, torch.Generator().manual_seed(0))[0] for write, languages in (
+        (model.write, ["en", "zh"]), (model.generation_head.generate, torch.tensor([1, 0]))))
+    assert torch.equal(drawn, wanted)
 
 
 def test_without_tokenizers_the_model_knows_the_emoji_data() -> None:

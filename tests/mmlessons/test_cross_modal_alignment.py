@@ -1,20 +1,25 @@
-"""这一课的训练器 / The trainer of the lesson on alignment."""
+"""对齐一课的任务与测量 / The tasks and the measurements of the lesson on alignment."""
 
 import math
 
 import pytest
 import torch
 
+from mmcore.alignment import AlignmentLoss
 from mmlessons.data import views
 from mmlessons.tasks import cross_modal_alignment as alignment
-from tests.notebooks.diagrams import computed_arrows
-
-KEYS = ["total_loss", "contrastive_loss", "feature_loss", "semantic_loss"]
+from mmlessons.tasks.learner import Learner
+from mmlessons.tasks.seeds import over_seeds
+from tests.support import check_seed, same, state
 
 
 @pytest.fixture(scope="module")
 def data() -> views.Views:
     return views.load()
+
+
+def learner(data: views.Views, **options: object) -> Learner:
+    return alignment.learner(data, device="cpu", **options)
 
 
 def test_meanings_share_a_part_among_the_group_and_keep_the_rest() -> None:
@@ -33,21 +38,26 @@ def test_a_share_that_leaves_a_pair_nothing_is_refused(share: float) -> None:
         alignment.meanings(torch.arange(3), torch.zeros(3), share)
 
 
+def test_concepts_and_groups_of_different_lengths_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"must be of one length, got \(3\) and \(2\)"):
+        alignment.meanings(torch.arange(3), torch.zeros(2))
+
+
 def test_a_batch_holds_each_concept_as_often_as_asked_and_drawings_that_exist() -> None:
-    everything = views.load("all")
-    for repeats, mend in ((1, False), (2, False), (2, True)):
-        trainer = alignment.AlignmentTrainer(everything, batch=128, repeats=repeats, mend=mend, device="cpu")
+    everything, generator = views.load("all"), torch.Generator().manual_seed(0)
+    for repeats, positives in ((1, False), (2, False), (2, True)):
+        pairs = alignment.Pairs(everything, batch=128, repeats=repeats, positives=positives)
         for _ in range(10):
-            batch = trainer.draw()
+            batch = pairs.draw(generator)
             assert batch["concept"].bincount(minlength=953).unique().tolist() == [0, repeats]
             assert bool(batch["features_A"].any(1).all())
             assert torch.allclose(batch["y"].sum(1), torch.ones(128))
-            assert trainer._positives(batch) is None if not mend else trainer._positives(batch).sum() == 256
+            assert batch["positives"] is None if not positives else batch["positives"].sum() == 256
 
 
 def test_repeated_concepts_are_drawn_by_different_artists_and_one_language_stays_with_each(data: views.Views) -> None:
-    trainer = alignment.AlignmentTrainer(data, batch=64, repeats=4, one_language=True, device="cpu")
-    batch = trainer.draw()
+    pairs = alignment.Pairs(data, batch=64, repeats=4, one_language=True)
+    batch = pairs.draw(torch.Generator().manual_seed(0))
     for i, concept in enumerate(batch["concept"].tolist()):
         k, = (k for k, artist in enumerate(data.by_role("train"))
               if torch.equal(data.pictures[artist][concept], batch["features_A"][i]))
@@ -56,78 +66,91 @@ def test_repeated_concepts_are_drawn_by_different_artists_and_one_language_stays
         assert len(batch["features_A"][batch["concept"] == concept].unique(dim=0)) == 4
 
 
-def test_the_same_seed_gives_the_same_projections_and_reset_starts_anew(data: views.Views) -> None:
-    def run(trainer: alignment.AlignmentTrainer) -> list[float]:
-        return [trainer.train_step(0.1, 1.0, 0.5, 0.5)["total_loss"] for _ in range(5)]
-
-    trainer = alignment.AlignmentTrainer(data, seed=3, device="cpu")
-    first = run(trainer)
-    assert run(trainer) != first
-    trainer.reset()
-    assert run(trainer) == first
-    assert run(alignment.AlignmentTrainer(data, seed=3, device="cpu")) == first
-    assert run(alignment.AlignmentTrainer(data, seed=4, device="cpu")) != first
+@pytest.mark.parametrize("sigmoid", [False, True])
+def test_the_same_seed_gives_the_same_projections_and_reset_starts_again(data: views.Views, sigmoid: bool) -> None:
+    check_seed(learner(data, seed=3, sigmoid=sigmoid), learner(data, seed=4, sigmoid=sigmoid))
 
 
 def test_a_wrong_weight_stops_a_step_before_it_draws_a_batch(data: views.Views) -> None:
-    trainer, other = (alignment.AlignmentTrainer(data, device="cpu") for _ in range(2))
+    made, other = learner(data), learner(data)
+    before = state(made.model)
     with pytest.raises(ValueError, match="beta may not be below 0"):
-        trainer.train_step(0.1, 1.0, -1.0, 0.0)
-    assert trainer.train_step() == other.train_step()
+        made.train_step(tau=0.1, alpha=1.0, beta=-1.0, gamma=0.0)
+    assert same(made.model, before)
+    assert made.train_step() == other.train_step()
 
 
-def test_the_diagram_is_the_computation_and_the_computation_is_the_step(data: views.Views) -> None:
-    trainer = alignment.AlignmentTrainer(data, batch=8, device="cpu")
-    batch = trainer.draw()
-    inputs = {name: batch[name] for name in ("features_A", "features_B", "y")}
-    dials = {"tau": 0.2, "alpha": 1.0, "beta": 0.5, "gamma": 0.25}
-    inputs |= {name: torch.tensor(value) for name, value in dials.items()}
-    both = {f"projected_{side}" for side in "AB"}
-    assert computed_arrows(trainer.forward, inputs) == {
-        ("features_A", "projected_A"), ("features_B", "projected_B"), ("y", "semantic_loss"),
-        ("tau", "contrastive_loss"), *((p, loss) for p in both for loss in KEYS[1:]),
-        *((loss, "total_loss") for loss in KEYS[1:]), *((dial, "total_loss") for dial in ("alpha", "beta", "gamma"))}
-    wanted = {name: trainer.forward(**inputs)[name].item() for name in KEYS}
-    trainer.reset()
-    assert trainer.train_step(**dials) == pytest.approx(wanted, rel=1e-6)
+def test_a_step_takes_the_dials_and_goes_down_their_sum(data: views.Views) -> None:
+    made = learner(data, batch=8)
+    batch = made.task.pairs.draw(torch.Generator().manual_seed(0))
+    projected = made.model.project(batch["features_A"], batch["features_B"])
+    wanted = AlignmentLoss(0.2, 1.0, 0.5, 0.25)(*projected, batch["y"])
+    found = made.train_step(tau=0.2, alpha=1.0, beta=0.5, gamma=0.25)
+    assert found == pytest.approx({name: loss.item() for name, loss in wanted.items()}, rel=1e-6)
+
+
+def test_lengths_shrink_only_where_they_are_not_divided_by(data: views.Views) -> None:
+    left = alignment.shortening(data, 0, steps=60)
+    assert left.length < 0.8
+    assert left.square == pytest.approx(left.length ** 2)
+    kept = learner(data, batch=64)
+    start = torch.cat(alignment.features_of(kept, data, "noto", "zh")).norm(dim=1).mean()
+    for _ in range(60):
+        kept.train_step(alpha=0.0, beta=1.0)
+    assert torch.cat(alignment.features_of(kept, data, "noto", "zh")).norm(dim=1).mean() > 0.8 * start
 
 
 def test_the_raw_features_know_nothing_of_each_other_and_a_short_training_beats_them() -> None:
-    raw, trained = alignment.take_exams(None), alignment.train_and_test(0, 150)
-    assert raw.keys() == trained.keys()
-    assert max(raw[name] for name in ("seen", "validation", "artist")) < 0.02
-    assert raw["mean_cosine"] > 0.1  # and yet somewhat alike: no number of an encoder is below 0
-    assert trained["seen"] > 0.5
-    assert trained["artist"] > 0.2
+    raw, trained = alignment.studies(None), alignment.train_and_test(alignment.Setting(steps=150, batch=256), 0)
+    assert max(raw.recall.seen, raw.recall.validation, raw.recall.unseen_artist) < 0.02
+    assert raw.geometry.pairs > 0.1  # and yet somewhat alike: no number of an encoder is below 0
+    assert trained.recall.seen > 0.5
+    assert trained.recall.unseen_artist > 0.2
+    assert trained.geometry.pairs > trained.geometry.others
+    assert trained.same_group.nearest > raw.same_group.nearest
 
 
-def test_the_sigmoid_trainer_learns_its_temperature_and_bias_too(data: views.Views) -> None:
-    trainer = alignment.SigmoidTrainer(data, device="cpu")
-    first = trainer.train_step()
-    assert first["tau"] == pytest.approx(0.1, rel=0.02)  # after one step
+def test_with_one_language_an_artist_is_measured_in_the_language_it_was_given() -> None:
+    found = alignment.train_and_test(alignment.Setting(steps=100, one_language=True), 0).recall
+    assert found.seen > found.other_language
+
+
+def test_by_the_sigmoid_loss_temperature_and_bias_are_learned_too(data: views.Views) -> None:
+    made = learner(data, sigmoid=True)
+    first = made.train_step()
+    assert (first["tau"], first["bias"]) == pytest.approx((0.1, -10))
     for _ in range(100):
-        last = trainer.train_step()
+        last = made.train_step()
     assert last["sigmoid_loss"] < first["sigmoid_loss"]
+    assert last["tau"] != first["tau"]
     assert last["bias"] != first["bias"]
+
+
+def test_several_seeds_become_one_study_whose_fields_hold_them_all() -> None:
+    both = over_seeds([alignment.Shortening(0.5, 0.25, 0.125, 1.0), alignment.Shortening(1.0, 1.0, 1.0, 0.0)])
+    assert both.length.tolist() == [0.5, 1.0]
+    assert over_seeds([{"a": [1, 2]}, {"a": [3, 4]}])["a"].tolist() == [[1, 2], [3, 4]]
 
 
 def test_the_measures_by_hand() -> None:
     """四个点两两垂直或相同 / Four points, each pair alike or at right angles."""
     x = torch.tensor([[1.0, 0], [2.0, 0], [0, 1.0], [0, 3.0]])
-    assert alignment.spread(x) == pytest.approx(1 / 3)  # of twelve ordered pairs four are alike
-    assert alignment.spread(torch.ones(5, 2)) == pytest.approx(1)
+    assert alignment.cosine_within(x) == pytest.approx(1 / 3)  # of twelve ordered pairs four are alike
+    assert alignment.cosine_within(torch.ones(5, 2)) == pytest.approx(1)
     group = torch.tensor([0, 0, 1, 1])
-    assert alignment.kin_among_nearest(x, x, group, 1) == 1
-    assert alignment.kin_among_nearest(x, x, torch.tensor([0, 1, 0, 1]), 1) == 0
-    names = torch.eye(4)[[2, 0, 1, 3]]  # picture 0 is taken for 1, its kin; 1 for 2 and 2 for 0; 3 is right
-    assert alignment.mistaken_for_kin(torch.eye(4), names, group) == pytest.approx(1 / 3)
-    assert math.isnan(alignment.mistaken_for_kin(torch.eye(4), torch.eye(4), group))
+    assert alignment.same_group_among_nearest(x, x, group, 1) == 1
+    assert alignment.same_group_among_nearest(x, x, torch.tensor([0, 1, 0, 1]), 1) == 0
+    assert alignment.same_group_at_random(torch.tensor([0, 0, 0, 1]), 1) == (3, pytest.approx(2 / 3))
+    names = torch.eye(4)[[2, 0, 1, 3]]  # picture 0 is taken for 1, of its group; 1 for 2 and 2 for 0; 3 is right
+    assert alignment.same_group_among_mistakes(torch.eye(4), names, group) == pytest.approx(1 / 3)
+    assert math.isnan(alignment.same_group_among_mistakes(torch.eye(4), torch.eye(4), group))
 
 
 @pytest.mark.parametrize(("wrong", "match"), [({"batch": 300}, "at most 256, got 300"), ({"seed": -1}, "seed must be"),
                                               ({"batch": 255, "repeats": 2}, "a multiple of repeats"),
                                               ({"batch": 250, "repeats": 5}, "repeats may be at most 4"),
-                                              ({"batch": 1}, "batch must be at least 2")])
-def test_a_trainer_made_of_wrong_numbers_is_refused(data: views.Views, wrong: dict, match: str) -> None:
+                                              ({"batch": 1}, "batch must be at least 2"),
+                                              ({"repeats": 0}, "repeats must be at least 1")])
+def test_a_learner_made_of_wrong_numbers_is_refused(data: views.Views, wrong: dict, match: str) -> None:
     with pytest.raises(ValueError, match=match):
-        alignment.AlignmentTrainer(data, **wrong)
+        learner(data, **wrong)

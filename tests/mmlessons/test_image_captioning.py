@@ -7,29 +7,22 @@ import torch
 
 from mmlessons.data import scenes
 from mmlessons.tasks import image_captioning as captioning
-from mmlessons.tasks.image_captioning import STARTS, CaptioningModel, CaptioningTrainer, chrf, judge, tokens_of
+from mmlessons.tasks.image_captioning import STARTS, CaptioningModel, chrf, judge, tokens_of
+from mmlessons.tasks.learner import Stages
 from tests.support import check_seed, same, state
 
 TRAIN = scenes.load("train")
 BLANK = torch.full((3, 64, 64), 255, dtype=torch.uint8)
 
 
-def trainer(naming_steps: int = 2, caption_steps: int = 2, **options: int) -> CaptioningTrainer:
-    return CaptioningTrainer(naming_steps, caption_steps, **{"batch": 8, "device": "cpu", **options})
+def learner(naming_steps: int = 2, caption_steps: int = 2, **options: int) -> Stages:
+    return captioning.learner(naming_steps, caption_steps, **{"batch": 8, "device": "cpu", **options})
 
 
 @pytest.fixture(scope="module")
-def short() -> CaptioningTrainer:
+def model() -> CaptioningModel:
     """学得不多，什么都写一点 / It has learned a little and writes something of everything."""
-    made = trainer(20, 25, batch=16)
-    for _ in range(made.steps):
-        made.train_step()
-    return made
-
-
-@pytest.fixture(scope="module")
-def model(short: CaptioningTrainer) -> CaptioningModel:
-    return short.model.eval()
+    return learner(20, 25, batch=16).finish().model.eval()
 
 
 @pytest.fixture(scope="module")
@@ -85,24 +78,25 @@ def test_without_a_picture_features_are_zero_and_a_float_picture_is_refused(mode
 # -- training ---------------------------------------------------------------------------------------------------------
 
 def test_the_first_stage_moves_the_eyes_alone_and_the_second_the_decoder_alone() -> None:
-    made = trainer()
-    eyes, decoder = state(made.eyes), state(made.model.decoder)
-    assert made.naming
+    made = learner()
+    seeing = torch.nn.ModuleList([made.model.visual_encoder, made.model.namer])
+    eyes, decoder = state(seeing), state(made.model.decoder)
+    assert made.stage == 0
     assert list(made.train_step()) == ["L_name", "L"]
-    assert not same(made.eyes, eyes)
+    assert not same(seeing, eyes)
     assert same(made.model.decoder, decoder)
     made.train_step()
-    assert not made.naming
-    eyes = state(made.eyes)
+    assert made.stage == 1
+    eyes = state(seeing)
     found = made.train_step()
     assert list(found) == ["L_caption", "L"]
     assert found["L"] == found["L_caption"]
-    assert same(made.eyes, eyes)
+    assert same(seeing, eyes)
     assert not same(made.model.decoder, decoder)
 
 
 def test_a_single_stage_moves_encoder_and_decoder_together() -> None:
-    made = trainer(naming_steps=0)
+    made = learner(naming_steps=0)
     encoder, decoder = state(made.model.visual_encoder), state(made.model.decoder)
     made.train_step()
     moved = dict(made.model.visual_encoder.named_parameters())
@@ -112,14 +106,14 @@ def test_a_single_stage_moves_encoder_and_decoder_together() -> None:
 
 
 def test_the_second_stage_sees_in_kept_features_what_forward_sees_in_whole_pictures() -> None:
-    made = trainer(naming_steps=1)
+    made = learner(naming_steps=1)
     made.train_step()
     made.train_step()
     thing = torch.arange(31)
-    kept = made._features.view(captioning.KEPT, 31, -1)
+    kept = made.learners[0].task.features(None).view(captioning.KEPT, 31, -1)
     assert torch.isfinite(kept).all()
     centre = kept.mean(0)
-    clean = made.model.eval().visual_encoder(made.tiles[0] / 255)
+    clean = made.model.eval().visual_encoder(TRAIN.with_empty[0] / 255)
     other = (clean[:, None] - centre[None]).norm(dim=2)
     assert (other.argmin(1) == thing).double().mean() > 0.5  # row 31 · k + i of the kept ones is thing i
     cells = torch.tensor([[0, 1, scenes.EMPTY, 2]])
@@ -128,7 +122,7 @@ def test_the_second_stage_sees_in_kept_features_what_forward_sees_in_whole_pictu
 
 
 def test_withheld_pictures_teach_nothing_about_pictures() -> None:
-    made = trainer(naming_steps=1, caption_steps=1)
+    made = learner(naming_steps=1, caption_steps=1)
     made.train_step()
     before = made.model.decoder.open.weight.clone()
     made.train_step(withhold=1.0)
@@ -137,15 +131,15 @@ def test_withheld_pictures_teach_nothing_about_pictures() -> None:
 
 
 def test_the_same_seed_gives_the_same_model_and_reset_begins_anew() -> None:
-    check_seed(trainer(), trainer(seed=1), 4)
+    check_seed(learner(), learner(seed=1), 4)
 
 
 def test_what_is_refused_changes_nothing() -> None:
-    made = trainer(1, 1)
+    made = learner(1, 1)
     made.train_step()
     before = state(made.model)
     with pytest.raises(ValueError, match="withhold must be from 0 to 1"):
-        made.train_step(1.5)
+        made.train_step(withhold=1.5)
     assert same(made.model, before)
     made.train_step()
     with pytest.raises(ValueError, match="has 1 steps and all are done"):
@@ -153,10 +147,10 @@ def test_what_is_refused_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize(("call", "match"), [
-    (lambda: trainer(naming_steps=-1), "naming_steps must be at least 0"),
-    (lambda: trainer(caption_steps=0), "caption_steps must be at least 1"),
-    (lambda: trainer(batch=1), "batch must be at least 2"),
-    (lambda: captioning.train_and_test("best", 1), "variant must be one of two stages"),
+    (lambda: learner(naming_steps=-1), "naming_steps must be at least 0"),
+    (lambda: learner(caption_steps=0), "caption_steps must be at least 1"),
+    (lambda: learner(batch=1), "batch must be at least 2"),
+    (lambda: captioning.study("best", 1), "variant must be one of two stages"),
 ])
 def test_bad_options_are_refused(call, match: str) -> None:
     with pytest.raises(ValueError, match=match):
@@ -214,15 +208,28 @@ def test_what_it_says_comes_with_its_probability_token_by_token(model: Captionin
     assert drawn[0] == drawn[1] != drawn[2]
 
 
-def test_ways_of_writing_and_strange_pictures_are_measured_on_any_model(short: CaptioningTrainer) -> None:
-    ways = captioning.decode(short, TRAIN, 8)
-    assert set(ways) == {"greedy", "beam", "T = 0.5", "T = 1", "T = 2"}
-    assert all(0 <= found["exact"] <= 1 and found["log_p"] < 0 for found in ways.values())
-    found = captioning.strange(short, TRAIN, 8)
-    assert len(found["blank"]) == len(STARTS)
-    assert 0 <= found["four"] <= captioning.MAX_TOKENS
-    assert 0 <= found["more"] <= 1
-    assert found["more"] * 4 <= found["four"]
+def test_ways_of_writing_and_strange_pictures_are_measured_on_any_model(model: CaptioningModel) -> None:
+    ways = captioning.study_ways(model, TRAIN, 8)
+    assert set(ways.drawn) == {0.5, 1, 2}
+    assert all(0 <= way.exact <= 1 and way.log_p < 0 for way in (ways.greedy, ways.beam, *ways.drawn.values()))
+    assert ways.beam.log_p > ways.greedy.log_p > ways.drawn[2.0].log_p
+    found = captioning.study_strange(model, TRAIN, 8)
+    assert len(found.blank) == len(STARTS)
+    assert 0 <= found.four <= captioning.MAX_TOKENS
+    assert 0 <= found.more <= 1
+    assert found.more * 4 <= found.four
+
+
+def test_each_variant_is_tested_on_what_the_lesson_shows_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(captioning, "scores", lambda model, data, **options: (data.role, options))
+    two = captioning.study("two stages", 1, naming_steps=1, caption_steps=1, batch=2)
+    blind = captioning.study("blind", 1, caption_steps=1, batch=2)
+    assert (two.known, two.test) == (("train", {"blind": False}), ("test", {"blind": False}))
+    assert two.elsewhere == captioning.Elsewhere(("validation", {}), ("shift", {}), ("train", {"pairs": "new"}),
+                                                 ("test", {"pairs": "new"}))
+    assert two.ways.greedy.log_p < 0
+    assert len(two.strange.blank) == len(STARTS)
+    assert blind == captioning.Studies(("train", {"blind": True}), ("test", {"blind": True}))
 
 
 def test_the_things_of_a_sentence_are_those_it_was_made_of() -> None:
@@ -236,30 +243,29 @@ def test_the_things_of_a_sentence_are_those_it_was_made_of() -> None:
     assert captioning.things_in("A. at the bottom left.") == []
 
 
-def test_exact_where_all_is_named_looks_at_those_scenes_alone(short: CaptioningTrainer,
+def test_exact_where_all_is_named_looks_at_those_scenes_alone(model: CaptioningModel,
                                                               monkeypatch: pytest.MonkeyPatch) -> None:
     """每隔一句写对；认错一格的场景不算 / Every other sentence right; scenes with a cell mistaken do not count."""
     drawn = TRAIN.draw_to_describe(40, torch.Generator().manual_seed(3))
     with torch.no_grad():
-        z = short.model.eval().namer(short.model.see(TRAIN.pictures(drawn["cells"], drawn["artist"]) / 255))
+        z = model.namer(model.see(TRAIN.pictures(drawn["cells"], drawn["artist"]) / 255))
     right = (z.argmax(2) == drawn["cells"] % 31).all(1)
     half = torch.arange(40) % 2 == 0
     assert 0 < right.sum() < 40
     monkeypatch.setattr(captioning, "judge", lambda logits, tokens: (half, torch.ones(1, dtype=torch.bool)))
-    found = short.examine(TRAIN, 40, seed=3, compared=0)
-    assert found["exact"] == 0.5
-    assert found["exact_named"] == pytest.approx((half & right).sum().item() / right.sum().item())
-    assert short.examine(TRAIN, 40, seed=3, compared=0, blind=True)["exact_named"] == 0.0
+    found = captioning.scores(model, TRAIN, 40, seed=3, compared=0)
+    assert found.exact == 0.5
+    assert found.exact_named == pytest.approx((half & right).sum().item() / right.sum().item())
+    assert captioning.scores(model, TRAIN, 40, seed=3, compared=0, blind=True).exact_named == 0.0
 
 
-def test_an_exam_repeats_and_its_scores_lie_between_0_and_1(short: CaptioningTrainer) -> None:
-    one, again = (short.examine(TRAIN, 60) for _ in range(2))
+def test_scores_repeat_and_lie_between_0_and_1(model: CaptioningModel) -> None:
+    one, again = (captioning.scores(model, TRAIN, 60) for _ in range(2))
     assert one == again
-    assert all(0 <= value <= 1 for value in one.values())
-    assert set(one) == {"named", "exact", "exact_named", "token", "chrf"}
-    assert "chrf" not in short.examine(TRAIN, 60, compared=0)
-    assert one["exact"] < one["token"]
-    assert short.examine(TRAIN, 60, blind=True) != one
+    assert all(0 <= value <= 1 for value in vars(one).values())
+    assert captioning.scores(model, TRAIN, 60, compared=0).chrf is None
+    assert one.exact < one.token
+    assert captioning.scores(model, TRAIN, 60, blind=True) != one
 
 
 def test_chrf_is_1_for_the_same_and_0_for_nothing_in_common() -> None:
@@ -274,28 +280,31 @@ def test_chrf_by_hand() -> None:
     assert chrf(["ac"], ["ab"]) == pytest.approx(0.25, abs=0.01)
 
 
-def test_the_commonest_caption_is_never_a_whole_answer() -> None:
-    found = captioning.commonest(300, examples=2000)
-    assert found["exact"] < 0.03
-    assert found["token"] < 0.5
+def test_the_most_frequent_caption_is_never_a_whole_answer() -> None:
+    found = captioning.majority(300, examples=2000)
+    assert found.exact < 0.03
+    assert found.token < 0.5
 
 
-def test_a_short_training_learns_to_speak(short: CaptioningTrainer) -> None:
-    assert short.examine(TRAIN, 100)["token"] > 0.4
+def test_a_short_training_learns_to_speak(model: CaptioningModel) -> None:
+    assert captioning.scores(model, TRAIN, 100).token > 0.4
 
 
-def test_what_was_kept_of_a_trainer_comes_back_with_its_stage() -> None:
-    made = trainer(3, 3)
+def test_what_was_kept_of_a_training_comes_back_with_its_stage_and_new_features() -> None:
+    made = learner(3, 3)
     for _ in range(2):
         made.train_step()
-    kept, before = deepcopy(made.state_dict()), state(made.model)
+    kept, before = [deepcopy(part.state_dict()) for part in made.keeps()], state(made.model)
     for _ in range(3):
         made.train_step()
-    assert not made.naming
-    made.load_state_dict(deepcopy(kept))
-    assert made.naming
+    assert made.stage == 1
+    features = made.learners[0].task.features(None)
+    for part, was in zip(made.keeps(), kept, strict=True):
+        part.load_state_dict(deepcopy(was))
+    assert made.stage == 0
     assert same(made.model, before)
-    while made.naming:
-        made.train_step()
+    made.train_step()
+    assert made.stage == 1
     made.train_step()
     assert not same(made.model, before)
+    assert not torch.equal(made.learners[0].task.features(None), features), "the encoder has learned something else"

@@ -1216,6 +1216,13 @@ def test_a_table_and_a_note_escape_and_speak_both_languages():
     assert '<div lang="zh">损失 &lt; 1</div><div lang="en">loss &lt; 1</div>' in note._repr_html_()
 
 
+def test_a_table_shows_several_numbers_as_a_range_and_each_column_to_its_own_places():
+    table = live.table(["", "a", "b"], [["x", [0.5, -0.25], torch.tensor([0.1234, 0.1234])], ["y", -0.001, 0.5]],
+                       digits=(2, 2, 3))
+    assert [line.split() for line in repr(table).split("\n")[1:]] == [
+        ["x", "−0.25", "–", "0.50", "0.123", "–", "0.123"], ["y", "0.00", "0.500"]]
+
+
 def test_a_table_with_a_short_row_is_refused():
     with pytest.raises(ValueError, match="每行需要 2 格，收到 1 / each row needs 2 cells, got 1"):
         live.table(["a", "b"], [["x"]])

@@ -1,6 +1,8 @@
 """认数字的应用 / Recognising digits: seen, heard, read, fused."""
 
 import math
+import pickle
+from copy import deepcopy
 
 import pytest
 import torch
@@ -8,45 +10,57 @@ import torch
 from mmlessons.data import digits
 from mmlessons.data.digits import MODALITIES
 from mmlessons.tasks import multimodal_fusion as recognition
-from mmlessons.tasks.multimodal_fusion import AloneTrainer, DigitTrainer
+from mmlessons.tasks.learner import Learner
+from mmlessons.tasks.multimodal_fusion import inputs, separately, together
+from mmlessons.tasks.several_modalities import Experts
 from tests.support import same, state
 
 TEST = digits.load("test")
 
 
 @pytest.fixture(scope="module")
-def alone() -> AloneTrainer:
-    trainer = AloneTrainer(steps=60, device="cpu")
-    for _ in range(60):
-        trainer.train_step()
-    return trainer
+def experts() -> Experts:
+    return separately(steps=60, device="cpu").finish().model
 
 
-def test_a_short_training_of_each_modality_learns_far_above_chance(alone: AloneTrainer) -> None:
-    assert min(alone.evaluate(recognition.observe_all(digits.load("validation"))).values()) > 0.25
+def fused_accuracy(learner: Learner, seen: dict[str, torch.Tensor]) -> float:
+    return learner.trainer.evaluate(inputs(seen), seen["label"])["f"]
 
 
-def test_a_short_training_together_beats_the_best_alone(alone: AloneTrainer) -> None:
-    together = DigitTrainer(alone, steps=40, device="cpu")
-    for _ in range(40):
-        together.train_step()
+def test_a_short_training_of_each_modality_learns_far_above_chance(experts: Experts) -> None:
+    assert min(experts.evaluate(recognition.observe_all(digits.load("validation"))).values()) > 0.25
+
+
+def test_a_short_training_together_beats_the_best_single_one(experts: Experts) -> None:
     seen = recognition.observe_all(digits.load("validation"))
-    assert together.evaluate(seen)["f"] > max(alone.evaluate(seen).values())
+    learner = together(experts, steps=40, device="cpu").finish()
+    assert fused_accuracy(learner, seen) > max(experts.evaluate(seen).values())
 
 
-def test_training_together_leaves_the_single_models_as_they_were(alone: AloneTrainer) -> None:
-    before = state(alone.models)
-    together = DigitTrainer(alone, steps=2, device="cpu")
-    together.train_step()
-    assert same(alone.models, before)
-    together.reset()
-    assert torch.equal(together.trainer.encoders[0][1].weight, alone.models["image"][0][1].weight)
+def test_training_together_leaves_the_single_models_as_they_were(experts: Experts) -> None:
+    before = state(experts)
+    learner = together(experts, steps=2, device="cpu")
+    learner.train_step()
+    assert same(experts, before)
+    learner.reset()
+    assert torch.equal(learner.trainer.encoders[0][1].weight, experts.encoders["image"][1].weight)
 
 
-@pytest.mark.parametrize("trainer", ["alone", "together"])
-def test_the_same_seed_trains_the_same_and_reset_starts_anew(alone: AloneTrainer, trainer: str) -> None:
-    def make(seed: int) -> AloneTrainer | DigitTrainer:
-        return AloneTrainer(5, seed, device="cpu") if trainer == "alone" else DigitTrainer(alone, 5, seed, device="cpu")
+def test_what_can_be_kept_holds_encoders_and_head_too(experts: Experts) -> None:
+    learner = together(experts, steps=3, device="cpu")
+    kept = [deepcopy(part.state_dict()) for part in learner.keeps()]
+    before = state(learner.trainer.learned)
+    learner.train_step()
+    assert not same(learner.trainer.learned, before)
+    for part, saved in zip(learner.keeps(), kept, strict=True):
+        part.load_state_dict(saved)
+    assert same(learner.trainer.learned, before)
+
+
+@pytest.mark.parametrize("which", ["separately", "together"])
+def test_the_same_seed_trains_the_same_and_reset_starts_again(experts: Experts, which: str) -> None:
+    def make(seed: int) -> Learner:
+        return separately(5, seed, device="cpu") if which == "separately" else together(experts, 5, seed, device="cpu")
     made = make(3)
     first = [made.train_step() for _ in range(3)]
     made.reset()
@@ -55,17 +69,29 @@ def test_the_same_seed_trains_the_same_and_reset_starts_anew(alone: AloneTrainer
     assert [other.train_step() for _ in range(3)] != first
 
 
-def test_training_leaves_the_global_random_numbers_alone(alone: AloneTrainer) -> None:
+def test_training_leaves_the_global_random_numbers_alone(experts: Experts) -> None:
     torch.manual_seed(7)
     wanted = torch.rand(3)
     torch.manual_seed(7)
-    AloneTrainer(2, device="cpu").train_step()
-    DigitTrainer(alone, 2, device="cpu").train_step()
+    separately(2, device="cpu").train_step()
+    together(experts, 2, device="cpu").train_step()
     assert torch.equal(torch.rand(3), wanted)
 
 
 def test_only_the_training_split_is_trained_on() -> None:
-    assert AloneTrainer(1, device="cpu").data.role == "train"
+    assert separately(1, device="cpu").task.modalities.draw.args[0].role == "train"
+
+
+@pytest.mark.parametrize(("values", "match"), [
+    ({"steps": 0}, "steps must be at least 1, got 0"),
+    ({"seed": -1}, "seed must be at least 0, got -1"),
+    ({"batch": 1}, "batch must be at least 2, got 1"),
+])
+def test_a_training_that_cannot_be_is_refused(experts: Experts, values: dict, match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        separately(**values)
+    with pytest.raises(ValueError, match=match):
+        together(experts, **values)
 
 
 @pytest.mark.parametrize(("values", "match"), [
@@ -73,21 +99,20 @@ def test_only_the_training_split_is_trained_on() -> None:
     ({"dropout": float("nan")}, "dropout must be from 0 to 1, got nan"),
     ({"pull": -0.1}, "pull may not be below 0, got -0.1"),
 ])
-def test_a_bad_slider_value_is_refused_and_the_model_kept(alone: AloneTrainer, values: dict, match: str) -> None:
-    together = DigitTrainer(alone, 3, device="cpu")
-    before, generator = state(together.trainer.learned), together.generator.get_state()
+def test_a_bad_slider_value_is_refused_and_the_model_kept(experts: Experts, values: dict, match: str) -> None:
+    learner = together(experts, 3, device="cpu")
+    before, generator = state(learner.trainer.learned), learner.generator.get_state()
     with pytest.raises(ValueError, match=match):
-        together.train_step(**values)
-    assert same(together.trainer.learned, before)
-    assert torch.equal(together.generator.get_state(), generator)
-    together.train_step()
+        learner.train_step(**values)
+    assert same(learner.trainer.learned, before)
+    assert torch.equal(learner.generator.get_state(), generator)
+    learner.train_step()
 
 
-def test_no_step_beyond_the_last(alone: AloneTrainer) -> None:
-    together = DigitTrainer(alone, 1, device="cpu")
-    together.train_step()
+def test_no_step_beyond_the_last(experts: Experts) -> None:
+    learner = together(experts, 1, device="cpu").finish()
     with pytest.raises(ValueError, match="has 1 steps and all are done"):
-        together.train_step()
+        learner.train_step()
 
 
 def test_modality_dropout_hits_one_modality_of_a_row_as_often_as_it_says() -> None:
@@ -173,61 +198,70 @@ def test_observing_all_repeats_and_masks_whole_modalities() -> None:
 
 
 @pytest.mark.parametrize("sense", MODALITIES)
-def test_a_modality_that_is_nothing_but_noise_says_nothing_of_the_digit(alone: AloneTrainer, sense: str) -> None:
+def test_a_modality_that_is_nothing_but_noise_says_nothing_of_the_digit(experts: Experts, sense: str) -> None:
     """听到的也只剩嘈杂声，响度与 observe 的一样 / What is heard is babble alone, as loud as in `observe`."""
     right = 0
     for clip in TEST.clips:
         seen, _ = recognition.one_sample(TEST, clip, {}, noise_only=[sense])
-        right += alone.evaluate(seen)[sense]
+        right += experts.evaluate(seen)[sense]
     assert right < 0.3 * len(TEST.clips)
     if sense == "sound":
         loud = recognition.observe_all(TEST, noise_only=sense)[sense].mean().item()
         assert seen[sense].mean().item() == pytest.approx(loud, rel=0.2)
 
 
-def test_what_goes_on_from_a_start_starts_there_and_leaves_it_alone(alone: AloneTrainer) -> None:
-    before = state(alone.models)
-    further = AloneTrainer(2, device="cpu", start=alone)
-    assert same(further.models, before)
+def test_what_goes_on_from_a_start_starts_there_and_leaves_it_as_it_was(experts: Experts) -> None:
+    before = state(experts)
+    further = separately(2, device="cpu", start=experts)
+    assert same(further.model, before)
     further.train_step(dropout=0.5)
-    assert not same(further.models, before)
-    assert same(alone.models, before)
+    assert not same(further.model, before)
+    assert same(experts, before)
 
 
-def test_the_two_trainers_of_one_seed_draw_different_batches(alone: AloneTrainer) -> None:
-    draws = [trainer.draw(0.0)["image"] for trainer in (AloneTrainer(1, device="cpu"),
-                                                         DigitTrainer(alone, 1, device="cpu"))]
-    assert not torch.equal(*draws)
+def test_two_learners_of_one_seed_that_follow_one_another_draw_different_batches(experts: Experts) -> None:
+    images = [learner.task.modalities.draw(learner.generator, 0.0)["image"]
+              for learner in (separately(1, device="cpu"), together(experts, 1, device="cpu"))]
+    assert not torch.equal(*images)
 
 
-def test_examining_freezes_the_weights_at_their_usual_mean(alone: AloneTrainer) -> None:
-    together = DigitTrainer(alone, 3, device="cpu")
-    for _ in range(3):
-        together.train_step()
-    results = recognition.examine(together, TEST, 1)
+def test_observing_under_a_condition_is_observing_with_its_noise() -> None:
+    seen = recognition.observe_under(TEST, "missing text", 2)
+    assert torch.equal(seen["sound"], recognition.observe_all(TEST, 2, missing="text")["sound"])
+    assert torch.equal(recognition.observe_at(TEST, {"image": 1.0})["image"], recognition.observe_all(TEST)["image"])
+    with pytest.raises(ValueError, match="condition must be one of clean, "):
+        recognition.observe_under(TEST, "rainy")
+
+
+# -- studies ----------------------------------------------------------------------------------------------------------
+
+def test_examining_freezes_the_weights_at_their_usual_mean(experts: Experts) -> None:
+    learner = together(experts, 3, device="cpu").finish()
+    results = recognition.examine(learner.trainer, TEST, times=1)
     assert list(results) == list(recognition.NOISY)
     seen = recognition.observe_all(TEST, 1, noise_only="sound")
-    out = together.trainer.fuse(recognition.inputs(seen))
-    g = torch.tensor(results["clean"]["g"])
+    out = learner.trainer.fuse(inputs(seen))
+    g = torch.tensor(results["clean"].weights["g"])
     fused = sum(g[i] * out[f"f_{i + 1}"] for i in range(3))
-    frozen = recognition.accuracy(together.trainer.head(fused), seen["label"])
-    assert results["noise_only sound"]["g frozen"] == pytest.approx(frozen, abs=0.003)  # one of 382 may be a draw
-    assert results["noise_only sound"]["f"] == together.evaluate(seen)["f"]
-    assert results["noise_only sound"]["alpha"] == out["alpha"].mean(0).tolist()
+    frozen = recognition.accuracy(learner.trainer.head(fused), seen["label"])
+    tested = results["noise_only sound"]
+    assert tested.frozen["g"] == pytest.approx(frozen, abs=0.003)  # one of 382 may be a draw
+    assert tested.accuracy["f"] == fused_accuracy(learner, seen)
+    assert tested.weights["alpha"] == out["alpha"].mean(0).tolist()
 
 
-def test_a_whole_run_reports_what_its_table_names_and_repeats() -> None:
-    result = recognition.train_and_test(5, alone_steps=6, together_steps=4)
-    assert set(result) == {"alone", "homework", "with", "without", "pulled", "free", "product", "warned", "sure",
-                           "noisy w", "w", "fused", "apart", "shared"}
-    assert all(sum(w) == pytest.approx(1) for w in [*result["w"].values(), *result["noisy w"].values()])
-    alone = AloneTrainer(6, 5, device="cpu")
-    for _ in range(6):
-        alone.train_step()
-    assert result["alone"] == alone.evaluate(recognition.observe_all(TEST, 2))
-    warned = AloneTrainer(4, 5, device="cpu", start=alone)
-    for _ in range(4):
-        warned.train_step(recognition.DROPOUT)
+def test_a_whole_run_can_be_sent_between_processes_and_is_what_its_steps_give() -> None:
+    result = recognition.study(5, separate_steps=6, together_steps=4)
+    assert pickle.loads(pickle.dumps(result)) == result
+    assert set(result.constants) == {"train", "validation", "equal"}
+    learned = [*(c.w for c in result.constants.values()), *result.noise_weights.values()]
+    assert all(sum(w) == pytest.approx(1) for w in learned)
+    experts = separately(6, 5, device="cpu").finish().model
+    assert result.single == experts.evaluate(recognition.observe_all(TEST, 2))
+    warned = separately(4, 5, device="cpu", start=experts).finish(dropout=recognition.DROPOUT).model
     seen = recognition.observe_all(TEST, 2, noise_only="image")
     product = recognition.accuracy(recognition.product_rule(warned.decisions(seen)), seen["label"])
-    assert result["warned"]["noise_only image"] == product
+    assert result.warned.accuracy["noise_only image"] == product
+    trainer = together(experts, 4, 5, device="cpu").finish().trainer
+    assert result.dropout["clean"].accuracy["f"] == recognition.examine(trainer, TEST)["clean"].accuracy["f"]
+    assert result.pulled == recognition.fused(trainer, recognition.observe_all(TEST, 2))

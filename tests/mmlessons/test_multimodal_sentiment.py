@@ -1,39 +1,38 @@
 """听懂一句话的应用 / Understanding an utterance."""
 
 import math
+import pickle
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor
 
-from mmcore.fusion import product_of_experts
+from mmcore.fusion import MultimodalFusionTrainer, product_of_experts
 from mmlessons.data import utterances
 from mmlessons.data.utterances import MEANINGS, MODALITIES
 from mmlessons.tasks import multimodal_sentiment as sentiment
-from mmlessons.tasks.multimodal_sentiment import AloneTrainer, SentimentTrainer
+from mmlessons.tasks.learner import Learner
+from mmlessons.tasks.multimodal_sentiment import separately, together
+from mmlessons.tasks.several_modalities import Experts
 
 VALIDATION = utterances.load("validation")
+WORDS = sentiment.load_words()
 
 
 @pytest.fixture(scope="module")
-def alone() -> AloneTrainer:
-    trainer = AloneTrainer(steps=60, batch=48, device="cpu")
-    for _ in range(60):
-        trainer.train_step()
-    return trainer
+def experts() -> Experts:
+    return separately(steps=60, batch=48, device="cpu").finish().model
 
 
 @pytest.fixture(scope="module")
-def together(alone: AloneTrainer) -> SentimentTrainer:
-    trainer = SentimentTrainer(alone, steps=20, batch=48, device="cpu")
-    for _ in range(20):
-        trainer.train_step()
-    return trainer
+def trainer(experts: Experts) -> MultimodalFusionTrainer:
+    return together(experts, steps=20, batch=48, device="cpu").finish().trainer
 
 
 @pytest.fixture(scope="module")
-def seen(alone: AloneTrainer) -> dict[str, Tensor]:
-    return sentiment.observe_all(VALIDATION, alone.words, 4)
+def seen() -> dict[str, Tensor]:
+    return sentiment.observe_all(VALIDATION, WORDS, 4)
 
 
 def some_experts(m: int = 3, b: int = 4, k: int = 3) -> tuple[list[Tensor], Tensor]:
@@ -93,10 +92,10 @@ def test_what_is_no_product_is_refused(log_p: object, prior: Tensor, error: type
         product_of_experts(log_p, prior)
 
 
-def test_the_prior_is_the_share_of_each_class_in_training(alone: AloneTrainer) -> None:
+def test_the_prior_is_the_share_of_each_class_in_training() -> None:
     data = utterances.load("train")
     drawn = data.observe(torch.arange(len(data.sentences)).repeat(100), torch.Generator().manual_seed(0))["label"]
-    torch.testing.assert_close(alone.log_prior.exp(), drawn.bincount(minlength=3) / len(drawn), atol=0.01, rtol=0)
+    torch.testing.assert_close(sentiment.log_prior().exp(), drawn.bincount(minlength=3) / len(drawn), atol=0.01, rtol=0)
 
 
 # -- encoders and words -----------------------------------------------------------------------------------------------
@@ -112,59 +111,58 @@ def test_padding_changes_no_feature_of_a_sentence_and_no_word_at_all_gives_zeros
     assert all(p.grad is not None and p.grad.any() for p in encode.parameters())
 
 
-def test_the_vocabulary_is_that_of_the_training_sentences_alone(alone: AloneTrainer) -> None:
-    vocabulary = alone.words.tokenizer.get_vocab()
+def test_the_vocabulary_is_that_of_the_training_sentences_and_no_others() -> None:
+    vocabulary = WORDS.tokenizer.get_vocab()
     train = utterances.load("train")
     texts = [text.lower() for s in train.sentences for text in (s.zh, s.en)]
     assert all(any(word in text for text in texts) for word in vocabulary if not word.startswith("["))
-    unknown = alone.words.ids(["zyzzyva"])[0]
-    assert unknown[1] == alone.words.unknown
+    unknown = WORDS.ids(["zyzzyva"])[0]
+    assert unknown[1] == WORDS.unknown
 
 
-def test_the_ids_of_what_is_observed_are_those_of_its_texts(alone: AloneTrainer, seen: dict[str, Tensor]) -> None:
+def test_the_ids_of_what_is_observed_are_those_of_its_texts(seen: dict[str, Tensor]) -> None:
     rows = torch.arange(0, len(seen["label"]), 37)
     texts = VALIDATION.texts(seen)
-    assert torch.equal(seen["text"][rows], alone.words.ids([texts[i] for i in rows]))
+    assert torch.equal(seen["text"][rows], WORDS.ids([texts[i] for i in rows]))
     assert seen["text"].shape[1] == sentiment.LONGEST
 
 
-def test_a_typed_sentence_is_told_which_words_were_never_learned(alone: AloneTrainer) -> None:
-    assert alone.words.known("Thank you, zyzzyva!") == [("thank", True), ("you", True), ("zyzzyva", False)]
-    assert alone.words.known("谢谢你！") == [("谢", True), ("谢", True), ("你", True)]
+def test_a_typed_sentence_is_told_which_words_were_never_learned() -> None:
+    assert WORDS.known("Thank you, zyzzyva!") == [("thank", True), ("you", True), ("zyzzyva", False)]
+    assert WORDS.known("谢谢你！") == [("谢", True), ("谢", True), ("你", True)]
     with pytest.raises(ValueError, match="none of these words was ever learned: zyzzyva"):
-        alone.words.known("zyzzyva")
+        WORDS.known("zyzzyva")
     for nothing in ("", "  "):
         with pytest.raises(ValueError, match="type a sentence"):
-            alone.words.known(nothing)
+            WORDS.known(nothing)
     with pytest.raises(ValueError, match="none of these words was ever learned"):
-        alone.words.known("?!")
+        WORDS.known("?!")
 
 
 # -- training ---------------------------------------------------------------------------------------------------------
 
-def test_a_short_training_puts_together_more_than_the_best_alone_knows(
-        alone: AloneTrainer, seen: dict[str, Tensor]) -> None:
-    single = alone.evaluate(seen)
+def test_a_short_training_puts_together_more_than_the_best_single_one_knows(
+        experts: Experts, seen: dict[str, Tensor]) -> None:
+    single = experts.evaluate(seen)
     assert set(single) == set(MODALITIES)
-    assert sentiment.accuracy(alone.late(seen), seen["label"]) > single["text"]
+    assert sentiment.accuracy(sentiment.late(experts, seen), seen["label"]) > single["text"]
 
 
-def test_training_together_leaves_the_single_models_as_they_were(alone: AloneTrainer) -> None:
-    before = {name: value.clone() for name, value in alone.models.state_dict().items()}
-    trainer = SentimentTrainer(alone, steps=2, batch=8, device="cpu")
-    trainer.train_step()
-    assert all(torch.equal(value, before[name]) for name, value in alone.models.state_dict().items())
+def test_training_together_leaves_the_single_models_as_they_were(experts: Experts) -> None:
+    before = {name: value.clone() for name, value in experts.state_dict().items()}
+    learner = together(experts, steps=2, batch=8, device="cpu")
+    learner.train_step()
+    assert all(torch.equal(value, before[name]) for name, value in experts.state_dict().items())
     with pytest.raises(ValueError, match="dropout must be from 0 to 1, got 2"):
-        trainer.train_step(dropout=2)
+        learner.train_step(dropout=2)
 
 
-@pytest.mark.parametrize("which", ["alone", "together"])
-def test_the_same_seed_trains_the_same_reset_starts_anew_and_global_numbers_stay(
-        alone: AloneTrainer, which: str) -> None:
-    def make(seed: int) -> AloneTrainer | SentimentTrainer:
-        if which == "alone":
-            return AloneTrainer(5, seed, batch=8, device="cpu")
-        return SentimentTrainer(alone, 5, seed, batch=8, device="cpu")
+@pytest.mark.parametrize("which", ["separately", "together"])
+def test_the_same_seed_trains_the_same_reset_starts_again_and_global_numbers_stay(experts: Experts, which: str) -> None:
+    def make(seed: int) -> Learner:
+        if which == "separately":
+            return separately(5, seed, batch=8, device="cpu")
+        return together(experts, 5, seed, batch=8, device="cpu")
     torch.manual_seed(7)
     wanted = torch.rand(3)
     torch.manual_seed(7)
@@ -177,25 +175,42 @@ def test_the_same_seed_trains_the_same_reset_starts_anew_and_global_numbers_stay
     assert torch.equal(torch.rand(3), wanted)
 
 
-def test_only_the_training_split_is_trained_on(alone: AloneTrainer) -> None:
-    assert alone.data.role == "train"
-    assert SentimentTrainer(alone, 1, device="cpu").data.role == "train"
+@pytest.mark.parametrize(("values", "match"), [
+    ({"steps": 0}, "steps must be at least 1, got 0"),
+    ({"seed": -1}, "seed must be at least 0, got -1"),
+    ({"batch": 1}, "batch must be at least 2, got 1"),
+])
+def test_a_training_that_cannot_be_is_refused(experts: Experts, values: dict, match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        separately(**values)
+    with pytest.raises(ValueError, match=match):
+        together(experts, **values)
 
 
-def test_modality_dropout_takes_one_modality_of_a_row_as_often_as_it_says(alone: AloneTrainer) -> None:
-    trainer = SentimentTrainer(alone, 1, batch=600, device="cpu")
-    batch = trainer.draw(0.6)
+def test_only_the_training_split_is_trained_on(experts: Experts) -> None:
+    for learner in (separately(1, device="cpu"), together(experts, 1, device="cpu")):
+        assert learner.task.modalities.draw.args[0].role == "train"
+
+
+def test_modality_dropout_takes_one_modality_of_a_row_as_often_as_it_says() -> None:
+    modalities, generator = sentiment.modalities(600), torch.Generator().manual_seed(1)
+    batch = modalities.draw(generator, 0.6)
     gone = torch.stack([(batch[m].flatten(1) == 0).all(1) for m in MODALITIES], 1)
     assert gone.sum(1).max() == 1
     assert gone.double().sum(1).mean().item() == pytest.approx(0.6, abs=0.06)
-    none = trainer.draw(0.0)
+    none = modalities.draw(generator, 0.0)
     assert not any((none[m].flatten(1) == 0).all(1).any() for m in MODALITIES)
 
 
-def test_a_modality_left_out_of_the_late_fusion_has_no_say(alone: AloneTrainer, seen: dict[str, Tensor]) -> None:
+def test_a_modality_left_out_has_no_say(
+        experts: Experts, trainer: MultimodalFusionTrainer, seen: dict[str, Tensor]) -> None:
     blind = {**seen, "face": torch.rand_like(seen["face"])}
-    torch.testing.assert_close(alone.late(seen, ("face",)), alone.late(blind, ("face",)))
-    torch.testing.assert_close(alone.late(seen, ("face", "tone")), alone.log_p(seen)[0])
+    late = partial(sentiment.late, experts)
+    torch.testing.assert_close(late(seen, ("face",)), late(blind, ("face",)))
+    torch.testing.assert_close(late(seen, ("face", "tone")), sentiment.log_p(experts, seen)[0])
+    joint = partial(sentiment.joint, trainer)
+    torch.testing.assert_close(joint(seen, ("face",)), joint(blind, ("face",)))
+    torch.testing.assert_close(joint(seen, ("face",)), joint({**seen, "face": torch.zeros_like(seen["face"])}))
 
 
 def test_the_groups_of_rows_are_what_they_say(seen: dict[str, Tensor]) -> None:
@@ -209,11 +224,11 @@ def test_the_groups_of_rows_are_what_they_say(seen: dict[str, Tensor]) -> None:
 
 # -- one sample -------------------------------------------------------------------------------------------------------
 
-def test_one_sample_is_the_sentence_face_and_tone_that_were_chosen(alone: AloneTrainer) -> None:
-    sample = sentiment.one_sample(VALIDATION, alone.words, "你可真行。", 3, "wry", 1)
-    assert torch.equal(sample["text"], alone.words.ids(["你可真行。"]))
+def test_one_sample_is_the_sentence_face_and_tone_that_were_chosen() -> None:
+    sample = sentiment.one_sample(VALIDATION, WORDS, "你可真行。", 3, "wry", 1)
+    assert torch.equal(sample["text"], WORDS.ids(["你可真行。"]))
     assert torch.equal(sample["face"][0], VALIDATION.pictures[3] / 255)
-    again = sentiment.one_sample(VALIDATION, alone.words, "你可真行。", 3, "wry", 1)
+    again = sentiment.one_sample(VALIDATION, WORDS, "你可真行。", 3, "wry", 1)
     assert torch.equal(sample["tone"], again["tone"])
 
 
@@ -223,31 +238,32 @@ def test_one_sample_is_the_sentence_face_and_tone_that_were_chosen(alone: AloneT
     (("你好", 0, "loud", 0), "sounds must be one of negative, neutral, positive, wry, got 'loud'"),
     (("你好", 0, "wry", 4), "voice must be below 4, got 4"),
 ])
-def test_a_sample_that_cannot_be_is_refused(alone: AloneTrainer, values: tuple, match: str) -> None:
+def test_a_sample_that_cannot_be_is_refused(values: tuple, match: str) -> None:
     with pytest.raises(ValueError, match=match):
-        sentiment.one_sample(VALIDATION, alone.words, *values)
+        sentiment.one_sample(VALIDATION, WORDS, *values)
 
 
-def test_a_contribution_is_what_leaving_it_out_changes(alone: AloneTrainer, together: SentimentTrainer) -> None:
+def test_a_contribution_is_what_leaving_it_out_changes(experts: Experts, trainer: MultimodalFusionTrainer) -> None:
     text = "谢谢你，很好。"
-    sample = sentiment.one_sample(VALIDATION, alone.words, text, 0, "positive", 0)
-    found = sentiment.contributions(alone, sample, text)
+    sample = sentiment.one_sample(VALIDATION, WORDS, text, 0, "positive", 0)
+    late, joint = partial(sentiment.late, experts), partial(sentiment.joint, trainer)
+    found = sentiment.contributions(WORDS, sample, text, late)
     assert [(m, word) for m, word, _ in found] == [*(("text", c) for c in "谢谢你很好"), *((m, "") for m in MODALITIES)]
-    whole = alone.late(sample)[0]
+    whole = late(sample)[0]
     best = whole.argmax()
     ids = sample["text"].clone()
-    ids[0, 3] = alone.words.unknown  # after [CLS]: 谢 谢 你
-    assert found[2][2] == pytest.approx(float(whole[best] - alone.late({**sample, "text": ids})[0, best]), abs=1e-6)
-    assert found[-2][2] == pytest.approx(float(whole[best] - alone.late(sample, ("face",))[0, best]), abs=1e-6)
-    joint = sentiment.contributions(alone, sample, text, together)
-    whole = together.log_p(sample)[0]
-    gone = together.log_p({**sample, "tone": torch.zeros_like(sample["tone"])})[0]
-    assert joint[-1][2] == pytest.approx(float(whole[whole.argmax()] - gone[whole.argmax()]), abs=1e-6)
+    ids[0, 3] = WORDS.unknown  # after [CLS]: 谢 谢 你
+    assert found[2][2] == pytest.approx(float(whole[best] - late({**sample, "text": ids})[0, best]), abs=1e-6)
+    assert found[-2][2] == pytest.approx(float(whole[best] - late(sample, ("face",))[0, best]), abs=1e-6)
+    together = sentiment.contributions(WORDS, sample, text, joint)
+    whole = joint(sample)[0]
+    gone = joint({**sample, "tone": torch.zeros_like(sample["tone"])})[0]
+    assert together[-1][2] == pytest.approx(float(whole[whole.argmax()] - gone[whole.argmax()]), abs=1e-6)
 
 
-def test_an_unknown_method_is_refused(together: SentimentTrainer, seen: dict[str, Tensor]) -> None:
+def test_an_unknown_method_is_refused(trainer: MultimodalFusionTrainer, seen: dict[str, Tensor]) -> None:
     with pytest.raises(ValueError, match="method must be one of"):
-        together.log_p(seen, "f_best")
+        sentiment.joint(trainer, seen, method="f_best")
 
 
 def test_tables_that_see_perfectly_turn_the_words_around_only_where_they_are_joint() -> None:
@@ -256,11 +272,15 @@ def test_tables_that_see_perfectly_turn_the_words_around_only_where_they_are_joi
     assert result["joint"]["all"] > result["late"]["all"]
 
 
-def test_train_and_test_reports_every_method_on_every_group() -> None:
-    result = sentiment.train_and_test(0, alone_steps=3, together_steps=2, times=1)
+def test_a_whole_run_reports_every_method_on_every_group_and_can_be_sent_between_processes() -> None:
+    result = sentiment.study(0, separate_steps=3, together_steps=2, times=1)
+    assert pickle.loads(pickle.dumps(result)) == result
     for group in ("all", *utterances.KINDS, "reversed"):
-        assert set(result[group]) >= {*MODALITIES, "majority", "late", "no prior", "f_early", "f"}
-        assert all(0 <= right <= 1 for right in result[group].values())
-    assert set(result["missing"]) == set(MODALITIES)
-    assert result["neutral"]["truth"] == pytest.approx(18 / 84)
-    assert result["all"]["majority"] > 1 / len(MEANINGS)
+        assert set(result.accuracy[group]) >= {*MODALITIES, "majority", "late", "no prior", "f_early", "f"}
+        assert all(0 <= right <= 1 for right in result.accuracy[group].values())
+    assert set(result.missing) == set(MODALITIES)
+    assert result.neutral["truth"] == pytest.approx(18 / 84)
+    assert result.accuracy["all"]["majority"] > 1 / len(MEANINGS)
+    experts = separately(3, 0, device="cpu").finish().model
+    seen = sentiment.observe_all(utterances.load("test"), WORDS, 1)
+    assert result.missing["face"]["late"] == sentiment.accuracy(sentiment.late(experts, seen, ("face",)), seen["label"])

@@ -7,19 +7,24 @@ from torch import Tensor
 from mmlessons.data import clips
 from mmlessons.data.clips import MOTIONS
 from mmlessons.tasks import video_understanding as video
-from mmlessons.tasks.video_understanding import ANSWERS, PICTURE, WITH_SOUND, VideoModel, VideoTrainer
+from mmlessons.tasks.learner import Learner
+from mmlessons.tasks.video_understanding import PICTURE, READ, WITH_SOUND, VideoModel
 from tests.support import check_seed, same, state
 
 COUNT = 64
 
 
-def trainer(**options: object) -> VideoTrainer:
-    return VideoTrainer(**{"steps": 2, "batch": 8, "device": "cpu", "count": COUNT, **options})
+def learner(**options: object) -> Learner:
+    return video.learner(**{"steps": 2, "batch": 8, "device": "cpu", "count": COUNT, **options})
+
+
+def draw(made: Learner, shuffle: float = 0.0, mute: float = 0.0) -> dict[str, Tensor]:
+    return made.task.draw(made.generator, shuffle, mute)
 
 
 @pytest.fixture(scope="module")
 def seen() -> dict[str, Tensor]:
-    return video.paper("validation", 20)
+    return video.held_out("validation", 20)
 
 
 def forward(model: VideoModel, seen: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -32,12 +37,12 @@ def test_shapes_and_names(seen: dict[str, Tensor]) -> None:
     assert shapes == {
         "f_v": (3, 12, 48), "f_a": (3, 12, 48), "h_v": (3, 64), "h_a": (3, 64), "f_frame": (3, 48), "f_mean": (3, 48),
         "f_bag": (3, 384), "f_attention": (3, 384), "f_av": (3, 12, 48), "h_av": (3, 64), "h_late": (3, 64),
-        **{f"z_{name}": (3, len(MOTIONS)) for name in ANSWERS}}
+        **{f"z_{name}": (3, len(MOTIONS)) for name in READ}}
 
 
 def test_models_that_know_no_order_answer_a_clip_and_its_reversal_alike(seen: dict[str, Tensor]) -> None:
     out = forward(VideoModel().eval(), seen)
-    for name in ANSWERS:
+    for name in READ:
         z = out[f"z_{name}"]
         assert torch.allclose(z[:20], z[20:], atol=1e-5) is (name in ("frame", "mean", "bag")), name
 
@@ -80,7 +85,7 @@ def test_muted_the_picture_decides_alone_and_blinded_the_sound(seen: dict[str, T
 
 @pytest.mark.parametrize("answers", [PICTURE, WITH_SOUND])
 def test_every_parameter_in_use_gets_a_gradient(answers: tuple[str, ...]) -> None:
-    made = trainer(answers=answers)
+    made = learner(answers=answers)
     made.train_step()
     used = {"eye", "heads"} | ({"ear", "hearing", "seeing", "both", "early_fusion", "late_fusion"}
                                if answers == WITH_SOUND else {"bag", "attention", "seeing"})
@@ -92,9 +97,9 @@ def test_every_parameter_in_use_gets_a_gradient(answers: tuple[str, ...]) -> Non
 
 
 def test_a_batch_holds_clips_or_their_reversals_with_the_answer_that_fits() -> None:
-    made = trainer(batch=200)
-    drawn = made._draw(0.0, 0.0)
-    pool = made.pool
+    made = learner(batch=200)
+    drawn = draw(made)
+    pool = made.task.clips
     grey = drawn["frames"].mean(2)  # colours change places, their mean stays
     known = pool["frames"].float().mean(2) / 255
     backwards = 0
@@ -114,23 +119,23 @@ def test_a_batch_holds_clips_or_their_reversals_with_the_answer_that_fits() -> N
 
 
 def test_shuffle_and_mute_do_what_they_say() -> None:
-    made = trainer(batch=100)
-    assert made._draw(0.0, 1.0)["sound"].abs().max() == 0
-    some = (made._draw(0.0, 0.3)["sound"].flatten(1).abs().sum(1) == 0).double().mean()
+    made = learner(batch=100)
+    assert draw(made, 0.0, 1.0)["sound"].abs().max() == 0
+    some = (draw(made, 0.0, 0.3)["sound"].flatten(1).abs().sum(1) == 0).double().mean()
     assert 0.15 < some < 0.45
-    pool = made.pool["frames"].float().mean((2, 3, 4)) / 255
-    seen = made._draw(1.0, 0.0)["frames"].mean((2, 3, 4))
+    pool = made.task.clips["frames"].float().mean((2, 3, 4)) / 255
+    seen = draw(made, 1.0, 0.0)["frames"].mean((2, 3, 4))
     for row in seen[:10]:  # the same frames, in another order
         assert ((pool.sort(1).values - row.sort().values).abs().amax(1) < 1e-5).any()
         assert not ((pool - row).abs().amax(1) < 1e-5).any()
 
 
-def test_the_same_seed_gives_the_same_model_and_reset_begins_anew() -> None:
-    check_seed(trainer(), trainer(seed=1))
+def test_the_same_seed_gives_the_same_model_and_reset_starts_again() -> None:
+    check_seed(learner(), learner(seed=1))
 
 
 def test_what_is_refused_changes_nothing() -> None:
-    made = trainer(steps=1)
+    made = learner(steps=1)
     before = state(made.model)
     with pytest.raises(ValueError, match="shuffle must be from 0 to 1"):
         made.train_step(shuffle=1.5)
@@ -149,51 +154,66 @@ def test_what_is_refused_changes_nothing() -> None:
 ])
 def test_bad_options_are_refused(options: dict, match: str) -> None:
     with pytest.raises(ValueError, match=match):
-        trainer(**options)
+        learner(**options)
 
 
 def test_a_short_training_learns_the_order() -> None:
-    made = trainer(answers=("mean", "recurrent"), steps=120, batch=32, count=512)
-    video.finish(made)
-    right = made.evaluate(video.paper("train", 100))
+    made = learner(answers=("mean", "recurrent"), steps=120, batch=32, count=512)
+    right = video.accuracies(made.finish().model, video.held_out("train", 100))
     assert right["recurrent"] > 0.5  # more than any model without order could reach
     assert right["mean"] <= 0.5
 
 
-@pytest.mark.parametrize(("models", "exams"), [("picture", {"ordered", "shuffled"}),
-                                               ("sound", {"ordered", "shuffled", "muted", "blinded"})])
-def test_an_examination_has_all_its_parts_and_order_counts_only_for_who_can_see_it(models: str, exams: set) -> None:
-    result = video.train_and_test(models, 1, steps=2, count=20, role="validation")
-    assert set(result) == exams | {"pairs", "turns"}
-    assert all(set(result[exam]) == set(video.GROUPS[models]) for exam in result)
-    assert all(len(five) == 5 for five in result["pairs"].values())
-    assert all(right >= result["pairs"][name][video.TURNS] for name, both in result["turns"].items() for right in both)
-    assert clips.MOTIONS[2 * video.TURNS][1] == "clockwise"
-    for name in {"frame", "mean", "bag"} & set(result["ordered"]):
-        assert result["ordered"][name] == result["shuffled"][name] <= 0.5
+def test_of_pictures_only_those_who_can_see_the_order_are_changed_by_shuffling() -> None:
+    found = video.train_and_test("picture", 1, 2, 20, "validation")
+    assert set(found.in_order) == set(found.shuffled) == set(PICTURE)
+    for name in ("frame", "mean", "bag"):
+        assert found.in_order[name] == found.shuffled[name] <= 0.5
+
+
+def test_with_sound_every_sense_is_taken_away_once_and_turning_is_taken_apart() -> None:
+    found = video.with_sound(1, steps=2, count=20, role="validation")
+    for accuracies in (found.everything, found.muted, found.blinded, found.shuffled, found.pairs):
+        assert set(accuracies) == set(WITH_SOUND)
+    assert found.muted["recurrent"] == found.everything["recurrent"]
+    assert found.blinded["sound"] == found.everything["sound"]
+    for name, five in found.pairs.items():
+        assert len(five) == 5
+        assert five[video.TURNS] <= min(found.said_to_turn[name], found.right_side[name])
+
+
+def test_pairs_and_turning_by_hand() -> None:
+    """Four clips: clockwise, counter-clockwise twice, up; said to be clockwise, to the left, up, up."""
+    motion, said = torch.tensor([6, 7, 7, 2]), torch.tensor([6, 1, 2, 2])
+    assert [name for _, name in clips.MOTIONS[6:8]] == ["clockwise", "counter-clockwise"]
+    assert clips.MOTIONS[1][1] == "to the left"
+    z = torch.nn.functional.one_hot(said, len(clips.MOTIONS)).float()
+    assert video.by_pair(z, motion)[1] == 1
+    assert video.by_pair(z, motion)[video.TURNS] == pytest.approx(1 / 3)
+    assert video.turning(z, motion) == (pytest.approx(1 / 3), pytest.approx(2 / 3))
 
 
 def test_asked_what_it_is_the_models_learn_things_and_not_motions() -> None:
-    made = trainer(answers=("mean",), asks="thing", steps=40, batch=32)
-    drawn = made._draw(0.0, 0.0)
-    known = made.pool["frames"].float().mean(2).flatten(1).sort(1).values / 255  # colours and order change, not these
+    made = learner(answers=("mean",), asks="thing", steps=40, batch=32)
+    drawn = draw(made)
+    pool = made.task.clips
+    known = pool["frames"].float().mean(2).flatten(1).sort(1).values / 255  # colours and order change, not these
     for n in range(5):
         row = (known - drawn["frames"][n].mean(1).flatten().sort().values).abs().amax(1).argmin()
-        assert drawn["thing"][n] == made.pool["thing"][row]
-    video.finish(made)
-    out = made.scores(made.pool)
-    assert out["z_mean"].shape[1] == len(video.QUESTIONS["thing"]) == len(clips.THINGS)
-    assert made.marks(out, made.pool)["mean"] > 0.4  # of the clips it learned from; chance is 0.125
+        assert drawn["thing"][n] == pool["thing"][row]
+    model = made.finish().model
+    assert video.scores(model, pool)["z_mean"].shape[1] == len(clips.THINGS)
+    assert video.accuracies(model, pool)["mean"] > 0.4  # of the clips it learned from; chance is 0.125
 
 
-def test_the_examination_on_things_has_new_clips_by_known_artists_as_well() -> None:
-    result = video.train_and_test("thing", 1, steps=2, count=20, role="validation")
-    assert set(result) == {"ordered", "shuffled", "known", "known shuffled"}
-    assert all(set(marks) == set(PICTURE) for marks in result.values())
+def test_on_things_there_are_new_clips_by_known_artists_as_well() -> None:
+    found = video.train_and_test("thing", 1, 2, 20, "validation")
+    for accuracies in (found.known, found.known_shuffled, found.unseen, found.unseen_shuffled):
+        assert set(accuracies) == set(PICTURE)
     learned, asked = (clips.load("train").draw(20, seed) for seed in (0, 1))
     assert not torch.equal(learned["x"], asked["x"])
 
 
-def test_an_unknown_group_of_models_is_refused() -> None:
-    with pytest.raises(ValueError, match="models must be one of picture, sound"):
+def test_an_unknown_study_is_refused() -> None:
+    with pytest.raises(ValueError, match="study must be one of picture, sound"):
         video.train_and_test("smell", 1)

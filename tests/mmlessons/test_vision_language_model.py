@@ -1,6 +1,7 @@
 """看图、听提示、说名字 / Look at a picture, hear a hint, say the name."""
 
 import math
+import pickle
 from collections import Counter
 from dataclasses import replace
 
@@ -10,74 +11,72 @@ import torch
 from mmcore.alignment import contrastive_loss
 from mmcore.vision_language import LANGUAGES
 from mmlessons.tasks import vision_language_model as naming
-from mmlessons.tasks.vision_language_model import NamingTrainer
+from mmlessons.tasks.learner import Learner
+from mmlessons.tasks.vision_language_model import Scores
 from tests.support import same, state
 
-TASK = naming.load_task()
+CONCEPTS = naming.load()
 STEPS = 90
 
 
 @pytest.fixture(scope="module")
-def trained() -> NamingTrainer:
-    trainer = NamingTrainer(TASK, STEPS, device="cpu")
-    for _ in range(STEPS):
-        trainer.train_step()
-    return trainer
+def trained() -> Learner:
+    return naming.learner(CONCEPTS, STEPS, device="cpu").finish()
 
 
 # -- the task ---------------------------------------------------------------------------------------------------------
 
 def test_no_hint_is_a_name_of_its_concept_and_three_concepts_share_each() -> None:
-    for c, concept in enumerate(TASK.data.concepts):
+    for c, concept in enumerate(CONCEPTS.data.concepts):
         names = {name.lower() for name in concept.names.values()}
-        own = {word for word, paired in zip(TASK.hints, TASK.pairs[c], strict=True) if paired}
+        own = {word for word, paired in zip(CONCEPTS.hints, CONCEPTS.pairs[c], strict=True) if paired}
         keywords = {word.lower() for words in concept.keywords.values() for word in words}
         assert own
         assert not own & names
         assert own <= keywords
-        true = {word for word, fits in zip(TASK.hints, TASK.fits[c], strict=True) if fits}
-        assert true == own | (names & set(TASK.hints)), "a hint that is the name of another concept is true of that one"
-    assert TASK.pairs.sum(0).min() >= naming.SHARED_BY
+        true = {word for word, fits in zip(CONCEPTS.hints, CONCEPTS.fits[c], strict=True) if fits}
+        assert true == own | (names & set(CONCEPTS.hints)), "a hint that names another concept is true of that one"
+    assert CONCEPTS.pairs.sum(0).min() >= naming.SHARED_BY
 
 
 def test_the_task_is_as_large_as_the_lesson_says() -> None:
     """第 01 课说的数 / The numbers that lesson 01 gives."""
-    assert (len(TASK.label), len(TASK.classes), len(TASK.hints)) == (200, 40, 121)
-    chinese = torch.tensor([not word.isascii() for word in TASK.hints])
-    assert 0 < ((TASK.pairs & chinese).sum(1) == 0).sum() < 100, "some concepts have English hints alone"
-    model = NamingTrainer(TASK, 1, 16, device="cpu").model
+    assert (len(CONCEPTS.label), len(CONCEPTS.classes), len(CONCEPTS.hints)) == (200, 40, 121)
+    chinese = torch.tensor([not word.isascii() for word in CONCEPTS.hints])
+    assert 0 < ((CONCEPTS.pairs & chinese).sum(1) == 0).sum() < 100, "some concepts have English hints alone"
+    model = naming.learner(CONCEPTS, 1, batch=16, device="cpu").model
     assert model.name_tokenizer.get_vocab_size() == 551
 
 
 def test_a_task_is_the_same_each_time_and_keeps_pictures_beside_their_concepts() -> None:
-    again = naming.load_task()
-    assert (again.hints, again.classes) == (TASK.hints, TASK.classes)
-    assert torch.equal(again.fits, TASK.fits)
+    again = naming.load()
+    assert (again.hints, again.classes) == (CONCEPTS.hints, CONCEPTS.classes)
+    assert torch.equal(again.fits, CONCEPTS.fits)
     everything = naming.emoji.load()
-    place = [everything.concepts.index(concept) for concept in TASK.data.concepts]
-    for artist, pictures in TASK.data.pictures.items():
+    place = [everything.concepts.index(concept) for concept in CONCEPTS.data.concepts]
+    for artist, pictures in CONCEPTS.data.pictures.items():
         assert torch.equal(pictures, everything.pictures[artist][place])
-    assert [TASK.classes[k] for k in TASK.label] == [concept.subgroup for concept in TASK.data.concepts]
+    assert [CONCEPTS.classes[k] for k in CONCEPTS.label] == [concept.subgroup for concept in CONCEPTS.data.concepts]
 
 
-def by_loops(task: naming.Task, answer_of: list) -> float:
+def by_loops(data: naming.Concepts, answer_of: list) -> float:
     """每个提示答最可能的那个，按概率加起来 / Answer the likeliest for each hint, add up the probabilities."""
-    concepts = [c for c in range(len(task.label)) if task.pairs[c].any()]
+    concepts = [c for c in range(len(data.label)) if data.pairs[c].any()]
     right = 0.0
-    for h in range(len(task.hints)):
+    for h in range(len(data.hints)):
         chance: Counter = Counter()
         for c in concepts:
-            if task.pairs[c, h]:
-                chance[answer_of[c]] += 1 / len(concepts) / int(task.pairs[c].sum())
+            if data.pairs[c, h]:
+                chance[answer_of[c]] += 1 / len(concepts) / int(data.pairs[c].sum())
         right += max(chance.values(), default=0.0)
     return right
 
 
 def test_the_limit_of_text_alone_equals_its_loops() -> None:
-    limit = naming.text_limit(TASK)
-    assert limit["name"] == pytest.approx(by_loops(TASK, list(range(len(TASK.label)))))
-    assert limit["subgroup"] == pytest.approx(by_loops(TASK, TASK.label.tolist()))
-    assert TASK.shares().sum().item() == pytest.approx(1)
+    limit = naming.text_limit(CONCEPTS)
+    assert limit.name == pytest.approx(by_loops(CONCEPTS, list(range(len(CONCEPTS.label)))))
+    assert limit.kind == pytest.approx(by_loops(CONCEPTS, CONCEPTS.label.tolist()))
+    assert CONCEPTS.shares().sum().item() == pytest.approx(1)
 
 
 def test_the_limit_by_hand() -> None:
@@ -86,38 +85,38 @@ def test_the_limit_by_hand() -> None:
     Two concepts; the first hint is true of both, the second of the second concept alone. Concept 1 always says hint 1
     (½), concept 2 says either (¼ each): the best guesses are right in ½ + ¼ of the cases.
     """
-    task = replace(TASK, label=torch.tensor([0, 1]), hints=("a", "b"), fits=torch.tensor([[True, False], [True, True]]),
-                   pairs=torch.tensor([[True, False], [True, True]]))
-    assert naming.text_limit(task) == {"subgroup": 0.75, "name": 0.75}
-    assert naming.majority(task) == {"subgroup": 0.5, "name": 0.5}
+    true = torch.tensor([[True, False], [True, True]])
+    two = replace(CONCEPTS, label=torch.tensor([0, 1]), hints=("a", "b"), fits=true, pairs=true)
+    assert naming.text_limit(two) == Scores(kind=0.75, name=0.75)
+    assert naming.majority(two) == Scores(kind=0.5, name=0.5)
 
 
 def test_the_majority_is_counted() -> None:
-    count = Counter(TASK.label.tolist()).most_common(1)[0][1]
-    assert naming.majority(TASK) == {"subgroup": pytest.approx(count / len(TASK.label)),
-                                     "name": pytest.approx(1 / len(TASK.label))}
+    count = Counter(CONCEPTS.label.tolist()).most_common(1)[0][1]
+    assert naming.majority(CONCEPTS).kind == pytest.approx(count / len(CONCEPTS.label))
+    assert naming.majority(CONCEPTS).name == pytest.approx(1 / len(CONCEPTS.label))
 
 
 def test_with_names_for_hints_the_text_alone_could_answer_everything() -> None:
-    leak = naming.load_task("names")
-    assert leak.data.concepts == TASK.data.concepts
-    assert naming.text_limit(leak) == {"subgroup": pytest.approx(1), "name": pytest.approx(1)}
-    assert naming.text_limit(TASK)["name"] < 0.3
+    leak = naming.load("names")
+    assert leak.data.concepts == CONCEPTS.data.concepts
+    assert (naming.text_limit(leak).kind, naming.text_limit(leak).name) == (pytest.approx(1), pytest.approx(1))
+    assert naming.text_limit(CONCEPTS).name < 0.3
 
 
 def test_held_out_pairs_are_true_pairs_of_learned_hints_and_never_in_the_training() -> None:
-    train, test = naming.hold_out_pairs(TASK)
+    train, test = naming.hold_out_pairs(CONCEPTS)
     assert not (train.pairs & test.pairs).any()
-    assert torch.equal(train.pairs | test.pairs, TASK.pairs)
+    assert torch.equal(train.pairs | test.pairs, CONCEPTS.pairs)
     assert train.pairs.any(1).all()
-    assert torch.equal(test.pairs.any(1), TASK.pairs.sum(1) > 1)
+    assert torch.equal(test.pairs.any(1), CONCEPTS.pairs.sum(1) > 1)
     assert test.pairs.sum(1).max() == 1
-    assert torch.equal(train.fits, TASK.fits)
-    assert not torch.equal(naming.hold_out_pairs(TASK, 1)[1].pairs, test.pairs)
-    trainer, draw = NamingTrainer(train, 3, device="cpu"), set()
-    row = {tuple(ids): h for h, ids in enumerate(trainer.tokens["input_ids"][:len(TASK.hints)].tolist())}
-    name = {tuple(ids): i % len(TASK.label) for i, ids in enumerate(trainer.name_ids.tolist())}
-    drawn = trainer.draw()
+    assert torch.equal(train.fits, CONCEPTS.fits)
+    assert not torch.equal(naming.hold_out_pairs(CONCEPTS, 1)[1].pairs, test.pairs)
+    learner, draw = naming.learner(train, 3, device="cpu"), set()
+    row = {tuple(ids): h for h, ids in enumerate(learner.task.tokens["input_ids"][:len(CONCEPTS.hints)].tolist())}
+    name = {tuple(ids): i % len(CONCEPTS.label) for i, ids in enumerate(learner.task.name_ids.tolist())}
+    drawn = learner.task.draw(learner.generator)
     for said, ids, given in zip(drawn["input_ids"].tolist(), drawn["name_ids"].tolist(), drawn["text_given"],
                                 strict=True):
         if given:
@@ -149,24 +148,24 @@ def test_without_a_temperature_64_pairs_cannot_fall_below_3_2() -> None:
 
 def test_fusion_never_sees_the_name_and_always_sees_something() -> None:
     """没有泄漏：文字是名字的行，融合看不见文字 / No leak: where the text is a name, fusion does not see the text."""
-    trainer = NamingTrainer(TASK, 3, device="cpu")
-    hints, count = len(TASK.hints), len(TASK.label)
-    words = trainer.tokens["input_ids"].tolist()
+    learner = naming.learner(CONCEPTS, 3, device="cpu")
+    hints, count = len(CONCEPTS.hints), len(CONCEPTS.label)
+    words = learner.task.tokens["input_ids"].tolist()
     row, names = ({tuple(ids): i for i, ids in enumerate(part)} for part in (words[:hints], words[hints:]))
-    asked = {tuple(ids): i for i, ids in enumerate(trainer.name_ids.tolist())}
+    asked = {tuple(ids): i for i, ids in enumerate(learner.task.name_ids.tolist())}
     seen: Counter = Counter()
     for _ in range(6):
-        drawn = trainer.draw()
-        for n in range(trainer.batch):
+        drawn = learner.task.draw(learner.generator)
+        for n in range(learner.task.batch):
             name, said = asked[tuple(drawn["name_ids"][n].tolist())], tuple(drawn["input_ids"][n].tolist())
             concept, text, image = name % count, bool(drawn["text_given"][n]), bool(drawn["image_given"][n])
-            assert TASK.pairs[concept, row[said]] if text else names[said] % count == concept
-            assert int(drawn["labels"][n]) == int(TASK.label[concept])
+            assert CONCEPTS.pairs[concept, row[said]] if text else names[said] % count == concept
+            assert int(drawn["labels"][n]) == int(CONCEPTS.label[concept])
             assert image or text
             assert drawn["positives"][n, n]
             seen.update([("text", text), ("image", image), ("asked", LANGUAGES[name // count]),
                          ("said", "hint" if text else LANGUAGES[names[said] // count])])
-    total = 6 * trainer.batch
+    total = 6 * learner.task.batch
     assert seen["text", True] / total == pytest.approx(1 - naming.NAME_SHARE, abs=0.06)
     assert seen["image", False] / total == pytest.approx(naming.IMAGE_DROPOUT * (1 - naming.NAME_SHARE), abs=0.03)
     assert seen["asked", "zh"] / total == pytest.approx(0.5, abs=0.06)
@@ -174,56 +173,56 @@ def test_fusion_never_sees_the_name_and_always_sees_something() -> None:
 
 
 def test_a_hint_that_is_true_of_several_pictures_has_them_all_for_positives() -> None:
-    trainer = NamingTrainer(TASK, 3, device="cpu")
-    drawn, count, hints = trainer.draw(), len(TASK.label), len(TASK.hints)
-    words = trainer.tokens["input_ids"].tolist()
+    learner = naming.learner(CONCEPTS, 3, device="cpu")
+    drawn, count, hints = learner.task.draw(learner.generator), len(CONCEPTS.label), len(CONCEPTS.hints)
+    words = learner.task.tokens["input_ids"].tolist()
     row = {tuple(ids): i for i, ids in enumerate(words[:hints])}
-    asked = {tuple(ids): i % count for i, ids in enumerate(trainer.name_ids.tolist())}
+    asked = {tuple(ids): i % count for i, ids in enumerate(learner.task.name_ids.tolist())}
     concept = [asked[tuple(ids)] for ids in drawn["name_ids"].tolist()]
-    for j in range(trainer.batch):
+    for j in range(learner.task.batch):
         said = tuple(drawn["input_ids"][j].tolist())
-        for i in range(0, trainer.batch, 7):
-            true = bool(TASK.fits[concept[i], row[said]]) if drawn["text_given"][j] else concept[i] == concept[j]
+        for i in range(0, learner.task.batch, 7):
+            true = bool(CONCEPTS.fits[concept[i], row[said]]) if drawn["text_given"][j] else concept[i] == concept[j]
             assert bool(drawn["positives"][i, j]) == true
-    assert int(drawn["positives"].sum()) > trainer.batch
+    assert int(drawn["positives"].sum()) > learner.task.batch
 
 
 def test_only_training_artists_are_trained_on() -> None:
-    data = TASK.data
+    data = CONCEPTS.data
     noise = {a: p if a in data.by_role("train") else torch.randint_like(p, 256) for a, p in data.pictures.items()}
-    changed = replace(TASK, data=replace(data, pictures=noise))
-    losses = [[NamingTrainer(task, 2, device="cpu").train_step() for _ in range(2)] for task in (TASK, changed)]
-    assert losses[0] == losses[1]
+    changed = replace(CONCEPTS, data=replace(data, pictures=noise))
+    kept, other = (naming.learner(concepts, 2, device="cpu") for concepts in (CONCEPTS, changed))
+    assert [kept.train_step() for _ in range(2)] == [other.train_step() for _ in range(2)]
 
 
 def test_a_resnet_sees_changed_drawings_alone_and_a_vit_some_as_they_are() -> None:
     for backbone, share in (("resnet-tiny", 0.0), ("vit-tiny", naming.UNCHANGED["vit-tiny"])):
-        trainer = NamingTrainer(TASK, 3, backbone=backbone, device="cpu")
-        known = {tuple(picture.flatten().tolist()) for picture in trainer.pictures.flatten(0, 1)}
-        drawn = (trainer.draw()["image"] * 255).round().to(torch.uint8)
+        learner = naming.learner(CONCEPTS, 3, backbone=backbone, device="cpu")
+        known = {tuple(picture.flatten().tolist()) for picture in learner.task.pictures.flatten(0, 1)}
+        drawn = (learner.task.draw(learner.generator)["image"] * 255).round().to(torch.uint8)
         plain = sum(tuple(picture.flatten().tolist()) in known for picture in drawn) / len(drawn)
         assert plain == pytest.approx(share, abs=0.15)
 
 
-# -- the trainer ------------------------------------------------------------------------------------------------------
+# -- the learner ------------------------------------------------------------------------------------------------------
 
-def test_the_same_seed_trains_the_same_and_reset_starts_anew() -> None:
+def test_the_same_seed_trains_the_same_and_reset_starts_again() -> None:
     torch.manual_seed(7)
     wanted = torch.rand(2)
     torch.manual_seed(7)
-    trainer = NamingTrainer(TASK, 4, seed=3, device="cpu")
-    first = [trainer.train_step() for _ in range(2)]
+    learner = naming.learner(CONCEPTS, 4, seed=3, device="cpu")
+    first = [learner.train_step() for _ in range(2)]
     assert torch.equal(torch.rand(2), wanted), "the global random numbers stay"
-    trainer.reset()
-    assert [trainer.train_step() for _ in range(2)] == first
-    assert NamingTrainer(TASK, 4, seed=4, device="cpu").train_step() != first[0]
+    learner.reset()
+    assert [learner.train_step() for _ in range(2)] == first
+    assert naming.learner(CONCEPTS, 4, seed=4, device="cpu").train_step() != first[0]
 
 
 def test_weights_and_temperature_act_on_the_very_next_step() -> None:
-    trainer = NamingTrainer(TASK, 4, device="cpu")
-    plain = trainer.train_step()
-    trainer.reset()
-    tuned = trainer.train_step(0.5, 2.0, 0.0, 1.0)
+    learner = naming.learner(CONCEPTS, 4, device="cpu")
+    plain = learner.train_step()
+    learner.reset()
+    tuned = learner.train_step(alpha=0.5, beta=2.0, gamma=0.0, tau=1.0)
     assert tuned["classification_loss"] == plain["classification_loss"]
     assert tuned["retrieval_loss"] != plain["retrieval_loss"]
     assert tuned["total_loss"] == pytest.approx(
@@ -231,93 +230,94 @@ def test_weights_and_temperature_act_on_the_very_next_step() -> None:
 
 
 def test_a_bad_weight_or_a_step_too_many_changes_nothing() -> None:
-    trainer = NamingTrainer(TASK, 1, device="cpu")
-    before, drawn = state(trainer.model), trainer.generator.get_state()
+    learner = naming.learner(CONCEPTS, 1, device="cpu")
+    before, drawn = state(learner.model), learner.generator.get_state()
     with pytest.raises(ValueError, match="beta may not be below 0"):
-        trainer.train_step(beta=-1)
-    assert torch.equal(trainer.generator.get_state(), drawn)
-    assert same(trainer.model, before)
-    trainer.train_step()
-    before = state(trainer.model)
+        learner.train_step(beta=-1)
+    assert torch.equal(learner.generator.get_state(), drawn)
+    assert same(learner.model, before)
+    learner.train_step()
+    before = state(learner.model)
     with pytest.raises(ValueError, match="has 1 steps and all are done"):
-        trainer.train_step()
-    assert same(trainer.model, before)
+        learner.train_step()
+    assert same(learner.model, before)
 
 
 @pytest.mark.parametrize(("options", "match"), [
     ({"steps": 0}, "steps must be at least 1, got 0"), ({"batch": 1000}, "each concept once, got 1000"),
     ({"name_share": 1.5}, "name_share must be from 0 to 1"), ({"image_dropout": -0.1}, "image_dropout must be from"),
-    ({"task": naming.hold_out_pairs(TASK)[1]}, "every concept to train on needs at least one hint"),
+    ({"concepts": naming.hold_out_pairs(CONCEPTS)[1]}, "every concept to train on needs at least one hint"),
     ({"backbone": "resnet51"}, "got 'resnet51'"),
 ])
-def test_a_trainer_that_could_not_train_is_refused(options: dict, match: str) -> None:
+def test_a_learner_that_could_not_train_is_refused(options: dict, match: str) -> None:
     with pytest.raises(ValueError, match=match):
-        NamingTrainer(**{"task": TASK, "device": "cpu", **options})
+        naming.learner(**{"concepts": CONCEPTS, "device": "cpu", **options})
 
 
 # -- the test ---------------------------------------------------------------------------------------------------------
 
-def test_a_short_training_is_above_chance_at_every_task_and_both_beat_either(trained: NamingTrainer) -> None:
-    table = naming.evaluate(trained.model, TASK, "fxemoji")
-    base, limit = naming.majority(TASK), naming.text_limit(TASK)
-    assert table["both"]["subgroup"] > 3 * base["subgroup"]
-    assert table["both"]["subgroup"] > max(table["picture"]["subgroup"], table["text"]["subgroup"])
-    assert table["both"]["name"] > table["picture"]["name"]
-    for answer in ("subgroup", "name"):
-        assert table["text"][answer] <= limit[answer] + 1e-9, "nobody exceeds the limit"
-    assert naming.retrieve(trained.model, TASK, "fxemoji") > 20 / len(TASK.label)
+def test_a_short_training_is_above_chance_at_every_task_and_both_beat_either(trained: Learner) -> None:
+    found = naming.evaluate(trained.model, CONCEPTS, "fxemoji")
+    base, limit = naming.majority(CONCEPTS), naming.text_limit(CONCEPTS)
+    assert found.both.kind > 3 * base.kind
+    assert found.both.kind > max(found.picture.kind, found.text.kind)
+    assert found.both.name > found.picture.name
+    assert found.text.kind <= limit.kind + 1e-9, "nobody exceeds the limit"
+    assert found.text.name <= limit.name + 1e-9, "nobody exceeds the limit"
+    assert naming.retrieve(trained.model, CONCEPTS, "fxemoji") > 20 / len(CONCEPTS.label)
 
 
-def test_evaluation_asks_every_pair_as_loops_do(trained: NamingTrainer) -> None:
+def test_evaluation_asks_every_pair_as_loops_do(trained: Learner) -> None:
     model, count = trained.model, 12
-    few = replace(TASK, pairs=TASK.pairs & (torch.arange(len(TASK.label)) < count).unsqueeze(1))
+    few = replace(CONCEPTS, pairs=CONCEPTS.pairs & (torch.arange(len(CONCEPTS.label)) < count).unsqueeze(1))
     table = naming.evaluate(model, few, "twemoji")
     found: Counter = Counter()
     for c in range(count):
-        hints = [h for h in range(len(TASK.hints)) if TASK.pairs[c, h]]
-        picture = TASK.data.pictures["twemoji"][c]
+        hints = [h for h in range(len(CONCEPTS.hints)) if CONCEPTS.pairs[c, h]]
+        picture = CONCEPTS.data.pictures["twemoji"][c]
         for h in hints:
-            for given, (image, hint) in {"picture": (picture, None), "text": (None, TASK.hints[h]),
-                                         "both": (picture, TASK.hints[h])}.items():
+            for given, (image, hint) in {"picture": (picture, None), "text": (None, CONCEPTS.hints[h]),
+                                         "both": (picture, CONCEPTS.hints[h])}.items():
                 for language in LANGUAGES:
-                    said = naming.answer(model, TASK, image, hint, language, k=1)
+                    said = naming.answer(model, CONCEPTS, image, hint, language, k=1)
                     weight = 1 / count / len(hints) / 2
-                    found[given, "subgroup"] += weight * (said.classes[0][0] == TASK.classes[TASK.label[c]])
-                    ids = model.name_tokens([TASK.data.concepts[c].names[language]], [language])
+                    found[given, "kind"] += weight * (said.classes[0][0] == CONCEPTS.classes[CONCEPTS.label[c]])
+                    ids = model.name_tokens([CONCEPTS.data.concepts[c].names[language]], [language])
                     found[given, "name"] += weight * (said.name == model.spell(ids[0]))
-    for given, scores in table.items():
-        for kind, value in scores.items():
-            assert value == pytest.approx(found[given, kind], abs=0.02), (given, kind)
+    for given in ("picture", "text", "both"):
+        for what in ("kind", "name"):
+            value = getattr(getattr(table, given), what)
+            assert value == pytest.approx(found[given, what], abs=0.02), (given, what)
     assert model.training
 
 
-def test_retrieval_looks_both_ways_in_both_languages(trained: NamingTrainer) -> None:
+def test_retrieval_looks_both_ways_in_both_languages(trained: Learner) -> None:
     model = trained.model.eval()
     with torch.no_grad():
-        v = model(TASK.data.pictures["twemoji"] / 255)["retrieval_v"]
+        v = model(CONCEPTS.data.pictures["twemoji"] / 255)["retrieval_v"]
         found = []
         for language in LANGUAGES:
-            t = model(**model.text_encoder.tokenize(TASK.data.names(language)))["retrieval_t"]
+            t = model(**model.text_encoder.tokenize(CONCEPTS.data.names(language)))["retrieval_t"]
             S = torch.cosine_similarity(v.unsqueeze(1), t.unsqueeze(0), dim=2)
             right = torch.arange(len(S))
             found += [(S.argmax(1) == right).double().mean(), (S.argmax(0) == right).double().mean()]
     model.train()
-    assert naming.retrieve(model, TASK, "twemoji") == pytest.approx(sum(found).item() / 4, abs=0.01)
+    assert naming.retrieve(model, CONCEPTS, "twemoji") == pytest.approx(sum(found).item() / 4, abs=0.01)
 
 
-def test_an_answer_lists_its_words_with_their_probabilities(trained: NamingTrainer) -> None:
-    picture = TASK.data.pictures["noto"][0]
-    said = naming.answer(trained.model, TASK, picture, "animal", "en")
+def test_an_answer_lists_its_words_with_their_probabilities(trained: Learner) -> None:
+    picture = CONCEPTS.data.pictures["noto"][0]
+    said = naming.answer(trained.model, CONCEPTS, picture, "animal", "en")
     assert said.name == " ".join(word for word, _ in said.words)
     assert all(0 < p <= 1 for _, p in said.words)
     assert [p for _, p in said.classes] == sorted((p for _, p in said.classes), reverse=True)
-    drawn = [naming.answer(trained.model, TASK, picture, None, "zh", 2.0, torch.Generator().manual_seed(s))
+    drawn = [naming.answer(trained.model, CONCEPTS, picture, None, "zh", 2.0, torch.Generator().manual_seed(s))
              for s in (1, 1, 2, 3)]
     assert drawn[0] == drawn[1]
     assert len({answer.name for answer in drawn}) > 1
 
 
-PICTURE = TASK.data.pictures["noto"][0]
+PICTURE = CONCEPTS.data.pictures["noto"][0]
 
 
 @pytest.mark.parametrize(("arguments", "error", "match"), [
@@ -329,21 +329,20 @@ PICTURE = TASK.data.pictures["noto"][0]
     ((PICTURE, None, "en", -1.0), ValueError, "temperature must be positive"),
     ((PICTURE, None, "en", 1.0), TypeError, "needs a generator"),
 ])
-def test_a_question_that_cannot_be_asked_is_refused(trained: NamingTrainer, arguments: tuple, error: type,
+def test_a_question_that_cannot_be_asked_is_refused(trained: Learner, arguments: tuple, error: type,
                                                     match: str) -> None:
     with pytest.raises(error, match=match):
-        naming.answer(trained.model, TASK, *arguments)
+        naming.answer(trained.model, CONCEPTS, *arguments)
 
 
 def test_a_background_run_trains_what_it_was_told() -> None:
-    first, again, other = (naming.train_and_test(1, 2, weights) for weights in ((1, 1, 1), (1, 1, 1), (1, 0, 0)))
-    assert set(first) == {"picture", "text", "both", "retrieval", "parameters", "seconds"}
-    for key in ("picture", "text", "both", "retrieval", "parameters"):
-        assert first[key] == again[key]
-    assert first["retrieval"] != other["retrieval"]
-    assert math.isfinite(first["seconds"])
-    apart = naming.train_and_test(1, 2, new_pairs=True)
-    assert set(apart["new"]) == set(naming.INPUTS)
-    assert apart["new"] != {given: apart[given] for given in naming.INPUTS}
+    first, again, other = (naming.train_and_study(1, 2, weights) for weights in ((1, 1, 1), (1, 1, 1), (1, 0, 0)))
+    assert replace(first, seconds=0.0) == replace(again, seconds=0.0)
+    assert first.retrieval != other.retrieval
+    assert first.never_met is None
+    assert math.isfinite(first.seconds)
+    assert pickle.loads(pickle.dumps(first)) == first, "it comes from another process"
+    apart = naming.train_and_study(1, 2, hold_out=True)
+    assert apart.never_met != apart.scores
     with pytest.raises(ValueError, match="artist must be one of"):
-        naming.evaluate(NamingTrainer(TASK, 1, device="cpu").model, TASK, "picasso")
+        naming.evaluate(naming.learner(CONCEPTS, 1, device="cpu").model, CONCEPTS, "picasso")

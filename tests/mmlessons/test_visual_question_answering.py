@@ -5,19 +5,20 @@ import torch
 
 from mmlessons.data import scenes
 from mmlessons.tasks import visual_question_answering as answering
-from mmlessons.tasks.visual_question_answering import AnsweringModel, AnsweringTrainer
+from mmlessons.tasks.learner import Learner
+from mmlessons.tasks.visual_question_answering import AnsweringModel
 from tests.support import check_seed, same, state
 
 TRAIN = scenes.load("train")
 
 
-def trainer(**options: object) -> AnsweringTrainer:
-    return AnsweringTrainer(**{"steps": 2, "batch": 16, "device": "cpu", **options})
+def learner(**options: object) -> Learner:
+    return answering.learner(**{"steps": 2, "batch": 16, "device": "cpu", **options})
 
 
 @pytest.fixture(scope="module")
 def model() -> AnsweringModel:
-    return trainer().model.eval()
+    return learner().model.eval()
 
 
 def test_shapes_and_names(model: AnsweringModel) -> None:
@@ -38,7 +39,7 @@ def test_a_step_learns_from_cells_what_forward_sees_in_whole_pictures(model: Ans
 
 
 def test_every_parameter_gets_a_gradient() -> None:
-    made = trainer()
+    made = learner()
     made.train_step()
     assert not [name for name, p in made.model.named_parameters() if p.grad is None or not p.grad.any()]
 
@@ -46,7 +47,7 @@ def test_every_parameter_gets_a_gradient() -> None:
 def test_the_blind_model_does_not_depend_on_the_picture_nor_the_deaf_one_on_the_question() -> None:
     pictures = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     for sees, alike in (("question", True), ("picture", False), ("both", False)):
-        made = trainer(sees=sees).model.eval()
+        made = learner(sees=sees).model.eval()
         z = made(pictures, **made.text_encoder.tokenize(["Is there a dog?"] * 2))["z"]
         assert torch.allclose(z[0], z[1]) is alike
         one = made(pictures[:1].repeat(2, 1, 1, 1), **made.text_encoder.tokenize(["有狗吗？", "左上是什么？"]))["z"]
@@ -54,16 +55,16 @@ def test_the_blind_model_does_not_depend_on_the_picture_nor_the_deaf_one_on_the_
 
 
 def test_the_same_seed_gives_the_same_model_and_reset_begins_anew() -> None:
-    check_seed(trainer(), trainer(seed=1))
+    check_seed(learner(), learner(seed=1))
 
 
 def test_the_loss_is_answers_plus_beta_times_naming() -> None:
-    losses = trainer().train_step(beta=0.25)
+    losses = learner().train_step(beta=0.25)
     assert losses["L"] == pytest.approx(losses["L_answer"] + 0.25 * losses["L_name"], rel=1e-5)
 
 
 def test_what_is_refused_changes_nothing() -> None:
-    made = trainer(steps=1)
+    made = learner(steps=1)
     before = state(made.model)
     with pytest.raises(ValueError, match="beta may not be below 0"):
         made.train_step(beta=-1.0)
@@ -74,11 +75,11 @@ def test_what_is_refused_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize(("call", "error", "match"), [
-    (lambda: trainer(steps=0), ValueError, "steps must be at least 1"),
-    (lambda: trainer(batch=1), ValueError, "batch must be at least 2"),
-    (lambda: trainer(sees="nothing"), ValueError, "sees must be one of both, question, picture"),
-    (lambda: trainer(look="stare"), ValueError, "look must be one of attention, gates"),
-    (lambda: answering.train_and_test("best", 1), ValueError, "variant must be one of gates"),
+    (lambda: learner(steps=0), ValueError, "steps must be at least 1"),
+    (lambda: learner(batch=1), ValueError, "batch must be at least 2"),
+    (lambda: learner(sees="nothing"), ValueError, "sees must be one of both, question, picture"),
+    (lambda: learner(look="stare"), ValueError, "look must be one of attention, gates"),
+    (lambda: answering.study("best", 1), ValueError, "variant must be one of gates"),
 ])
 def test_bad_options_are_refused(call, error: type, match: str) -> None:
     with pytest.raises(error, match=match):
@@ -120,7 +121,13 @@ def test_the_majority_is_what_the_balance_allows() -> None:
 
 
 def test_a_short_training_learns_to_look() -> None:
-    made = AnsweringTrainer(40, seed=1, kinds=["where"], device="cpu")
-    for _ in range(40):
-        made.train_step()
-    assert made.examine(TRAIN, 300, kinds=["where"])["where"] > 0.5  # chance: 0.25
+    made = answering.learner(40, seed=1, kinds=["where"], device="cpu").finish()
+    assert answering.accuracy(made.model, TRAIN, 300, kinds=["where"])["where"] > 0.5  # chance: 0.25
+
+
+def test_each_variant_is_tested_on_what_the_lesson_shows_of_it() -> None:
+    full, biased = (answering.study(variant, 1, steps=1, batch=2) for variant in ("gates", "biased question"))
+    assert set(full.test) == set(full.elsewhere.new) == {"all", *scenes.KINDS}
+    assert full.biased is None
+    assert set(biased.test) == set(biased.biased.alike) == set(biased.biased.turned) == {"all", "whether"}
+    assert biased.elsewhere is None

@@ -8,18 +8,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mmcore.alignment import AlignmentLoss
 from mmcore.decoder import generation_loss
 from mmcore.fusion import MultimodalFusion, product_of_experts
 from mmcore.training import evaluating
 from mmlessons.data import clips, emoji, scenes, views
 from mmlessons.data.utterances import MODALITIES
+from mmlessons.tasks import cross_modal_alignment as alignment
+from mmlessons.tasks import cross_modal_retrieval as retrieval
+from mmlessons.tasks import image_captioning as captioning
+from mmlessons.tasks import multimodal_sentiment as sentiment
 from mmlessons.tasks import video_understanding as video
 from mmlessons.tasks import vision_language_model as naming
-from mmlessons.tasks.cross_modal_alignment import AlignmentTrainer
-from mmlessons.tasks.cross_modal_retrieval import RetrievalTrainer
-from mmlessons.tasks.image_captioning import CaptioningTrainer, tokens_of
-from mmlessons.tasks.multimodal_sentiment import AloneTrainer, SentimentTrainer
-from mmlessons.tasks.visual_question_answering import AnsweringTrainer
+from mmlessons.tasks import visual_question_answering as answering
 from tests.notebooks.diagrams import computed_arrows, drawn_arrows
 from tests.notebooks.stored import DOOR, LESSONS, prose_cells
 
@@ -28,16 +29,16 @@ Run = tuple[Callable[..., dict[str, Tensor]], dict[str, Tensor]]
 
 def retrieval_diagrams() -> list[Run]:
     data = emoji.load()
-    model = RetrievalTrainer(data, steps=1).model
+    model = retrieval.learner(data, steps=1).model
     tokens = model.text_encoder.tokenize(data.names("zh")[:4])
     return [(model.forward, {"image": data.pictures["noto"][:4] / 255, **tokens, "tau": torch.tensor(0.1)})]
 
 
 def vision_language_diagrams() -> list[Run]:
-    naming_trainer = naming.NamingTrainer(naming.load_task(), steps=1, batch=8, device="cpu")
-    batch = naming_trainer.draw()
+    learner = naming.learner(naming.load(), steps=1, batch=8, device="cpu")
+    batch = learner.task.draw(learner.generator)
     shown = ("image", "input_ids", "attention_mask", "labels", "name_ids")
-    return [(naming_trainer.trainer.losses, {name: batch[name] for name in shown})]
+    return [(learner.trainer.losses, {name: batch[name] for name in shown})]
 
 
 def fusion_diagrams() -> list[Run]:
@@ -59,47 +60,53 @@ def fusion_diagrams() -> list[Run]:
 
 
 def answering_diagrams() -> list[Run]:
-    trainer = AnsweringTrainer(steps=1, device="cpu")
-    drawn = trainer.data.draw(4, torch.Generator().manual_seed(0))
-    image = trainer.data.pictures(drawn["cells"], drawn["artist"]) / 255
-    tokens = {name: ids[scenes.question_number(drawn)] for name, ids in trainer.questions.items()}
-    return [(trainer.model.forward, {"image": image, **tokens})]
+    data, model = scenes.load("train"), answering.learner(steps=1, device="cpu").model
+    drawn = data.draw(4, torch.Generator().manual_seed(0))
+    image = data.pictures(drawn["cells"], drawn["artist"]) / 255
+    tokens = {name: ids[scenes.question_number(drawn)] for name, ids in model.tokens.items()}
+    return [(model.forward, {"image": image, **tokens})]
 
 
 def captioning_diagrams() -> list[Run]:
-    trainer = CaptioningTrainer(naming_steps=1, caption_steps=1, batch=2, device="cpu")
-    drawn = trainer.data.draw_to_describe(4, torch.Generator().manual_seed(0))
-    image = trainer.data.pictures(drawn["cells"], drawn["artist"]) / 255
+    data, model = scenes.load("train"), captioning.learner(device="cpu").model
+    drawn = data.draw_to_describe(4, torch.Generator().manual_seed(0))
+    image = data.pictures(drawn["cells"], drawn["artist"]) / 255
 
     def forward(image: Tensor, cells: Tensor, tokens: Tensor) -> dict[str, Tensor]:
-        out = trainer.model(image, tokens[:, :-1])
+        out = model(image, tokens[:, :-1])
         L_name = torch.nn.functional.cross_entropy(out["z"].flatten(0, 1), cells.flatten() % out["z"].shape[2])
         return {**out, "L_name": L_name, "L_caption": generation_loss(out["logits"], tokens)}
 
-    return [(forward, {"image": image, "cells": drawn["cells"], "tokens": tokens_of(trainer.model, drawn)})]
+    return [(forward, {"image": image, "cells": drawn["cells"], "tokens": captioning.tokens_of(model, drawn)})]
 
 
 def alignment_diagrams() -> list[Run]:
-    trainer = AlignmentTrainer(views.load(), batch=8, device="cpu")
-    batch = trainer.draw()
+    learner = alignment.learner(views.load(), batch=8, device="cpu")
+    batch = learner.task.pairs.draw(learner.generator)
     dials = {"tau": 0.2, "alpha": 1.0, "beta": 0.5, "gamma": 0.25}
-    return [(trainer.forward, {**{name: batch[name] for name in ("features_A", "features_B", "y")},
-                               **{name: torch.tensor(value) for name, value in dials.items()}})]
+
+    def forward(features_A: Tensor, features_B: Tensor, y: Tensor, **dials: Tensor) -> dict[str, Tensor]:
+        a, b = learner.model.project(features_A, features_B)
+        losses = AlignmentLoss(dials["tau"], dials["alpha"], dials["beta"], dials["gamma"])
+        return {"projected_A": a, "projected_B": b, **losses(a, b, y)}
+
+    return [(forward, {**{name: batch[name] for name in ("features_A", "features_B", "y")},
+                       **{name: torch.tensor(value) for name, value in dials.items()}})]
 
 
 def sentiment_diagrams() -> list[Run]:
-    alone = AloneTrainer(steps=1, batch=4, device="cpu")
-    together = SentimentTrainer(alone, steps=1, batch=4, device="cpu")
-    seen = alone.draw(0.0)
+    experts = sentiment.separately(steps=1, batch=4, device="cpu").model
+    together = sentiment.together(experts, steps=1, batch=4, device="cpu").trainer
+    seen = sentiment.modalities(4).draw(torch.Generator().manual_seed(0), 0.0)
 
     def forward(log_prior: Tensor, **sample: Tensor) -> dict[str, Tensor]:
-        with evaluating(alone.models), evaluating(together.trainer.learned):
-            log_p = {f"log_p_{m}": alone.models[m](sample[m]).log_softmax(-1) for m in MODALITIES}
-            f = together.trainer.model([encode(sample[m]) for m, encode in zip(
-                MODALITIES, together.trainer.encoders, strict=True)])["f"]
+        with evaluating(experts), evaluating(together.learned):
+            log_p = {f"log_p_{m}": scores.log_softmax(-1) for m, scores in experts(sample).items()}
+            features = [encode(sample[m]) for m, encode in zip(MODALITIES, together.encoders, strict=True)]
+            f = together.model(features)["f"]
             return {**log_p, "late": product_of_experts(list(log_p.values()), log_prior), "f": f,
-                    "joint": together.trainer.head(f)}
-    return [(forward, {**{m: seen[m] for m in MODALITIES}, "log_prior": alone.log_prior})]
+                    "joint": together.head(f)}
+    return [(forward, {**{m: seen[m] for m in MODALITIES}, "log_prior": sentiment.log_prior()})]
 
 
 def video_diagrams() -> list[Run]:

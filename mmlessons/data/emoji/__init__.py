@@ -75,6 +75,24 @@ class Emoji:
         checks.one_of(role, "role", ROLES)
         return [name for name, artist in self.artists.items() if artist.role == role]
 
+    def pictures_by(self, artist: str) -> Tensor:
+        """这位作者画的每一个概念 / Every concept in the hand of this artist: (C, 3, 32, 32).
+
+        Raises ValueError for an unknown artist, or one who did not draw all of these concepts.
+
+        没有这位作者，或他没有画全这些概念时报 ValueError。
+        """
+        checks.one_of(artist, "artist", tuple(self.pictures))
+        missing = int((~self.drawn[artist]).sum())
+        if missing:
+            checks.refuse(f"{artist} 没有画过其中 {missing} 个概念；请用 classroom 或 held-out 子集",
+                          f"{artist} did not draw {missing} of these concepts; use the subset classroom or held-out")
+        return self.pictures[artist]
+
+    def training_pictures(self) -> Tensor:
+        """训练作者的图画 / The drawings of the artists to train on: (A, C, 3, 32, 32); refusals as `pictures_by`."""
+        return torch.stack([self.pictures_by(artist) for artist in self.by_role("train")])
+
     def names(self, language: str) -> list[str]:
         """每个概念的名字 / The name of every concept, in "en" or "zh"."""
         checks.one_of(language, "language", ("en", "zh"))
