@@ -6,14 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmcore.attention import CellAttention, cell_attention_weights, cell_gates, cell_scores
-from mmcore.fusion import weighted_sum
+from mmcore.attention import CellAttention, cell_gates, cell_scores
+from tests.support import tensor
 
 B, P, D = 3, 4, 5
-
-
-def tensor(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def scores_by_loops(f_t: Tensor, x: Tensor) -> list[list[float]]:
@@ -54,18 +50,6 @@ def test_a_gate_is_a_sigmoid_for_every_cell_and_what_is_seen_their_weighted_sum(
     g = [[1 / (1 + math.exp(-s - made.b_g.item())) for s in row] for row in scores_by_loops(f_t, x)]
     assert torch.allclose(made.weights(f_t, made.with_positions(f_v)), torch.tensor(g, dtype=torch.float64), rtol=1e-10)
     assert torch.allclose(made(f_t, f_v), seen_by_loops(g, x), rtol=1e-10)
-
-
-def test_attention_cannot_tell_two_from_four_and_gates_can() -> None:
-    """都一样的格：注意力的 c 不随格数变，门的 c 成倍 / Cells all alike: the c of gates grows with their number."""
-    f_t, b_g = tensor(1, D, seed=1), 0.3
-    two, four = (tensor(1, 1, D, seed=2).expand(1, count, D) for count in (2, 4))
-
-    def seen(w: Tensor, x: Tensor) -> Tensor:
-        return weighted_sum(w, x.unbind(1))
-
-    assert torch.allclose(seen(cell_attention_weights(f_t, four), four), seen(cell_attention_weights(f_t, two), two))
-    assert torch.allclose(seen(cell_gates(f_t, four, b_g), four), 2 * seen(cell_gates(f_t, two, b_g), two))
 
 
 def test_positions_start_at_half_a_normal_number_and_gates_mostly_shut() -> None:

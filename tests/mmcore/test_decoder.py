@@ -8,13 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from mmcore.decoder import CausalDecoder, beam_search, generation_loss
+from tests.support import tensor
 
 V, D, PAD, END = 9, 5, 0, 3
 TOKENS = torch.tensor([[9, 4, 5, END], [10, 6, END, PAD], [9, END, PAD, PAD]])  # start, words, end, padding
-
-
-def tensor(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def decoder(layers: int = 2, **options: int) -> CausalDecoder:
@@ -220,15 +217,6 @@ def test_the_probability_of_a_text_after_a_prefix_of_features_is_5_1_by_loops() 
         y = [token for token in TOKENS[n].tolist() if token != PAD]
         found = sum(log_p[n, position, y[position + 1]].item() for position in range(len(y) - 1))
         assert found == pytest.approx(log_p_by_loops(model, v[n], y), rel=1e-9)
-
-
-def test_the_features_of_a_prefix_share_one_layer_and_differ_by_their_positions() -> None:
-    model, v = prefixed(layers=1), tensor(1, K, D)  # with two layers, positions have seen those before them
-    assert model.open.weight.shape == (8, D)
-    assert not torch.allclose(model(v, TOKENS[:1]), model(v.flip(1), TOKENS[:1]), atol=1e-3)
-    with torch.no_grad():
-        model.positions.weight[:K] = model.positions.weight[0]
-    assert torch.allclose(model(v, TOKENS[:1]), model(v.flip(1), TOKENS[:1]), atol=1e-9)  # nothing tells them apart
 
 
 @pytest.mark.parametrize("v", [tensor(3, K, D + 1), tensor(3, K + 1, D), tensor(3, D)])

@@ -56,14 +56,6 @@ def test_padding_changes_no_text_feature(model_name: str) -> None:
     assert torch.allclose(single, padded, atol=1e-5)
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
-def test_the_same_picture_gives_the_same_feature_in_eval_mode(backbone: str) -> None:
-    encoder = VisualEncoder(16, backbone).eval()
-    together = encoder(images(4))
-    assert torch.equal(encoder(images(4)), together)
-    assert torch.allclose(encoder(images(4)[:1]), together[:1], atol=1e-5)
-
-
 @pytest.mark.parametrize(("make", "numbers", "width"), [
     (lambda: VisualEncoder(16, "resnet-tiny"), 60_192, 64 * 4 * 4), (lambda: VisualEncoder(16, "vit-tiny"), 80_576, 64),
     (lambda: TextEncoder("bert-tiny", 16, TOKENIZER), 37_824 + 64 * SIZE, 64),

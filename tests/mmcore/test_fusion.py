@@ -22,13 +22,9 @@ from mmcore.fusion import (
     weighted_sum,
 )
 from tests.support import same as unchanged
-from tests.support import state
+from tests.support import state, tensor
 
 B, D, H = 3, 4, 5
-
-
-def tensor(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def modalities(m: int, b: int = B, d: int = D) -> list[Tensor]:

@@ -6,15 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mmcore.attention import TemporalAttention, attended, temporal_attention_weights
-from mmcore.fusion import attention_fusion_weights
+from mmcore.attention import TemporalAttention, attended
 from mmcore.recurrence import Recurrence, mean_over_time
+from tests.support import tensor
 
 B, T, D, H, A = 2, 4, 3, 5, 2
-
-
-def tensor(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def filled(module: nn.Module) -> nn.Module:
@@ -97,12 +93,6 @@ def test_attention_scores_each_frame_with_its_position_and_sums_by_a_softmax_ove
             wanted[n, k] = sum(alpha[t] * x[t] for t in range(T))
     assert torch.allclose(attended(made.weights(f), made.with_positions(f)), wanted, rtol=1e-10)
     assert torch.allclose(made(f), wanted.flatten(1), rtol=1e-10)
-
-
-def test_one_attention_is_the_attention_fusion_of_lesson_three_among_frames() -> None:
-    x, W, b, w = tensor(B, T, D), tensor(H, D, seed=1), tensor(H, seed=2), tensor(1, H, seed=3)
-    fused = attention_fusion_weights(x.unbind(1), W, b, w[0], 0.0)
-    assert torch.allclose(temporal_attention_weights(x, W, b, w)[:, :, 0], fused, rtol=1e-12)
 
 
 def test_parameters_start_where_lessons_expect_them_drawn_in_this_order() -> None:

@@ -22,15 +22,12 @@ from mmcore.vision_language import (
 )
 from tests import support as trained
 from tests.notebooks.diagrams import computed_arrows
+from tests.support import tensor
 
 B, D_V, D_T, H = 3, 4, 5, 6
 TOKENIZER = text.build_tokenizer(["red apple", "红苹果", "tree", "fruit", "水果"])
 NAMES = text.build_tokenizer(["red apple", "红苹果", "tree", "树", "T-shirt", "king's ’"])
 PAIRS = [(b, m) for b in ("resnet-tiny", "vit-tiny") for m in ("bert-tiny", "gpt-tiny")]
-
-
-def tensor(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def parameters() -> tuple[Tensor, Tensor, Tensor]:
@@ -310,19 +307,6 @@ def test_a_step_returns_plain_numbers_and_lowers_every_loss_in_time() -> None:
     assert all(last[name] < first[name] / 2 for name in LOSSES)
     assert [model.spell(row) for row in model.write(trainer.losses(**given)["h"], ["en", "zh", "en", "zh"])[0]] == [
         "red apple", "红苹果", "tree", "树"]
-
-
-@pytest.mark.parametrize(("weights", "heads"), [
-    ((1, 0, 0), {"classifier"}), ((0, 1, 0), {"retrieval_head_v", "retrieval_head_t"}),
-    ((0, 0, 1), {"generation_head"})])
-def test_a_weight_of_0_teaches_its_head_nothing(weights: tuple[float, ...], heads: set[str]) -> None:
-    model = make()
-    trainer = VLMTrainer(model, "cpu", 1, 1, 1, lr=1e-9)
-    trainer.tune(*weights)
-    trainer.train_step(**batch(model))
-    taught = {name.partition(".")[0] for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
-    every = {"classifier", "retrieval_head_v", "retrieval_head_t", "generation_head"}
-    assert taught & every == heads
 
 
 def test_weights_and_temperature_act_on_the_very_next_step() -> None:
