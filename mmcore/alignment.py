@@ -227,8 +227,7 @@ def modality_gap(a: Tensor, b: Tensor) -> Tensor:
 
     两团点的中心隔多远，在 0 与 2 之间。间隙大，不等于找不准：每个 a 只跟各个 b 比，整团一起挪开，名次可以不变。
 
-    Paper: Liang et al. 2022, Mind the Gap: Understanding the Modality Gap in Multi-modal Contrastive Representation
-    Learning.
+    Paper: Liang et al. 2022, Mind the Gap.
 
     >>> modality_gap(torch.tensor([[2.0, 0.0]]), torch.tensor([[-5.0, 0.0]]))
     tensor(2.)

@@ -54,8 +54,7 @@ def cell_attention_weights(f_t: Tensor, x: Tensor) -> Tensor:
 
     哪一格与问题的方向最相合，就多看哪一格。各格的权重加起来总是 1，所以一只狗和三只狗给出几乎一样的 c：平均不会数数。
 
-    Paper: Yang et al. 2016, Stacked Attention Networks for Image Question Answering; Vaswani et al. 2017, Attention Is
-    All You Need.
+    Paper: Yang et al. 2016, Stacked Attention Networks; Vaswani et al. 2017, Attention Is All You Need.
 
     >>> cell_attention_weights(torch.ones(1, 4), torch.ones(1, 2, 4))  # both cells fit alike
     tensor([[0.5000, 0.5000]])

@@ -73,8 +73,7 @@ def beam_search(next_log_p: Callable[[Tensor], Tensor], start: Tensor, most: int
     就是贪心；大到一句也不用丢时，就是穷举。概率是许多小于 1 的数相乘，句子越短越占便宜；λ 大于 0 就是在补偿。
     `next_log_p` 收到 (B · beams, l) 的词元，第 n 行的几句在一起。返回词元 (B, beams, ≤ most) 和 s；不够的得分是 −∞。
 
-    Paper: Sutskever et al. 2014, Sequence to Sequence Learning; Wu et al. 2016, Google's Neural Machine Translation
-    System (the division by length).
+    Paper: Sutskever et al. 2014, Sequence to Sequence Learning; Wu et al. 2016, Google's NMT (division by length).
 
     >>> always = torch.tensor([0.1, 0.2, 0.3, 0.4]).log()  # token 3 is the end
     >>> beam_search(lambda tokens: always.expand(len(tokens), -1), torch.tensor([[1]]), most=2, beams=2)[0].tolist()

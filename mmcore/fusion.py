@@ -294,8 +294,7 @@ def product_of_experts(log_p: Sequence[Tensor], log_prior: Tensor) -> Tensor:
     给定意思以后，若各模态互不相关，这就是贝叶斯定理，什么也不用学。每个 log p(y|x_m) 里含着一份先验，加起来 M 份：所以
     减去 M − 1 份。M 可以是任意的，至少为 1。
 
-    Paper: Hinton 2002, Training Products of Experts by Minimizing Contrastive Divergence; Kittler et al. 1998, On
-    Combining Classifiers.
+    Paper: Hinton 2002, Training Products of Experts; Kittler et al. 1998, On Combining Classifiers.
 
     >>> says, even = torch.tensor([[0.8, 0.2]]).log(), torch.tensor([0.5, 0.5]).log()
     >>> product_of_experts([says, says], even).exp()  # two that agree are surer than one
@@ -353,8 +352,9 @@ class MultimodalFusion(nn.Module):
         out["alpha"] = self.attention_fusion.weights(projected)
         out["g"] = self.gated_fusion.weights(projected)
         out["f_early"] = self.early_fusion(features)
-        for w, fused in (("w", "f_late"), ("alpha", "f_attention"), ("g", "f_gated")):
-            out[fused] = _trusting_sum(out[w], projected)
+        out["f_late"] = _trusting_sum(out["w"], projected)
+        out["f_attention"] = _trusting_sum(out["alpha"], projected)
+        out["f_gated"] = _trusting_sum(out["g"], projected)
         candidates = [out[name] for name in CANDIDATES]
         out["pi"] = adaptive_fusion_weights([f_k.detach() for f_k in candidates], self.W_s, self.b_s)
         out["f"] = _trusting_sum(out["pi"], candidates)

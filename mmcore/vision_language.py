@@ -188,15 +188,7 @@ class VisualLanguageModel(nn.Module):
     def forward(self, image: Tensor | None = None, input_ids: Tensor | None = None,
                 attention_mask: Tensor | None = None, name_ids: Tensor | None = None,
                 image_given: Tensor | None = None, text_given: Tensor | None = None) -> dict[str, Tensor]:
-        if (input_ids is None) != (attention_mask is None):
-            refuse("input_ids 和 attention_mask 需要一起给", "input_ids and attention_mask must come together")
-        # in training mode a pass moves running means: whatever is wrong must be said before the first encoder runs
-        if image is not None:
-            self.visual_encoder.check(image)
-        if input_ids is not None:
-            self.text_encoder.check(input_ids, attention_mask)
-        if name_ids is not None:
-            self.generation_head.check_tokens(name_ids[:, :-1])
+        self._check(image, input_ids, attention_mask, name_ids)
         out: dict[str, Tensor] = {}
         if image is not None:
             out["f_v"] = self.visual_encoder.encode(image)
@@ -209,6 +201,18 @@ class VisualLanguageModel(nn.Module):
         if name_ids is not None:
             out["generation_logits"] = self.generation_head.logits(out["h"], name_ids[:, :-1])
         return out
+
+    def _check(self, image: Tensor | None, input_ids: Tensor | None, attention_mask: Tensor | None,
+               name_ids: Tensor | None) -> None:
+        """In training mode a pass moves running means: whatever is wrong must be said before the first encoder runs."""
+        if (input_ids is None) != (attention_mask is None):
+            refuse("input_ids 和 attention_mask 需要一起给", "input_ids and attention_mask must come together")
+        if image is not None:
+            self.visual_encoder.check(image)
+        if input_ids is not None:
+            self.text_encoder.check(input_ids, attention_mask)
+        if name_ids is not None:
+            self.generation_head.check_tokens(name_ids[:, :-1])
 
     def name_tokens(self, names: Sequence[str], languages: Sequence[str]) -> Tensor:
         """名字 → 词元 / Names → tokens (B, L + 1): language, words, end, padding."""
