@@ -1,15 +1,11 @@
 r"""一些东西里看哪一个 / Which of several things is looked at: cells of a picture (4.1), (4.2), frames (8.3).
 
 Letters: B batch, P cells, T frames, D feature width, H hidden width, A attentions.
-
 (4.1) and (4.2) have the same scores and differ in how these become weights: attention lets the cells share a total of
-1, gates let every cell decide for itself how far to open. What does not fit in type or shape is refused with TypeError
-or ValueError.
+1, gates let every cell decide for itself how far to open. What does not fit raises TypeError or ValueError.
 
-字母：B 批，P 格，T 帧，D 特征宽度，H 隐藏宽度，A 个注意力。
-
+字母：B 批，P 格，T 帧，D 特征宽度，H 隐藏宽度，A 个注意力。类型或形状不符时报 TypeError 或 ValueError。
 (4.1) 与 (4.2) 的得分相同，差的只是怎样变成权重：注意力让各格分一份总量为 1 的权重，门让每格自己决定开多大。
-类型或形状不符时报 TypeError 或 ValueError。
 """
 
 import math
@@ -58,8 +54,7 @@ def cell_attention_weights(f_t: Tensor, x: Tensor) -> Tensor:
 
     哪一格与问题的方向最相合，就多看哪一格。各格的权重加起来总是 1，所以一只狗和三只狗给出几乎一样的 c：平均不会数数。
 
-    Paper: Yang et al. 2016, Stacked Attention Networks for Image Question Answering; Vaswani et al. 2017, Attention Is
-    All You Need.
+    Paper: Yang et al. 2016, Stacked Attention Networks; Vaswani et al. 2017, Attention Is All You Need.
 
     >>> cell_attention_weights(torch.ones(1, 4), torch.ones(1, 2, 4))  # both cells fit alike
     tensor([[0.5000, 0.5000]])
@@ -144,12 +139,11 @@ def temporal_attention_weights(x: Tensor, W: Tensor, b: Tensor, w: Tensor) -> Te
     | $\alpha_t^{(k)}$ | returned[:, t, k] | (B,) | weights, summing to 1 over t | 权重，对 t 的和为 1 |
     | $f^{(k)}$ | `attended(alpha, x)[:, k]` | (B, D) | what attention k saw | 第 k 个注意力看到的 |
 
-    This is (3.3), shared among frames instead of modalities. A score sees one frame only, so that the order has to be
-    written into the frame: x_t = f_t + p_t. Without positions p, shuffling the frames shuffles the terms and leaves
-    their sum: it knows as little of the order as the mean. There are A attentions, and each looks for itself.
+    This is (3.3), shared among frames instead of modalities. A score sees one frame only, so the order is written into
+    it: x_t = f_t + p_t. Without p, shuffling the frames leaves the sum. There are A attentions, each for itself.
 
-    这就是 (3.3)，只是在各帧之间分，而不是在各模态之间。分数只看那一帧，所以先后必须写在那一帧里：x_t = f_t + p_t。没有
-    位置 p，打乱各帧只是打乱各项，和不变：它与平均一样不知道先后。A 个注意力各看各的。
+    这就是 (3.3)，只是在各帧之间分，而不是在各模态之间。分数只看那一帧，所以先后写在那一帧里：x_t = f_t + p_t。没有 p，
+    打乱各帧，和也不变。A 个注意力各看各的。
 
     Paper: Bahdanau et al. 2015, Neural Machine Translation by Jointly Learning to Align and Translate; Vaswani et al.
     2017, Attention Is All You Need (positions added to features; several heads).
@@ -171,11 +165,7 @@ def attended(alpha: Tensor, x: Tensor) -> Tensor:
 
 
 class TemporalAttention(nn.Module):
-    """(8.3) 与它的参数 / (8.3) and its parameters: what the attentions saw, side by side, (B, T, D) → (B, A D).
-
-    With `positions=False` x_t is f_t, and T may be any number.
-
-    `positions=False`：没有位置，x_t = f_t，T 可以是任意的。
+    """(8.3) 与它的参数，`positions=False` 时没有 p / (8.3) and its parameters, without p if `positions=False`.
 
     >>> TemporalAttention(8, frames=5, heads=2)(torch.ones(3, 5, 8)).shape
     torch.Size([3, 16])
