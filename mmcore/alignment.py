@@ -53,7 +53,7 @@ def contrastive_loss(a: Tensor, b: Tensor, tau: float | Tensor, positives: Tenso
     | $L$ | returned | () | loss | 损失 |
 
     Every picture looks for its own text among the batch, and every text for its own picture; the more confidently it
-    picks a wrong one, the larger the loss. The smaller the temperature τ, the more only the closest rivals count. With
+    picks a wrong one, the larger the loss. The smaller the temperature τ, the more the closest rivals dominate. With
     `positives` (a caption that occurs twice, say) row i takes the mean of the log over its positives, each of them in
     the denominator; without it, only the diagonal is positive. Features of half precision become float32 first. There
     must be 2 pairs, and a positive in every row and column.
@@ -152,13 +152,13 @@ def semantic_alignment_loss(a: Tensor, b: Tensor, y: Tensor) -> Tensor:
     | $b$ | `b` | (M, D) | features of the other | 另一种模态的特征 |
     | $d$ | `a.shape[1]` | | the width D of the features | 特征的宽度 D |
     | $S$ | `semantic_similarity` | (N, M) | semantic similarity, every row sums to 1 | 语义相似度，每行和为 1 |
-    | $y$ | `y` | (N, M) | a distribution over meanings, every row sums to 1 | 意思的分布，每行和为 1 |
+    | $y$ | `y` | (N, M) | target distribution (soft labels), rows sum to 1 | 目标分布（软标签），每行和为 1 |
     | $L_{\mathrm{semantic}}$ | returned | () | loss, never below the entropy of y | 损失，不小于 y 的熵 |
 
     Row i of y says how the meaning of aᵢ is shared out among the b: most of it to its own, some to others of its group.
     The loss is the cross-entropy, so that S learns to become y: a dog lies nearer a cat than a key. The standard
-    deviation of a product of d numbers grows like √d; divided by it, wide features do not make the softmax see only one
-    candidate from the start. Features keep their lengths here, which do what a temperature does.
+    deviation of an inner product over d dimensions grows like √d; divided by it, wide features do not make the softmax
+    see only one candidate from the start. Features keep their lengths here, which do what a temperature does.
 
     y 的第 i 行说明 aᵢ 的意思怎样分给每个 b：自己的那一个最多，同组的也有一些。损失是交叉熵，所以 S 学着变成 y：狗离猫
     比离钥匙近。d 个数的内积，标准差随 √d 增长；除以 √d，宽的特征才不会一开始就让 softmax 只认一个。这里的特征不除以
@@ -222,8 +222,8 @@ def sigmoid_loss(a: Tensor, b: Tensor, tau: float | Tensor, bias: float | Tensor
 def modality_gap(a: Tensor, b: Tensor) -> Tensor:
     """模态间隙 / The modality gap: ‖mean a − mean b‖ of features divided by their lengths, (N, D), (M, D) → ().
 
-    How far apart the centres of the two clouds lie, between 0 and 2. A wide gap need not spoil retrieval: an a is only
-    compared with one b and another, and moving all of them together may leave their order as it was.
+    How far apart the centres of the two clouds lie, between 0 and 2. A wide gap need not spoil retrieval: each a only
+    compares the b with one another, and moving all of them together may leave their order as it was.
 
     两团点的中心隔多远，在 0 与 2 之间。间隙大，不等于找不准：每个 a 只跟各个 b 比，整团一起挪开，名次可以不变。
 
@@ -386,9 +386,9 @@ class CrossModalAligner:
         features_A, features_B, _, positives = self._moved(features_A, features_B, None, positives)
         with evaluating(self.alignment):
             a, b = self.alignment.project(features_A, features_B)
-        if len(b) < 2:
-            refuse(f"需要至少 2 对才有负例，收到 {len(b)} 对",
-                   f"at least 2 pairs are needed for a negative, got {len(b)}")
+        if len(b) < 2 or (positives is None and len(a) != len(b)):
+            refuse(f"需要至少 2 对才有负例，两边一样多，收到 {len(a)} 和 {len(b)}",
+                   f"at least 2 pairs are needed for a negative, as many on each side, got {len(a)} and {len(b)}")
         S = cosine_similarity(a, b)
         right = torch.eye(len(a), dtype=torch.bool, device=S.device) if positives is None else positives
         found = mutual_scores(S, right) | {"mean_cosine": S[right].cpu().double().mean().item()}

@@ -2,11 +2,11 @@ r"""多模态融合的公式与模块 / The formulas and modules of multimodal f
 
 Letters: B batch, M modalities (M ≥ 2), D feature width, H hidden width, K classes.
 Late, attention and gated fusion are one formula, f = Σ wᵢ fᵢ, and differ only in where w comes from: learned constants;
-a budget of one to be shared; valves that do not compete. So each module has `weights(features) -> (B, M)` and
+a budget of one to be shared; gates that do not compete. So each module has `weights(features) -> (B, M)` and
 `weighted_sum` does the rest, of a slider's own w as well. What does not fit raises TypeError or ValueError.
 
 字母：B 批，M 个模态（M ≥ 2），D 特征宽度，H 隐藏宽度，K 类。
-晚期、注意力、门控是同一个公式 f = Σ wᵢ fᵢ，只差 w 从哪里来：一组学到的常数；大家分一份的注意力；各管各的阀门。
+晚期、注意力、门控是同一个公式 f = Σ wᵢ fᵢ，只差 w 从哪里来：一组学到的常数；大家分一份的注意力；各管各的门。
 所以每个模块都有 `weights(features) -> (B, M)`，其余的都由 `weighted_sum` 完成；滑块也可以把自己的 w 交给它。
 不符时报 TypeError 或 ValueError。
 """
@@ -41,7 +41,7 @@ def weighted_sum(w: Tensor, features: Sequence[Tensor]) -> Tensor:
     return total
 
 
-_trusting_sum = weighted_sum.__wrapped__  # the same, for what has passed a border already
+_unchecked_sum = weighted_sum.__wrapped__  # the same, for what has passed a border already
 
 
 class EarlyFusion(nn.Module):
@@ -208,13 +208,13 @@ def gated_fusion_weights(features: Sequence[Tensor], W_g: Tensor, b_g: Tensor) -
     | symbol | name | shape | meaning | 含义 |
     |---|---|---|---|---|
     | $f_i$ | `features[i]` | (B, D) | features of modality i | 第 i 个模态的特征 |
-    | $W_g^{(i)}, b_g^{(i)}$ | `W_g[i]`, `b_g[i]` | (D,), () | valve i | 第 i 个阀门 |
+    | $W_g^{(i)}, b_g^{(i)}$ | `W_g[i]`, `b_g[i]` | (D,), () | gate i | 第 i 个门 |
     | $g$ | returned | (B, M) | each between 0 and 1, any sum | 各在 0 与 1 之间，和不必为 1 |
     | $f_{\mathrm{gated}}$ | `weighted_sum(g, features)` | (B, D) | fused feature | 融合后的特征 |
 
-    Every modality has a valve of its own that looks at it only: all may be open, all may be shut, none competes.
+    Every modality has a gate of its own that looks at it only: all may be open, all may be shut, none competes.
 
-    每个模态有自己的阀门，只看自己：可以全开，也可以全关，互不相争。
+    每个模态有自己的门，只看自己：可以全开，也可以全关，互不相争。
 
     Paper: Arevalo et al. 2017, Gated Multimodal Units for Information Fusion.
 
@@ -226,7 +226,7 @@ def gated_fusion_weights(features: Sequence[Tensor], W_g: Tensor, b_g: Tensor) -
 
 
 class GatedFusion(nn.Module):
-    """门控融合 (3.4) 与它的参数，阀门从半开起 / Gated fusion (3.4) and its parameters; valves start half open.
+    """门控融合 (3.4) 与它的参数，门从半开起 / Gated fusion (3.4) and its parameters; gates start half open.
 
     >>> GatedFusion(8, num_modalities=2)([torch.ones(1, 8), torch.ones(1, 8)]).sum().item()
     8.0
@@ -288,10 +288,10 @@ def product_of_experts(log_p: Sequence[Tensor], log_prior: Tensor) -> Tensor:
     | $\log Z$ | | (B,) | makes the probabilities sum to 1 | 使概率之和为 1 |
     | left-hand side | returned | (B, K) | what they say together | 合起来的意见 |
 
-    If the modalities are independent once the meaning is known, this is Bayes' theorem, and nothing has to be learned.
+    If the modalities are conditionally independent given the class y, this is Bayes' theorem: nothing is to be learned.
     Each log p(y|x_m) holds the prior once, their sum M times: M − 1 are taken off. M may be any number from 1.
 
-    给定意思以后，若各模态互不相关，这就是贝叶斯定理，什么也不用学。每个 log p(y|x_m) 里含着一份先验，加起来 M 份：所以
+    若给定类别 y 以后各模态相互独立，这就是贝叶斯定理，什么也不用学。每个 log p(y|x_m) 里含着一份先验，加起来 M 份：所以
     减去 M − 1 份。M 可以是任意的，至少为 1。
 
     Paper: Hinton 2002, Training Products of Experts; Kittler et al. 1998, On Combining Classifiers.
@@ -317,14 +317,14 @@ class MultimodalFusion(nn.Module):
     | `f` | (B, D) | mixed feature | 混合后的特征 |
 
     Features that differ in width and in meaning cannot be added, so a linear layer of its own first projects each
-    modality to the common width. Then every fᵢ is brought to the same length √D (layer normalisation without
+    modality to the common width. Then every fᵢ is centred and brought to the length √D (layer normalisation without
     parameters): otherwise a small weight might only mean that the feature is long. Early fusion sees the features
     before projection. The selector reads the four results detached from their gradients: it judges them and does not
     change them. It starts from W_s = 0, that is π = 1/4.
 
-    宽度不同、含义也不同的特征不能直接相加，所以每个模态先由自己的线性层投影到共同的宽度。然后每个 fᵢ 都缩放到同样的长度
-    √D（不带参数的层归一化）：否则权重小，可能只是因为特征长。早期融合直接看投影之前的特征。选择器读的是断开梯度的四个
-    结果：它评判它们，而不为了让自己好选去改变它们。它从 W_s = 0，即 π = 1/4 开始。
+    宽度不同、含义也不同的特征不能直接相加，所以每个模态先由自己的线性层投影到共同的宽度。然后每个 fᵢ 减去均值，再缩放到
+    长度 √D（不带参数的层归一化）：否则权重小，可能只是因为特征长。早期融合直接看投影之前的特征。选择器读的是断开梯度的
+    四个结果：它评判它们，而不为了让自己好选去改变它们。它从 W_s = 0，即 π = 1/4 开始。
 
     >>> out = MultimodalFusion([48, 64], output_dim=32)([torch.ones(5, 48), torch.ones(5, 64)])
     >>> out["f"].shape, out["pi"].shape
@@ -352,12 +352,12 @@ class MultimodalFusion(nn.Module):
         out["alpha"] = self.attention_fusion.weights(projected)
         out["g"] = self.gated_fusion.weights(projected)
         out["f_early"] = self.early_fusion(features)
-        out["f_late"] = _trusting_sum(out["w"], projected)
-        out["f_attention"] = _trusting_sum(out["alpha"], projected)
-        out["f_gated"] = _trusting_sum(out["g"], projected)
+        out["f_late"] = _unchecked_sum(out["w"], projected)
+        out["f_attention"] = _unchecked_sum(out["alpha"], projected)
+        out["f_gated"] = _unchecked_sum(out["g"], projected)
         candidates = [out[name] for name in CANDIDATES]
         out["pi"] = adaptive_fusion_weights([f_k.detach() for f_k in candidates], self.W_s, self.b_s)
-        out["f"] = _trusting_sum(out["pi"], candidates)
+        out["f"] = _unchecked_sum(out["pi"], candidates)
         return out
 
 
@@ -369,8 +369,8 @@ class MultimodalFusionTrainer:
     With `encoders`, one for each modality and trained along, `features` is a list of raw inputs.
 
     total_loss = final_loss + the mean of the losses of the four fusions + pull · pull_loss. Their own losses let the
-    fusions that are not chosen go on learning; pull_loss, the mean of −¼ Σₖ ln(4 πₖ), weakly pulls the π of every
-    sample to uniform: without it the choice collapses onto one fusion. `pull` may be changed between steps.
+    fusions that are not chosen go on learning; pull_loss, the mean KL(uniform ‖ π) = −¼ Σₖ ln(4 πₖ), weakly pulls the π
+    of every sample to uniform: without it the choice collapses onto one fusion. `pull` may be changed between steps.
 
     给了 `num_classes`，目标是类别：一个线性的分类头由四种融合和它们的混合共用，从零开始，所以第一步的损失是 ln K。不给
     时，目标是 (B, D) 的特征，损失是均方误差。给了 `encoders`（每个模态一个，一起训练），`features` 是原始输入。

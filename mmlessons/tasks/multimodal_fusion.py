@@ -182,7 +182,7 @@ def product_rule(decisions: list[Tensor]) -> Tensor:
     If the modalities are independent given the label, the classes equally frequent and every pᵢ exact, this is the best
     answer there is (Bayes' theorem), and nothing needs to be learned.
 
-    若给定标签后各模态互不相关、每类一样多，而且每个 pᵢ 都准，这就是最好的答案（贝叶斯定理），什么也不用学。
+    若给定标签后各模态相互独立、每类一样多，而且每个 pᵢ 都准，这就是最好的答案（贝叶斯定理），什么也不用学。
 
     Paper: Kittler et al. 1998, On Combining Classifiers.
     """

@@ -145,6 +145,8 @@ def test_an_aligner_starts_from_its_documented_numbers() -> None:
 def test_a_score_without_a_negative_is_refused() -> None:
     """缺陷 17：一对里找一对，总是对的 / Fault 17: one out of one is always right."""
     a, b = pairs()
-    with pytest.raises(ValueError, match=r"至少 2 对才有负例，收到 1 对.*at least 2 pairs"):
+    with pytest.raises(ValueError, match=r"至少 2 对才有负例.*at least 2 pairs are needed"):
         aligner().compute_alignment_score(a[:1], b[:1])
+    with pytest.raises(ValueError, match="as many on each side, got 3 and 2"):
+        aligner().compute_alignment_score(a[:3], b[:2])
     assert aligner().compute_alignment_score(a[:2], b[:2])["chance"] == 0.5

@@ -70,3 +70,9 @@ def test_positions_start_at_half_a_normal_number_and_gates_mostly_shut() -> None
 def test_bad_input_is_refused(call, error: type, match: str) -> None:
     with pytest.raises(error, match=match):
         call()
+
+
+def test_a_single_cell_is_looked_at_whole() -> None:
+    x = torch.randn(2, 1, 8)
+    look = CellAttention(8, cells=1, look="attention")
+    assert torch.allclose(look(torch.randn(2, 8), x), look.with_positions(x)[:, 0])

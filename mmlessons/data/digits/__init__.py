@@ -70,7 +70,7 @@ class Digits:
     """一个划分：N 幅图，V 个嗓音，F 种写法 / One split: N pictures, V voices, F ways of writing.
 
     **按标签配对：**没有人既写了某幅图又说了某段音。`observe` 为每幅图随机取一段说同一个数字的录音、一种同一个数字
-    的写法；给定标签后，三种模态互不相关。融合的好处因此有一部分是造出来的。
+    的写法；给定标签后，三种模态相互独立。融合的好处因此有一部分是造出来的。
 
     **Paired by label:** nobody both wrote a picture and spoke a recording. For each picture `observe` draws at random
     a recording and a way of writing of the same digit; given the label, the three modalities are independent. A part
