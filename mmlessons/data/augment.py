@@ -19,25 +19,12 @@ _TO_YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, 
 _TO_RGB = torch.linalg.inv(_TO_YIQ)
 
 
+@checks.shapes(image="B 3 H W")
 def augment(image: Tensor, generator: torch.Generator) -> Tensor:
     """一批图画各自随机变化 / Change each picture of a batch at random: (B, 3, H, W), values from 0 to 1.
-
-    Raises: TypeError 不是浮点图像，或没有给随机数发生器 / if the pictures are no floats or there is no generator;
-    ValueError 形状不符 / for a wrong shape.
     """
-    checks.require(isinstance(image, Tensor) and image.dtype in (torch.float32, torch.float64),
-                   "image 需要是 0 到 1 的 float32 或 float64 张量；uint8 图像请先除以 255",
-                   "image must be a float32 or float64 tensor from 0 to 1; divide uint8 pictures by 255 first",
-                   TypeError)
-    checks.require(image.ndim == 4 and image.shape[1] == 3 and image.numel() > 0,
-                   f"image 需要形状 (B, 3, H, W)，收到 {checks.shape_of(image)}",
-                   f"image must have shape (B, 3, H, W), got {checks.shape_of(image)}")
-    checks.require(isinstance(generator, torch.Generator),
-                   f"generator 需要是 torch.Generator，收到 {type(generator).__name__}",
-                   f"generator must be a torch.Generator, got {type(generator).__name__}", TypeError)
-    image = _move(image, generator)
-    image = _recolour(image, generator)
-    return _erase(image, generator)
+    checks.instance(generator, "generator", torch.Generator)
+    return _erase(_recolour(_move(image, generator), generator), generator)
 
 
 def _uniform(low: float, high: float, n: int, generator: torch.Generator) -> Tensor:

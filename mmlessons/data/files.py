@@ -16,11 +16,10 @@ from mmcore import checks
 def read(folder: Path, version: int, builder: str) -> tuple[dict, dict[str, bytes]]:
     """清单，以及其中每个文件的字节 / The manifest, and the bytes of every file that it lists.
 
-    `builder`：能重做这些文件的模块，写进错误里。
+    Raises ValueError if a file is missing or damaged, or of another version; it names `builder`, the module that makes
+    the files again.
 
-    `builder`: the module that makes the files again; errors name it.
-
-    Raises: ValueError 某个文件缺失、损坏，或版本不符 / if a file is missing or damaged, or of another version.
+    某个文件缺失、损坏或版本不符时报 ValueError，并说出能重做这些文件的模块 `builder`。
     """
     manifest = _manifest(folder / "manifest.json", version, builder)
     return manifest, {name: _bytes(folder / name, digest, builder) for name, digest in manifest["sha256"].items()}

@@ -86,11 +86,10 @@ def babble_at(samples: Tensor, babble: Tensor, snr_db: float) -> Tensor:
 def to_wav(samples: Tensor) -> bytes:
     """一个 WAV 文件的字节，供 `IPython.display.Audio(data=...)` 播放 / The bytes of a WAV file, to be played.
 
-    音量调到峰值 0.9，所以嘈杂声越响，人声听起来越轻。
+    `samples` is (S,), or (2, S) for a left and a right ear. The volume is set to a peak of 0.9, so that speech sounds
+    fainter the louder the babble is.
 
-    The volume is set to a peak of 0.9, so that speech sounds fainter the louder the babble is.
-
-    `samples` 是 (S,)，或左右两耳的 (2, S) / is (S,), or (2, S) for a left and a right ear.
+    `samples` 是 (S,)，或左右两耳的 (2, S)。音量调到峰值 0.9，所以嘈杂声越响，人声听起来越轻。
     """
     checks.require(isinstance(samples, Tensor) and samples.is_floating_point() and samples.numel() > 0
                    and (samples.ndim == 1 or (samples.ndim == 2 and len(samples) == 2)),

@@ -6,9 +6,8 @@ This layer knows nothing of models or data and is imported by notebooks alone. `
 code cell of every notebook.
 """
 
-from .axes import COLOURS
 from .bars import bars, shares
-from .cards import Card, gallery, note, rows, search_box, table
+from .cards import Card, gallery, note, search_box, table
 from .chart import chart
 from .claims import claims
 from .controls import field, menu, slider, switch
@@ -20,11 +19,9 @@ from .kernel import is_live
 from .language import page
 from .output import Output
 from .panel import Training
-from .sound import audio
 from .source import source
-from .weights import Weights, weights
+from .weights import weights
 
-__all__ = ["COLOURS", "Card", "Curves", "Output", "Plot", "Training", "Weights", "audio", "bars", "beside", "chart",
-           "claims", "explore", "field", "film", "gallery", "is_live", "menu", "note", "page", "picture",
-           "rows", "scatter", "search_box", "shares", "slider", "source", "stack", "strip", "switch",
-           "table", "weights"]
+__all__ = ["Card", "Curves", "Output", "Plot", "Training", "bars", "beside", "chart", "claims", "explore", "field",
+           "film", "gallery", "is_live", "menu", "note", "page", "picture", "scatter", "search_box", "shares",
+           "slider", "source", "stack", "strip", "switch", "table", "weights"]

@@ -39,7 +39,7 @@ def bars(rows: Sequence[tuple[Text, float]], title: Text | None = None, colour: 
 
 
 def shares(rows: Sequence[tuple[Text, Sequence[float]]], parts: Sequence[Part], title: Text | None = None,
-           total: float = 1.0, digits: int = 2) -> Output:
+           total: float = 1.0) -> Output:
     """每行一条，由几份拼成 / One bar a row, joined from shares.
 
     填满的宽度是各份之和除以 total。`parts` 是各份的（名字, 颜色），颜色可以是模态名；`rows` 是（行的名字, 各份的数）。
@@ -58,9 +58,7 @@ def shares(rows: Sequence[tuple[Text, Sequence[float]]], parts: Sequence[Part], 
                 f"{plain(name)} needs numbers that are not negative and sum to {total:g} at most, "
                 f"got {[float(v) for v in values]}")
 
-    def number(value: float) -> str:
-        return f"{value:.{digits}f}"
-
+    number = "{:.2f}".format
     key = "".join(f'<span><i style="background:{shade(colour)}"></i><span>{bilingual(label)}</span></span>'
                   for label, colour in parts)
     body = "".join(f'<div class="mm-row-name">{bilingual(name)}</div>{stacked(parts, values, total, number)}'

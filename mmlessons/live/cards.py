@@ -101,13 +101,6 @@ def gallery(cards: Sequence[Card], columns: int | None = None, title: Text | Non
     return Shown(f'<div class="mm">{title_html(title)}{_cards_html(cards, size, columns)}</div>')
 
 
-def rows(labelled: Sequence[tuple[Text, Sequence[Card]]], title: Text | None = None, size: int = 72) -> Shown:
-    """几组卡片，一组一行，行首是名字 / Several groups of cards, one a row, each with its name before it."""
-    inside = "".join(f'<div class="mm-title">{bilingual(name)}</div>{_cards_html(cards, size, None)}'
-                     for name, cards in labelled)
-    return Shown(f'<div class="mm">{title_html(title)}<div class="mm-rows">{inside}</div></div>')
-
-
 # -- search -----------------------------------------------------------------------------------------------------------
 
 class search_box(ipywidgets.VBox):
@@ -121,10 +114,9 @@ class search_box(ipywidgets.VBox):
     loop, so that it never touches a model at the same time as the training does.
     """
 
-    def __init__(self, zh: str, en: str, search: Callable[[str], Any], examples: Sequence[str] = (),
-                 size: int = 72) -> None:
+    def __init__(self, zh: str, en: str, search: Callable[[str], Any], examples: Sequence[str] = ()) -> None:
         require(callable(search), "search 需要是函数", "search must be a function", TypeError)
-        self._search, self._size, self._asked = search, size, None
+        self._search, self._asked = search, None
         self._loop = running_loop() if is_live() else None
         name = f"{zh} · {en}"
         self.box = ipywidgets.Text(description=name, continuous_update=True, style={"description_width": "initial"},
@@ -162,7 +154,7 @@ class search_box(ipywidgets.VBox):
             return
         try:
             found = self._search(text)
-            html = None if isinstance(found, ipywidgets.Widget) else _cards_html(found, self._size, None)
+            html = None if isinstance(found, ipywidgets.Widget) else _cards_html(found, 72, None)
         except ValueError as error:
             self.message.value = f'<div class="mm-say">{reason(error)}</div>'
             self.answer.add_class("mm-stale")  # what is still shown answers an earlier question

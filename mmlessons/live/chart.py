@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -20,16 +19,15 @@ MOST_LINES = 8  # as many as there are styles
 def chart(title: Name, x: Name, at: Sequence[float], lines: Mapping[Name, Sequence[float]],
           levels: Mapping[Name, float] | None = None,
           bands: Mapping[Name, tuple[Sequence[float], Sequence[float]]] | None = None,
-          ylim: tuple[float, float] | None = None, colours: Mapping[Name, str] | None = None,
-          reverse: bool = False) -> Drawn:
+          ylim: tuple[float, float] | None = None, colours: Mapping[Name, str] | None = None) -> Drawn:
     """几条线的图 / A chart of several lines.
-
-    名字都是（中文, English）。`at` 是横轴上的位置，`lines` 每条线在各位置的值，`levels` 用来比较的水平线；`bands` 给某
-    条线一个范围（最低, 最高），例如几个种子的；`colours` 给某条线指定模态名或颜色；`reverse=True` 时横轴从大到小。
 
     All names are (Chinese, English). `at` are the places on the horizontal axis, `lines` the values of each line there,
     `levels` horizontal lines to compare with; `bands` give a line a range (lowest, highest), over seeds for example;
-    `colours` give a line a modality or a colour; with `reverse=True` the horizontal axis goes from large to small.
+    `colours` give a line a modality or a colour.
+
+    名字都是（中文, English）。`at` 是横轴上的位置，`lines` 每条线在各位置的值，`levels` 用来比较的水平线；`bands` 给某
+    条线一个范围（最低, 最高），例如几个种子的；`colours` 给某条线指定模态名或颜色。
     """
     levels, bands, colours = levels or {}, bands or {}, colours or {}
     _check(title, x, at, lines, levels, bands, colours)
@@ -50,8 +48,6 @@ def chart(title: Name, x: Name, at: Sequence[float], lines: Mapping[Name, Sequen
                                                                                   for b in pair)] for v in values]))
     if len(at) <= 9:
         ax.set_xticks(list(at), [f"{v:g}" for v in at])
-    if reverse:
-        ax.invert_xaxis()
     if columns:
         legend(ax, drawn, columns)
     named = Levels(ax, levels)
@@ -73,7 +69,5 @@ def _check(title, x, at, lines, levels, bands, colours) -> None:
     for name, values in [*lines.items(), *((name, edge) for name, pair in bands.items() for edge in pair)]:
         require(len(values) == len(at), f"{plain(name)} 需要 {len(at)} 个值，收到 {len(values)}",
                 f"{plain(name)} needs {len(at)} values, got {len(values)}")
-    for what, given in (("bands", bands), ("colours", colours)):
-        stray = [plain(name) for name in given if name not in lines]
-        require(not stray, f"{what} 里的 {stray} 不是任何一条线", f"{what} has {stray}, which is no line")
-    require(bool(np.isfinite(np.asarray(at, float)).all()), "at 里有 NaN 或无穷", "at holds NaN or infinity")
+    stray = [plain(name) for name in (*bands, *colours) if name not in lines]
+    require(not stray, f"{stray} 不是任何一条线", f"{stray} is no line")

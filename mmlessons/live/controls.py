@@ -10,8 +10,8 @@ from mmcore.checks import positive, require
 from .output import Name, both
 
 
-def slider(zh: str, en: str, value: float, min: float, max: float, step: float | None = None, log: bool = False,
-           readout_format: str | None = None) -> ipywidgets.Widget:
+def slider(zh: str, en: str, value: float, min: float, max: float, step: float | None = None,
+           log: bool = False) -> ipywidgets.Widget:
     """一个双语滑块 / A bilingual slider.
 
     四个数都是整数时得到整数滑块。`log=True` 时按比例移动，`step` 是一格的十倍程数（0.05 即一格约 12%）。滑块的值总在
@@ -32,10 +32,10 @@ def slider(zh: str, en: str, value: float, min: float, max: float, step: float |
     look = {"description": name, "tooltip": name, "continuous_update": True, "style": {"description_width": "initial"}}
     if log:
         positive(min, "min")
-        control = _log_slider(value, min, max, step, readout_format or ".3g", look)
+        control = _log_slider(value, min, max, step, look)
     else:
         kinds = {type(x) for x in (value, min, max, 1 if step is None else step)}
-        control = _linear_slider(value, min, max, step, kinds == {int}, readout_format, look)
+        control = _linear_slider(value, min, max, step, kinds == {int}, look)
     control.add_class("mm-slider")
     return control
 
@@ -65,16 +65,14 @@ def menu(zh: str, en: str, options: Mapping[Hashable, Name], value: Hashable = N
     return _in_style(control, "mm-menu")
 
 
-def field(zh: str, en: str, value: str = "") -> ipywidgets.Text:
+def field(zh: str, en: str) -> ipywidgets.Text:
     """一个填字的格，`.value` 是其中的话 / A field to type in, whose `.value` is what it says.
 
     按回车或离开时才算写完：半个词不是问题。
 
     What is typed counts once Enter is pressed or the field is left: half a word is no question.
     """
-    require(isinstance(value, str), f"value 需要是字符串，收到 {type(value).__name__}",
-            f"value must be a string, got {type(value).__name__}", TypeError)
-    control = ipywidgets.Text(value=value, description=both(zh, en), continuous_update=False,
+    control = ipywidgets.Text(description=both(zh, en), continuous_update=False,
                               placeholder="打字，按回车 · type, press Enter", style={"description_width": "initial"},
                               layout={"width": "min(36em, 100%)"})  # a menu is as wide as its options, this is not
     return _in_style(control, "mm-field")
@@ -86,23 +84,21 @@ def _in_style(control: ipywidgets.Widget, style: str) -> ipywidgets.Widget:
     return control
 
 
-def _log_slider(value, low, high, step, readout_format, look):
+def _log_slider(value, low, high, step, look):
     at, low, high = (math.log10(x) for x in (value, low, high))
     step = step or (high - low) / 60
     below, above = round((at - low) / step), round((high - at) / step)
     return ipywidgets.FloatLogSlider(value=value, base=10, min=at - below * step, max=at + above * step, step=step,
-                                     readout_format=readout_format, **look)
+                                     readout_format=".3g", **look)
 
 
-def _linear_slider(value, low, high, step, whole_numbers, readout_format, look):
+def _linear_slider(value, low, high, step, whole_numbers, look):
     step = step or (1 if whole_numbers else (high - low) / 100)
     notches = (value - low) / step
     require(abs(notches - round(notches)) < 1e-6,
             f"value 需要在从 {low} 起、步长 {step} 的格点上，收到 {value}",
             f"value must lie on the grid from {low} in steps of {step}, got {value}")
     if whole_numbers:
-        return ipywidgets.IntSlider(value=value, min=low, max=high, step=step,
-                                    readout_format=readout_format or "d", **look)
+        return ipywidgets.IntSlider(value=value, min=low, max=high, step=step, readout_format="d", **look)
     digits = 0 if step >= 1 else math.ceil(-math.log10(step) - 1e-9)
-    return ipywidgets.FloatSlider(value=value, min=low, max=high, step=step,
-                                  readout_format=readout_format or f".{digits}f", **look)
+    return ipywidgets.FloatSlider(value=value, min=low, max=high, step=step, readout_format=f".{digits}f", **look)

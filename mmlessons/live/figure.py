@@ -21,12 +21,12 @@ from matplotlib.path import Path
 from matplotlib.textpath import TextPath
 from matplotlib.transforms import Affine2D, IdentityTransform
 
-from mmcore.checks import require, whole
+from mmcore.checks import require
 
 from .axes import STYLES, encode
 from .bars import shade
 from .fonts import FAMILY, use_chinese
-from .output import Drawn, Text, bilingual, data_uri, pair, plain, title_html, width
+from .output import Drawn, Text, bilingual, data_uri, pair, plain, title_html
 
 SHARPNESS = 1.5  # pixels drawn for each pixel of the page
 PALETTE = [colour for colour, _ in STYLES] + ["#4BA3D9", "#8B4513"]
@@ -52,16 +52,12 @@ def scatter(points: Any, labels: Sequence[int], names: Sequence[Text], title: Te
     n, kinds = len(xy), len(names)
     require(xy.ndim == 2 and xy.shape[1] == 2 and n > 0,
             f"points 需要形状 (N, 2)，收到 {xy.shape}", f"points must have shape (N, 2), got {xy.shape}")
-    require(len(labels) == n, f"{n} 个点需要 {n} 个 labels，收到 {len(labels)}",
-            f"{n} points need {n} labels, got {len(labels)}")
-    require(labels.min() >= 0 and labels.max() < kinds,
-            f"labels 需要在 0 与 {kinds - 1} 之间，收到 {labels.min()} 到 {labels.max()}",
-            f"labels must lie between 0 and {kinds - 1}, got {labels.min()} to {labels.max()}")
+    require(len(labels) == n and labels.min() >= 0 and labels.max() < kinds,
+            f"{n} 个点需要 {n} 个 labels，在 0 与 {kinds - 1} 之间，收到 {labels.tolist()}",
+            f"{n} points need {n} labels between 0 and {kinds - 1}, got {labels.tolist()}")
     require(colours is None or len(colours) == kinds,
             f"{kinds} 类需要 {kinds} 种颜色", f"{kinds} classes need {kinds} colours")
     pairs = np.asarray([] if links is None else links, int).reshape(-1, 2)
-    require(pairs.size == 0 or (pairs.min() >= 0 and pairs.max() < n),
-            f"links 里的编号需要在 0 与 {n - 1} 之间", f"links must number points from 0 to {n - 1}")
     shades = [shade(colour) for colour in colours or [PALETTE[k % len(PALETTE)] for k in range(kinds)]]
     letters = all(isinstance(name, str) and len(name) == 1 for name in names)
     marks = [name if letters else list(SHAPES)[k % len(SHAPES)] for k, name in enumerate(names)]
@@ -77,22 +73,17 @@ def scatter(points: Any, labels: Sequence[int], names: Sequence[Text], title: Te
     return Drawn(html, plain(title_text), png)
 
 
-def picture(matrix: Any, title: Text | None = None, size: int = 360, rows: Sequence[Text] | None = None,
-            columns: Sequence[Text] | None = None, low: float | None = None, high: float | None = None) -> Drawn:
+def picture(matrix: Any, title: Text | None = None, size: int = 360, low: float | None = None,
+            high: float | None = None) -> Drawn:
     """矩阵画成格子：浅灰最小，深蓝最大 / A matrix as cells: light grey is lowest, deep blue highest.
 
-    `size` 是长边的像素数；`rows`、`columns` 是行和列的名字。`low` 和 `high` 固定两端，便于比较几幅图。
+    `size` is the longer side in pixels. `low` and `high` fix the ends, so that pictures can be compared.
 
-    `size` is the longer side in pixels; `rows` and `columns` name the rows and the columns. `low` and `high` fix the
-    ends, so that pictures can be compared.
+    `size` 是长边的像素数。`low` 和 `high` 固定两端，便于比较几幅图。
     """
     x = _numbers(matrix, "matrix")
     require(x.ndim == 2 and x.size > 0,
             f"matrix 需要是二维的，收到形状 {x.shape}", f"matrix must have two dimensions, got shape {x.shape}")
-    whole(size, "size", 16)
-    for names, count, which in ((rows, len(x), "rows"), (columns, x.shape[1], "columns")):
-        require(names is None or len(names) == count, f"{which} 需要 {count} 个名字",
-                f"{which} needs {count} names")
     low, high = float(x.min() if low is None else low), float(x.max() if high is None else high)
     require(low <= high, f"需要 low ≤ high，收到 {low:g} 和 {high:g}", f"low ≤ high wanted, got {low:g} and {high:g}")
     part = np.clip((x - low) / ((high - low) or 1.0), 0, 1)
@@ -107,9 +98,7 @@ def picture(matrix: Any, title: Text | None = None, size: int = 360, rows: Seque
     zh, en = pair(title_text)
     alt = (f"{zh}：{len(x)} 行 {x.shape[1]} 列，从 {x.min():.2g} 到 {x.max():.2g} / "
            f"{en}: {len(x)} rows and {x.shape[1]} columns, from {x.min():.2g} to {x.max():.2g}")
-    upright = columns is not None and max(9 * width(plain(name)) for name in columns) > cell
     html = (f'<div class="mm">{title_html(title)}<div class="mm-heat">'
-            f'{_names_html(columns, "mm-columns" + " mm-upright" * upright, cell)}{_names_html(rows, "mm-side", cell)}'
             f"{image_html(png, alt, shown)}"
             f'<div class="mm-scale"><span>{low:.2g}</span>'
             f'<i style="background:linear-gradient(90deg,{",".join(SHADES)})"></i><span>{high:.2g}</span></div>'
@@ -129,14 +118,6 @@ def _key_html(classes: Iterable[tuple[str, str, Text]]) -> str:
     return f'<div class="mm-key">{inside}</div>'
 
 
-def _names_html(names: Sequence[Text] | None, kind: str, cell: float) -> str:
-    if names is None:
-        return ""
-    stride = -(-20 // cell)  # where cells are smaller than letters, not every name has room
-    inside = "".join(f"<div>{bilingual(name) if k % stride == 0 else ''}</div>" for k, name in enumerate(names))
-    return f'<div class="{kind}">{inside}</div>'
-
-
 def _numbers(x: Any, name: str) -> np.ndarray:
     x = np.asarray(x.detach().cpu() if hasattr(x, "detach") else x, dtype=float)
     require(bool(np.isfinite(x).all()), f"{name} 里有 NaN 或无穷", f"{name} holds NaN or infinity")
@@ -151,8 +132,6 @@ def _on_page(xy: np.ndarray, size: tuple[int, int], limits: tuple | None) -> np.
     margin = 16 * SHARPNESS
     if limits is not None:
         low, high = np.array(limits, float).T
-        require(bool((low < high).all()), f"limits 需要 ((x0, x1), (y0, y1)) 且 x0 < x1、y0 < y1，收到 {limits}",
-                f"limits must be ((x0, x1), (y0, y1)) with x0 < x1 and y0 < y1, got {limits}")
         return margin + (xy - low) / (high - low) * (extent - 2 * margin)
     low, high = xy.min(0), xy.max(0)
     span = np.where(high > low, high - low, 1e-9)

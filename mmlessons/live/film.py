@@ -16,36 +16,36 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mmcore.checks import positive, require, whole
+from mmcore.checks import positive, require
 
 from .axes import encode
 from .output import Drawn, Text, bilingual, data_uri, plain
 from .sound import player
 
 REST = 0.9  # seconds for which the last frame stays
+WIDTH = 720  # pixels of a strip
 
 
-def film(frames: Any, label: Text, seconds: float, sound: bytes | None = None, size: int = 160) -> Drawn:
+def film(frames: Any, label: Text, seconds: float, sound: bytes | None = None) -> Drawn:
     """一段短片，每帧一样长，一遍遍地放 / A clip whose frames last equally long and which plays again and again.
-
-    `frames`: uint8 (T, 3, h, w)。`seconds` 是整段的长度，不算最后的停顿；`sound` 是 WAV 文件的字节。
 
     `frames`: uint8 (T, 3, h, w). `seconds` is the length of the clip, the rest at its end not counted; `sound` is the
     bytes of a WAV file.
+
+    `frames`: uint8 (T, 3, h, w)。`seconds` 是整段的长度，不算最后的停顿；`sound` 是 WAV 文件的字节。
     """
     pages = [Image.fromarray(page) for page in _pages(frames)]
     positive(seconds, "seconds")
-    whole(size, "size", 16)
     each = 1000 * seconds / len(pages)
     png = _moving(pages, [each] * (len(pages) - 1) + [each + 1000 * REST])
     heard = "" if sound is None else player(sound, label)
     html = (f'<div class="mm mm-film" style="width:max-content;max-width:100%"><div class="mm-title">'
-            f"{bilingual(label)}</div>{_image(png, plain(label), size, size)}"
-            f'<div style="max-width:{max(size, 220)}px">{heard}</div></div>')
+            f"{bilingual(label)}</div>{_image(png, plain(label), 160, 160)}"
+            f'<div style="max-width:220px">{heard}</div></div>')
     return Drawn(html, plain(label), png)
 
 
-def strip(frames: Any, label: Text, names: Sequence[str] | None = None, below: Any = None, width: int = 720) -> Drawn:
+def strip(frames: Any, label: Text, names: Sequence[str] | None = None, below: Any = None) -> Drawn:
     """各帧排成一行，下面可以对齐一幅声音的图 / The frames in a row; below, aligned, a picture of the sound.
 
     `frames`: uint8 (T, 3, h, w)；`names` 是每帧的名字，默认 1 到 T；`below` 是 (R, C)，0 到 1，从左到右的时间与各帧
@@ -58,22 +58,21 @@ def strip(frames: Any, label: Text, names: Sequence[str] | None = None, below: A
     names = [str(t + 1) for t in range(len(pages))] if names is None else list(names)
     require(len(names) == len(pages), f"{len(pages)} 帧需要 {len(pages)} 个名字，收到 {len(names)}",
             f"{len(pages)} frames need {len(pages)} names, got {len(names)}")
-    whole(width, "width", 16)
     gap = np.full((pages.shape[1], 1, 3), 255, np.uint8)
     row = np.concatenate([part for page in pages for part in (page, gap)], 1)  # (h, T (w + 1), 3)
     png = encode(row)
     head = "".join(f"<span>{escape(name)}</span>" for name in names)
     parts = [f'<div class="mm-title">{bilingual(label)}</div>',
              f'<div aria-hidden="true" style="display:grid;grid-template-columns:repeat({len(pages)},1fr);'
-             f'text-align:center;font-size:80%;max-width:{width}px">{head}</div>',
-             _image(png, f"{plain(label)} ({', '.join(names)})", width, round(width * row.shape[0] / row.shape[1]))]
+             f'text-align:center;font-size:80%;max-width:{WIDTH}px">{head}</div>',
+             _image(png, f"{plain(label)} ({', '.join(names)})", WIDTH, round(WIDTH * row.shape[0] / row.shape[1]))]
     if below is not None:
         shades = np.asarray(below, dtype=float)
         require(shades.ndim == 2 and shades.size > 0 and bool(np.isfinite(shades).all()),
                 f"below 需要是二维、有限的数，收到形状 {shades.shape}",
                 f"below must be finite and have two dimensions, got shape {shades.shape}")
         grey = (255 * (1 - shades[::-1].clip(0, 1))).round().astype(np.uint8)
-        parts.append(_image(encode(grey), "声音 / sound", width, max(40, width // 9)))
+        parts.append(_image(encode(grey), "声音 / sound", WIDTH, WIDTH // 9))
     return Drawn(f'<div class="mm mm-strip">{"".join(parts)}</div>', plain(label), png)
 
 

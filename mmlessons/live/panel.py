@@ -37,60 +37,35 @@ class Training:
     `step`, `steps`, `evaluate`, `every`, `reset` and `keeps` are those of `Run`; `sliders` say what goes into `step`.
     `plots` draw what `step` and `evaluate` return. `view()` returns a picture or a table to be shown under the sliders:
     it only looks, changes no model and draws no random numbers. A new training takes the place of an older one from the
-    same cell (or with the same `key`). After an error or in a pause “Back to step …” puts back one of the copies that
+    same cell. After an error or in a pause “Back to step …” puts back one of the copies that
     `keeps` gave. Raises TypeError or ValueError for a wrong argument, and while training FloatingPointError where
     `step` returns NaN or infinity.
 
     `step`、`steps`、`evaluate`、`every`、`reset`、`keeps` 见 `Run`；`sliders` 的值交给 `step`。`plots` 画出 `step` 和
-    `evaluate` 返回的数。`view()` 返回一幅图或一张表，显示在滑块下面：它只看，不改模型，也不取随机数。同一个格子（或同
-    一个 `key`）的新训练代替旧的。出错或暂停时，“回到第 … 步”放回 `keeps` 存下的一份。参数不对时报 TypeError 或
+    `evaluate` 返回的数。`view()` 返回一幅图或一张表，显示在滑块下面：它只看，不改模型，也不取随机数。同一个格子的
+    新训练代替旧的。出错或暂停时，“回到第 … 步”放回 `keeps` 存下的一份。参数不对时报 TypeError 或
     ValueError；训练时 `step` 返回 NaN 或无穷则报 FloatingPointError。
     """
 
     def __init__(self, step: Callable[..., Record], steps: int, plots: Sequence[Plot],
                  sliders: Mapping[str, ipywidgets.Widget] | None = None, evaluate: Callable[[], Record] | None = None,
-                 every: int = 50, reset: Callable[[], None] | None = None, key: str | None = None,
-                 tick: float = 0.02, view: Callable[[], Output | Shown] | None = None,
-                 view_every: int | None = None, keeps: Callable[[], Sequence[Keepable]] | None = None) -> None:
+                 every: int = 50, reset: Callable[[], None] | None = None,
+                 view: Callable[[], Output | Shown] | None = None, view_every: int | None = None,
+                 keeps: Callable[[], Sequence[Keepable]] | None = None) -> None:
         self.sliders = dict(sliders or {})
         for name, control in self.sliders.items():
             require(hasattr(control, "value") and hasattr(control, "observe"),
                     f"滑块 {name!r} 需要是有 value 的控件", f"slider {name!r} must be a widget with a value", TypeError)
         self.curves = Curves(plots, steps)
-        self.run = Run(step, steps, self.curves, lambda: self.values, evaluate, every, reset, view, view_every, keeps,
-                       tick, wanted=[name for plot in plots for name in plot.lines])
+        self.run = Run(step, steps, self.curves, lambda: {name: x.value for name, x in self.sliders.items()}, evaluate,
+                       every, reset, view, view_every, keeps, wanted=[name for plot in plots for name in plot.lines])
         self.panel = Panel(self.run, self.curves, self.sliders, sees=view is not None)
-        self._key = key or running_cell() or getattr(step, "__qualname__", "train")
-
-    @property
-    def values(self) -> dict[str, object]:
-        """各滑块此刻的值 / What the sliders say now."""
-        return {name: control.value for name, control in self.sliders.items()}
-
-    @property
-    def history(self) -> dict[str, tuple[list[int], list[float]]]:
-        """名字 →（步数的列表, 数的列表）/ name → (list of steps, list of values)."""
-        return self.curves.history
+        self._key = running_cell() or getattr(step, "__qualname__", "train")
 
     @property
     def i(self) -> int:
         """走了几步 / How many steps have been made."""
         return self.run.i
-
-    @property
-    def steps(self) -> int:
-        """共几步 / How many steps there are."""
-        return self.run.steps
-
-    @property
-    def error(self) -> Exception | None:
-        """停住它的错误 / The error that stopped it."""
-        return self.run.error
-
-    @property
-    def done(self) -> bool:
-        """做完了 / All is done."""
-        return self.run.done
 
     @property
     def undisturbed(self) -> bool:

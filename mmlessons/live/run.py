@@ -12,28 +12,18 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
-from mmcore.checks import positive, require, whole
+from mmcore.checks import require, whole
 
+from .curve import Curves
 from .kernel import awaiting_cell, hand_over, on_stop
 from .snapshots import Keepable, Snapshots
 
 Record = Mapping[str, float]
 
+TICK = 0.02  # seconds of work between two yields
 LOOK_PAUSE = 0.5  # seconds between two looks that no evaluation asks for
 YIELDS = 5  # a message takes several turns of the loop from the socket to the slider
 LATEST: dict[str, "Run"] = {}  # a cell run again must find the run that it replaces
-
-
-class History(Protocol):
-    """记下各步的数 / Keeps the numbers of the steps."""
-
-    history: dict[str, tuple[list[int], list[float]]]
-
-    def add(self, i: int, record: Record) -> None: ...
-
-    def clear(self) -> None: ...
-
-    def cut(self, i: int) -> None: ...
 
 
 class Watcher(Protocol):
@@ -64,12 +54,12 @@ class Run:
     `Snapshots`。
     """
 
-    def __init__(self, step: Callable[..., Record], steps: int, log: History, values: Callable[[], dict] = dict,
+    def __init__(self, step: Callable[..., Record], steps: int, log: Curves, values: Callable[[], dict] = dict,
                  evaluate: Callable[[], Record] | None = None, every: int = 50,
                  reset: Callable[[], None] | None = None, look: Callable[[], object] | None = None,
                  look_every: int | None = None, keeps: Callable[[], Sequence[Keepable]] | None = None,
-                 tick: float = 0.02, wanted: Collection[str] = ()):
-        self.steps, self._every, self._tick = whole(steps, "steps"), whole(every, "every"), positive(tick, "tick")
+                 wanted: Collection[str] = ()):
+        self.steps, self._every = whole(steps, "steps"), whole(every, "every")
         self._look_every = None if look_every is None else whole(look_every, "view_every")
         functions = {"step": step, "evaluate": evaluate, "reset": reset, "view": look, "keeps": keeps}
         for name, function in functions.items():
@@ -98,11 +88,6 @@ class Run:
     def undisturbed(self) -> bool:
         """走完了每一步，滑块没动过 / Every step was made, and no slider stood elsewhere than at the beginning."""
         return self.done and not self._moved
-
-    @property
-    def is_running(self) -> bool:
-        """正在循环上训练 / It is training on the loop."""
-        return self._task is not None
 
     def begin(self) -> None:
         """从头再来 / Start from the beginning."""
@@ -306,7 +291,7 @@ class Run:
             await self._wake.wait()
 
     def _slice(self) -> None:
-        until = time.perf_counter() + self._tick
+        until = time.perf_counter() + TICK
         while not self.done and time.perf_counter() < until:
             self._advance()
 
@@ -319,7 +304,7 @@ class Run:
 def pause_all() -> None:
     """停止键：每一次正在训练的都暂停 / The Stop button: pause whatever is training."""
     for run in LATEST.values():
-        if run.is_running:
+        if run._task is not None:
             hand_over(run.loop, run.pause)
 
 

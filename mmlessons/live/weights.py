@@ -57,27 +57,27 @@ def moved(percent: Mapping[str, int], name: str, wanted: int, locked: set[str]) 
     return {**percent, name: wanted, **dict(zip(free, rest, strict=True))}
 
 
-class Weights(ipywidgets.VBox):
-    """几个滑块和一条横条，权重之和恒为 1 / Sliders and a bar; the weights always sum to 1.
+class weights(ipywidgets.VBox):
+    """几个和恒为 1 的权重；拖动一个，其余的让位 / Weights that always sum to 1: move one, and the others make room.
 
-    `value` 是名字 → 权重的字典，可以 observe；每次拖动只变一次。从代码里设定 `value` 时先检查，再取到最近的百分之一；
+    `names`: name → (Chinese, English), with the colours of the modalities; `presets`: (Chinese, English) of a button →
+    the weights it sets. `value` is a dict from names to weights, equal shares at first unless given, and can be
+    observed; it changes once for each move of a slider. Setting `value` from code checks first and then takes the
+    nearest hundredths; locks bind the sliders, not code or presets.
+
+    `names`：名字 →（中文, English），模态用自己的颜色；`presets`：按钮的（中文, English）→ 按下后的权重。`value` 是名字
+    → 权重的字典，不给就平分，可以 observe；每次拖动只变一次。从代码里设定 `value` 时先检查，再取到最近的百分之一；
     锁只管拖动，不管代码和预设的按钮。
-
-    `value` is a dict from names to weights and can be observed; it changes once for each move of a slider. Setting
-    `value` from code checks first and then takes the nearest hundredths; locks bind the sliders, not code or presets.
     """
 
     value = traitlets.Any()
 
     def __init__(self, names: Mapping[str, Name], value: Mapping[str, float] | None = None,
-                 colours: Mapping[str, str] | None = None,
                  presets: Mapping[Name, Mapping[str, float]] | None = None) -> None:
         require(len(names) >= 2, f"至少需要两个权重，收到 {len(names)}",
                 f"at least two weights wanted, got {len(names)}")
-        stray = sorted(set(colours or {}) - set(names))
-        require(not stray, f"colours 里的 {stray} 不是任何一个权重", f"colours has {stray}, which is no weight")
         self._names = dict(names)
-        self._colours = {name: shade((colours or {}).get(name, name if name in COLOURS else STYLES[k % len(STYLES)][0]))
+        self._colours = {name: shade(name if name in COLOURS else STYLES[k % len(STYLES)][0])
                          for k, name in enumerate(names)}
         start = self._percents(dict.fromkeys(names, 1 / len(names)) if value is None else value)
         presets = {label: _weights(self._percents(preset)) for label, preset in (presets or {}).items()}
@@ -180,17 +180,3 @@ class Weights(ipywidgets.VBox):
 
 def _weights(percent: Mapping[str, int]) -> dict[str, float]:
     return {name: share / WHOLE for name, share in percent.items()}
-
-
-def weights(names: Mapping[str, Name], value: Mapping[str, float] | None = None,
-            colours: Mapping[str, str] | None = None,
-            presets: Mapping[Name, Mapping[str, float]] | None = None) -> Weights:
-    """几个和恒为 1 的权重；拖动一个，其余的让位 / Weights that always sum to 1: move one, and the others make room.
-
-    `names`：名字 →（中文, English）。`value` 默认平分。`colours` 默认是模态的颜色。`presets`：按钮的（中文, English）→
-    按下后的权重。锁住的不动。
-
-    `names`: name → (Chinese, English). `value` is equal shares by default, `colours` those of the modalities.
-    `presets`: (Chinese, English) of a button → the weights it sets. What is locked stays.
-    """
-    return Weights(names, value, colours, presets)

@@ -18,15 +18,11 @@ def pictures(n: int, height: int = 32, width: int = 32) -> Tensor:
     return torch.rand(n, 3, height, width, generator=generator(9))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("size", [(32, 32), (20, 36)])
-def test_shape_type_and_range_are_kept_and_the_pictures_given_are_not_written_to(
-        size: tuple[int, int], dtype: torch.dtype) -> None:
-    given = pictures(50, *size).to(dtype)
+def test_shape_type_and_range_are_kept_and_the_pictures_given_are_not_written_to() -> None:
+    given = pictures(50, 20, 36)
     before = given.clone()
     changed = augment(given, generator())
-    assert changed.shape == given.shape
-    assert changed.dtype == dtype
+    assert (changed.shape, changed.dtype) == (given.shape, torch.float32)
     assert changed.min() >= 0
     assert changed.max() <= 1
     assert torch.equal(given, before)
@@ -89,12 +85,10 @@ def test_about_three_in_ten_pictures_get_one_rectangle_of_one_colour() -> None:
 
 
 @pytest.mark.parametrize(("image", "error", "match"), [
-    (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), TypeError, "divide uint8 pictures by 255"),
-    (torch.zeros(2, 3, 8, 8, dtype=torch.float16), TypeError, "must be a float32 or float64 tensor"),
-    ([[1.0]], TypeError, "must be a float32 or float64 tensor"),
+    (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), TypeError, "use image / 255"),
+    ([[1.0]], TypeError, "image must be a tensor, got list"),
     (torch.zeros(3, 8, 8), ValueError, r"image 需要形状 .*must have shape \(B, 3, H, W\), got \(3, 8, 8\)"),
     (torch.zeros(2, 1, 8, 8), ValueError, r"got \(2, 1, 8, 8\)"),
-    (torch.zeros(0, 3, 8, 8), ValueError, r"got \(0, 3, 8, 8\)"),
 ])
 def test_bad_pictures_are_refused_before_a_random_number_is_drawn(image: object, error: type, match: str) -> None:
     random = generator()
@@ -105,5 +99,5 @@ def test_bad_pictures_are_refused_before_a_random_number_is_drawn(image: object,
 
 
 def test_without_a_generator_the_global_random_numbers_are_not_taken_instead() -> None:
-    with pytest.raises(TypeError, match=r"generator must be a torch\.Generator, got NoneType"):
+    with pytest.raises(TypeError, match=r"generator must be a Generator, got NoneType"):
         augment(pictures(2), None)

@@ -2,12 +2,9 @@
 
 import io
 import itertools
-import json
 import math
-import shutil
 import unicodedata
 import wave
-from pathlib import Path
 
 import pytest
 import torch
@@ -259,42 +256,12 @@ def test_mel_power_counts_every_frequency_once_and_finds_a_tone() -> None:
     torch.testing.assert_close(power.sum(0), expected.expand(32), rtol=0.01, atol=0)
 
 
-@pytest.fixture
-def copy(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(digits.ASSETS, tmp_path / "assets"))
-
-
-@pytest.mark.parametrize("name", ["pictures.png", "babble-test.wav", "manifest.json"])
-def test_a_missing_file_is_named(copy: Path, name: str) -> None:
-    (copy / name).unlink()
-    with pytest.raises(ValueError, match=rf"缺少数据文件 {name}.*{name} is missing.*makers.digits"):
-        digits.load(folder=copy)
-
-
-@pytest.mark.parametrize("name", ["recordings.png", "clips.wav", "forms.json"])
-def test_a_damaged_file_is_named(copy: Path, name: str) -> None:
-    data = bytearray((copy / name).read_bytes())
-    data[len(data) // 2] ^= 1
-    (copy / name).write_bytes(data)
-    with pytest.raises(ValueError, match=rf"{name} 已损坏.*{name} is damaged"):
-        digits.load(folder=copy)
-
-
-def test_a_damaged_manifest_is_refused(copy: Path) -> None:
-    (copy / "manifest.json").write_text("{")
-    with pytest.raises(ValueError, match=r"manifest.json is damaged"):
-        digits.load(folder=copy)
-    (copy / "manifest.json").write_text(json.dumps({"version": 99}))
-    with pytest.raises(ValueError, match="version 1, got 99"):
-        digits.load(folder=copy)
-
-
 @pytest.mark.parametrize(("change", "error", "message"), [
-    ({"indices": [1, 2]}, TypeError, "indices 需要是.*indices must be a one-dimensional int64 tensor, got list"),
-    ({"indices": torch.tensor([0.0])}, TypeError, "indices must be a one-dimensional int64 tensor"),
+    ({"indices": [1, 2]}, TypeError, "indices 需要是张量.*indices must be a tensor, got list"),
+    ({"indices": torch.tensor([0.0])}, TypeError, "indices must be an int64 tensor"),
     ({"indices": torch.tensor([1157])}, ValueError, "indices 需要在 0 到 1156 之间 / indices must be from 0 to 1156"),
     ({"indices": torch.tensor([-1])}, ValueError, "indices must be from 0 to 1156"),
-    ({"generator": 3}, TypeError, "generator 需要是.*generator must be a torch.Generator, got int 3"),
+    ({"generator": 3}, TypeError, "generator 需要是.*generator must be a Generator, got int"),
     ({"image_noise": -0.1}, ValueError, "image_noise 需要在 0 到 inf.*image_noise must be from 0"),
     ({"image_noise": math.nan}, ValueError, "image_noise must be from 0"),
     ({"image_noise": math.inf}, ValueError, "image_noise must be"),
@@ -331,10 +298,7 @@ def test_an_unknown_role_or_shape_is_refused(train: digits.Digits) -> None:
 def test_a_picture_for_people_is_black_on_white_and_keeps_its_place() -> None:
     image = torch.zeros(1, 8, 8)
     image[0, 0, 7], image[0, 3, 0] = 1.7, -0.4  # noise goes beyond ink and paper
-    pixels = digits.to_pixels(image, magnify=3)
-    assert pixels.shape == (24, 24)
-    assert pixels.dtype == torch.uint8
-    assert bool((pixels[:3, 21:] == 0).all())
-    assert int(pixels.sum()) == 255 * (24 * 24 - 9)
-    with pytest.raises(ValueError, match="magnify must be at least 1, got 0"):
-        digits.to_pixels(image, 0)
+    pixels = digits.to_pixels(image)
+    assert (pixels.shape, pixels.dtype) == ((96, 96), torch.uint8)
+    assert bool((pixels[:12, 84:] == 0).all())
+    assert int(pixels.sum()) == 255 * (96 * 96 - 144)

@@ -1,6 +1,8 @@
 """随包附带的数据文件：写出去，读回来 / The data files shipped with the package: written, and read back."""
 
+import importlib
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -27,3 +29,22 @@ def test_the_shipped_manifests_are_to_the_byte_what_write_makes_of_their_files(f
     listed = manifest.pop("sha256")
     files.write(tmp_path, manifest, {name: (folder / name).read_bytes() for name in listed})
     assert (tmp_path / "manifest.json").read_bytes() == shipped
+
+
+@pytest.mark.parametrize("folder", SETS, ids=lambda path: path.parent.name)
+def test_a_missing_or_damaged_file_or_one_of_another_version_is_named_and_not_loaded(folder: Path, tmp_path: Path):
+    module = importlib.import_module(f"mmlessons.data.{folder.parent.name}")
+    copy = Path(shutil.copytree(folder, tmp_path / "assets"))
+    for name in json.loads((folder / "manifest.json").read_bytes())["sha256"]:
+        good = (folder / name).read_bytes()
+        (copy / name).write_bytes(good[:100] + bytes([good[100] ^ 1]) + good[101:])
+        with pytest.raises(ValueError, match=rf"{name} 已损坏.*{name} is damaged"):
+            module.load(folder=copy)
+        (copy / name).unlink()
+        with pytest.raises(ValueError, match=rf"缺少数据文件 {name}.*{name} is missing.*makers.{folder.parent.name}"):
+            module.load(folder=copy)
+        (copy / name).write_bytes(good)
+    for manifest, said in (("{", "manifest.json is damaged"), ('{"version": 99}', "must be version 1, got 99")):
+        (copy / "manifest.json").write_text(manifest)
+        with pytest.raises(ValueError, match=said):
+            module.load(folder=copy)

@@ -1,8 +1,6 @@
 """话语数据 / The utterances data."""
 
 import itertools
-import json
-import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -142,8 +140,8 @@ def test_the_same_seed_observes_the_same_and_another_does_not() -> None:
 
 
 @pytest.mark.parametrize(("indices", "values", "error", "match"), [
-    ([0, 1], {}, TypeError, "indices must be a one-dimensional int64 tensor"),
-    (torch.tensor([0.5]), {}, TypeError, "indices must be a one-dimensional int64 tensor"),
+    ([0, 1], {}, TypeError, "indices must be a tensor, got list"),
+    (torch.tensor([0.5]), {}, TypeError, "indices must be an int64 tensor"),
     (torch.tensor([84]), {}, ValueError, "indices must be from 0 to 83, at least one"),
     (torch.tensor([], dtype=torch.int64), {}, ValueError, "at least one"),
     (torch.tensor([0]), {"noise": -1.0}, ValueError, "noise may not be below 0"),
@@ -208,26 +206,6 @@ def test_the_builder_gives_these_very_files_again(tmp_path: Path, monkeypatch: p
     build.main()
     for path in utterances.ASSETS.iterdir():
         assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name
-
-
-@pytest.mark.parametrize("name", ["sentences.tsv", "faces.json", "voices.json"])
-def test_a_damaged_or_missing_file_is_not_loaded(name: str, tmp_path: Path) -> None:
-    shutil.copytree(utterances.ASSETS, tmp_path, dirs_exist_ok=True)
-    with (tmp_path / name).open("ab") as file:
-        file.write(b"x")
-    with pytest.raises(ValueError, match=f"the data file {name} is damaged"):
-        utterances.load("test", tmp_path)
-    (tmp_path / name).unlink()
-    with pytest.raises(ValueError, match=f"the data file {name} is missing"):
-        utterances.load("test", tmp_path)
-
-
-def test_another_version_is_not_loaded(tmp_path: Path) -> None:
-    shutil.copytree(utterances.ASSETS, tmp_path, dirs_exist_ok=True)
-    manifest = json.loads((tmp_path / "manifest.json").read_text("utf-8"))
-    (tmp_path / "manifest.json").write_text(json.dumps({**manifest, "version": 99}), "utf-8")
-    with pytest.raises(ValueError, match="must be version 1, got 99"):
-        utterances.load("test", tmp_path)
 
 
 def test_an_unknown_split_is_refused() -> None:

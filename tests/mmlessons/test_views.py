@@ -15,11 +15,6 @@ from mmlessons.data import emoji, views
 SIZES = {"classroom": 256, "validation": 64, "held-out": 64, "large": 825, "all": 953}
 
 
-@pytest.fixture
-def copied(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(views.ASSETS, tmp_path / "assets"))
-
-
 @pytest.mark.parametrize("subset", views.SUBSETS)
 def test_a_subset_holds_what_the_card_says(subset: str) -> None:
     data, n = views.load(subset), SIZES[subset]
@@ -80,34 +75,12 @@ def test_an_unknown_subset_or_role_is_refused() -> None:
         views.load().by_role("shift")
 
 
-def test_a_damaged_or_missing_file_is_refused(copied: Path) -> None:
-    page = copied / "noto.png"
-    content = bytearray(page.read_bytes())
-    content[100] ^= 1
-    page.write_bytes(bytes(content))
-    with pytest.raises(ValueError, match=r"noto.png 已损坏.*is damaged"):
-        views.load(folder=copied)
-    page.unlink()
-    with pytest.raises(ValueError, match=r"noto.png is missing.*python -m makers.views"):
-        views.load(folder=copied)
-
-
-def test_files_of_another_version_are_refused(copied: Path) -> None:
-    manifest = json.loads((copied / "manifest.json").read_text("utf-8"))
-    (copied / "manifest.json").write_text(json.dumps({**manifest, "version": 2}), "utf-8")
-    with pytest.raises(ValueError, match="must be version 1, got 2"):
-        views.load(folder=copied)
-
-
-def test_features_of_another_number_of_concepts_are_refused(copied: Path) -> None:
+def test_features_of_another_number_of_concepts_are_refused(tmp_path: Path) -> None:
     """表情数据增减以后，第 i 行就不再是第 i 个概念 / Once the emoji change, row i is no longer concept i."""
+    copied = Path(shutil.copytree(views.ASSETS, tmp_path / "assets"))
     manifest = json.loads((copied / "manifest.json").read_text("utf-8"))
     shutil.copy(emoji.ASSETS / "noto.png", copied / "noto.png")
     manifest["sha256"]["noto.png"] = hashlib.sha256((copied / "noto.png").read_bytes()).hexdigest()
     (copied / "manifest.json").write_text(json.dumps(manifest), "utf-8")
     with pytest.raises(ValueError, match="noto must have features of 953 concepts, got 960"):
         views.load(folder=copied)
-
-
-def test_all_files_together_stay_below_a_megabyte() -> None:
-    assert sum(path.stat().st_size for path in views.ASSETS.iterdir()) < 1_000_000

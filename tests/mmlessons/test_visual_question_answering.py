@@ -32,7 +32,7 @@ def test_shapes_and_names(model: AnsweringModel) -> None:
 def test_a_step_learns_from_cells_what_forward_sees_in_whole_pictures(model: AnsweringModel) -> None:
     drawn = TRAIN.draw(3, torch.Generator().manual_seed(0))
     tokens = model.text_encoder.tokenize(["有狗吗？"] * 3)
-    cells = TRAIN.cell_pictures(drawn["cells"], drawn["artist"]) / 255
+    cells = scenes.split(TRAIN.pictures(drawn["cells"], drawn["artist"])) / 255
     f_v = model.visual_encoder(cells.flatten(0, 1)).view(3, 4, -1)
     apart = model.answer(f_v, model.text_encoder(**tokens))["z"]
     assert torch.allclose(model(scenes.join(cells), **tokens)["z"], apart, atol=1e-5)

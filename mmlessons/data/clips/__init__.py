@@ -18,7 +18,7 @@ from mmlessons.data.clips.sound import EARS, SAMPLES, SECONDS, STEPS, log_mel, s
 from mmlessons.data.scenes.things import THINGS as SCENE_THINGS
 from mmlessons.data.sound import MELS, to_wav
 
-__all__ = ["EARS", "FRAMES", "MELS", "MOTIONS", "OPPOSITE", "ROLES", "SAMPLES", "SECONDS", "SIZE", "STEPS", "THINGS",
+__all__ = ["EARS", "FRAMES", "MELS", "MOTIONS", "ROLES", "SAMPLES", "SECONDS", "SIZE", "STEPS", "THINGS",
            "Clips", "load", "log_mel", "reverse", "shuffle", "to_wav", "with_reversals"]
 
 VERSION = 1  # of what a seed gives
@@ -28,7 +28,6 @@ FRAMES, SIZE = 12, 32
 MOTIONS = (("向右", "to the right"), ("向左", "to the left"), ("向上", "up"), ("向下", "down"),
            ("变近", "nearer"), ("变远", "farther"), ("顺时针转", "clockwise"), ("逆时针转", "counter-clockwise"),
            ("先跳后转", "jump, then turn"), ("先转后跳", "turn, then jump"))
-OPPOSITE = tuple(k ^ 1 for k in range(len(MOTIONS)))
 # 转起来看得出来，不是圆的 / things that show that they turn: none is round
 THINGS = tuple(thing for thing in SCENE_THINGS
                if thing.en in ("dog", "fish", "snail", "car", "bicycle", "airplane", "ship", "rocket"))
@@ -135,10 +134,10 @@ class Clips:
         seen = torch.where(facts["gone"].view(n, FRAMES, 1, 1, 1), LOST / 255, seen)
         return (255 * seen).round().to(torch.uint8)
 
-    def sound(self, facts: dict[str, Tensor], wind_too: bool = True) -> Tensor:
-        """两耳听到的波形 / The waveforms at both ears: (N, 2, 10000), with the wind unless `wind_too` is False."""
+    def sound(self, facts: dict[str, Tensor]) -> Tensor:
+        """两耳听到的波形，有风 / The waveforms at both ears, with the wind: (N, 2, 10000)."""
         tone = sing(*(facts[name] for name in ("x", "y", "size", "angle", "pitch")))
-        return tone + wind(facts["lot"], facts["snr_db"]) if wind_too else tone
+        return tone + wind(facts["lot"], facts["snr_db"])
 
     @staticmethod
     def _bars(bar: Tensor) -> Tensor:
@@ -174,10 +173,7 @@ def with_reversals(facts: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def shuffle(steps: Tensor, order: Tensor) -> Tensor:
-    """把时间打乱 / Shuffle time: (N, T, …), (N, T) → (N, T, …), step t being what was step order[t].
-
-    Raises: ValueError 次序不是每段一种 / if there is not one order for each clip.
-    """
+    """把时间打乱 / Shuffle time: (N, T, …), (N, T) → (N, T, …), step t being what was step order[t]."""
     checks.require(steps.shape[:2] == order.shape,
                    f"order 需要形状 {tuple(steps.shape[:2])}，收到 {checks.shape_of(order)}",
                    f"order must have shape {tuple(steps.shape[:2])}, got {checks.shape_of(order)}")
@@ -185,9 +181,5 @@ def shuffle(steps: Tensor, order: Tensor) -> Tensor:
 
 
 def load(role: str = "train") -> Clips:
-    """载入一个划分 / Load one split: "train", "validation", "test" or "shift", by artist as in the emoji data.
-
-    Raises: ValueError 划分未知，或表情数据的文件缺失、损坏 / if the split is unknown or a file of the emoji data is
-    missing or damaged.
-    """
+    """载入一个划分 / Load one split: "train", "validation", "test" or "shift", by artist as in the emoji data."""
     return Clips(role, *emoji.drawings([thing.concept for thing in THINGS], role))

@@ -51,17 +51,12 @@ class Voice:
 
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """一段能听的录音：8 000 Hz，0.825 秒 / A clip to listen to: 8 000 Hz, 0.825 seconds.
-
-    `spoken` 是同一个录音在 `Digits.power[digit]` 里的位置。
-
-    `spoken` is the place of the same recording in `Digits.power[digit]`.
-    """
+    """一段能听的录音：8 000 Hz，0.825 秒 / A clip to listen to: 8 000 Hz, 0.825 seconds."""
 
     digit: int
     language: str  # "en" or "zh"
     voice: str
-    spoken: int
+    spoken: int  # where the same recording is in `Digits.power[digit]`
     samples: Tensor  # (6600,) float, -1 to 1
 
 
@@ -121,10 +116,11 @@ class Digits:
         | `label` | (B,) int64 | 数字 / the digit |
         | `present` | (B, 3) bool | 各模态在不在 / whether each modality is there |
         | `spoken`, `written` | (B,) int64 | 取了哪段录音、哪种写法 / which recording and which form |
-
-        Raises: ValueError, TypeError 下标、旋钮或掩码不合要求 / if indices, dials or masks are not as said above.
         """
-        self._check_indices(indices)
+        checks.fits(indices, "indices", "int64 B")
+        last = len(self.labels) - 1
+        checks.require(bool(((indices >= 0) & (indices <= last)).all()),
+                       f"indices 需要在 0 到 {last} 之间", f"indices must be from 0 to {last}")
         count = len(indices)
         noise = _masks(noise_only, "noise_only", count)
         lost = _masks(missing, "missing", count)
@@ -183,36 +179,22 @@ class Digits:
             letters = torch.where(noise_only[:, None], scribble(letters, self.alphabet, generator), letters)
         return encode(letters, self.alphabet), written
 
-    def _check_indices(self, indices: Tensor) -> None:
-        checks.require(isinstance(indices, Tensor) and indices.dtype == torch.int64 and indices.ndim == 1,
-                       f"indices 需要是一维 int64 张量，收到 {_kind(indices)}",
-                       f"indices must be a one-dimensional int64 tensor, got {_kind(indices)}", TypeError)
-        inside = bool(((indices >= 0) & (indices < len(self.labels))).all())
-        checks.require(inside, f"indices 需要在 0 到 {len(self.labels) - 1} 之间",
-                       f"indices must be from 0 to {len(self.labels) - 1}")
-
 
 def load(role: str = "train", folder: Path | str = ASSETS) -> Digits:
-    """载入一个划分 / Load one split: "train", "validation" or "test".
-
-    Raises: ValueError 划分未知，或某个文件缺失、损坏 / if the split is unknown or a file is missing or damaged.
-    """
+    """载入一个划分 / Load one split: "train", "validation" or "test"."""
     checks.one_of(role, "role", ROLES)
     return _read(Path(folder))[role]
 
 
-def to_pixels(image: Tensor, magnify: int = 12) -> Tensor:
-    """一幅图，供人看：黑墨白纸 / A picture for people, black ink on white paper.
-
-    (1, 8, 8) → uint8 (8 · magnify, 8 · magnify)
-
-    噪声会使墨迹超出 0 到 1，超出的部分截去。
+def to_pixels(image: Tensor) -> Tensor:
+    """一幅图，供人看：黑墨白纸 / A picture for people, black ink on white paper: (1, 8, 8) → uint8 (96, 96).
 
     Noise takes ink beyond 0 to 1; what is beyond is cut off.
+
+    噪声会使墨迹超出 0 到 1，超出的部分截去。
     """
-    checks.whole(magnify, "magnify")
     paper = (255 * (1 - image.squeeze(0))).clamp(0, 255).byte()
-    return paper.repeat_interleave(magnify, 0).repeat_interleave(magnify, 1)
+    return paper.repeat_interleave(12, 0).repeat_interleave(12, 1)
 
 
 @cache
@@ -256,8 +238,7 @@ def _waveform(wav: bytes) -> Tensor:
 
 
 def _child(generator: torch.Generator) -> torch.Generator:
-    checks.require(isinstance(generator, torch.Generator), f"generator 需要是 torch.Generator，收到 {_kind(generator)}",
-                   f"generator must be a torch.Generator, got {_kind(generator)}", TypeError)
+    checks.instance(generator, "generator", torch.Generator)
     return torch.Generator().manual_seed(int(torch.randint(2 ** 62, (), generator=generator)))
 
 

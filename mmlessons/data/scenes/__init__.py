@@ -19,8 +19,8 @@ from mmlessons.data.scenes.captions import MOST_NAMED, ORDERS, RELATIONS, captio
 from mmlessons.data.scenes.things import LANGUAGES, NUMBERS, PLACES, THINGS, Thing
 
 __all__ = ["ANSWERS", "CELLS", "EMPTY", "KINDS", "LANGUAGES", "MOST_NAMED", "ORDERS", "PAIRS", "PLACES", "RELATIONS",
-           "ROLES", "SIZE", "THINGS", "WORDINGS", "Scenes", "Thing", "answers_of", "apart", "caption", "check_cells",
-           "every_word", "join", "load", "question", "question_number", "questions", "relation", "reply", "split"]
+           "ROLES", "SIZE", "THINGS", "WORDINGS", "Scenes", "Thing", "answers_of", "apart", "caption", "every_word",
+           "join", "load", "question", "question_number", "questions", "relation", "reply", "split"]
 
 VERSION = 1  # of what a seed gives
 ROLES = emoji.ROLES
@@ -74,9 +74,6 @@ class Scenes:
         | `about` | (N,) int64 | 问的东西；问“是什么”时是位置 / the thing asked about; of "what", the place |
         | `answer` | (N,) int64 | 答案，见 `ANSWERS` / the answer, see `ANSWERS` |
         | `language`, `wording` | (N,) int64 | 哪种语言、哪种说法 / which language, which wording |
-
-        Raises: TypeError / ValueError 个数、种类或偏差不对，或没有随机数发生器 / for a wrong number, kind or bias, or
-        no generator.
         """
         _check_draw(count, generator, pairs)
         checks.require(len(kinds) > 0 and not isinstance(kinds, str), "kinds 需要是种类的列表，至少一种",
@@ -101,9 +98,6 @@ class Scenes:
         | `cells` | (N, 4) int64 | 事实：每格里的东西，空为 −1 / the facts: the thing in each cell, −1 for none |
         | `artist` | (N,) int64 | 谁画的 / who drew it |
         | `language`, `order` | (N,) int64 | 用哪种语言、按哪种次序说 / in which language and order to describe it |
-
-        Raises: TypeError / ValueError 个数或 `pairs` 不对，或没有随机数发生器 / for a wrong number or `pairs`, or no
-        generator.
         """
         _check_draw(count, generator, pairs)
 
@@ -164,34 +158,18 @@ class Scenes:
         """`tiles`，最后加上一格空白，EMPTY 指向它 / `tiles` and a blank one at the end, which EMPTY points to."""
         return torch.cat([self.tiles, torch.full_like(self.tiles[:, :1], 255)], 1)
 
-    def cell_pictures(self, cells: Tensor, artist: Tensor) -> Tensor:
-        """每一格的图画 / The picture of every cell: (N, 4), (N,) → (N, 4, 3, 32, 32) uint8.
-
-        Raises: TypeError / ValueError 事实或作者不对 / if facts or artists are not as `draw` gives them.
-        """
-        check_cells(cells)
-        checks.require(isinstance(artist, Tensor) and artist.dtype == torch.int64 and artist.shape == cells.shape[:1],
-                       f"artist 需要是每个场景一个的 int64 张量，共 {len(cells)} 个",
-                       f"artist must be an int64 tensor, one for each of {len(cells)} scenes")
-        checks.require(bool(((artist >= 0) & (artist < len(self.artists))).all()),
-                       f"artist 需要在 0 与 {len(self.artists) - 1} 之间",
-                       f"artist must lie between 0 and {len(self.artists) - 1}")
-        return self.with_empty[artist[:, None], cells]
-
+    @checks.shapes(cells=f"int64 N {CELLS}", artist="int64 N")
     def pictures(self, cells: Tensor, artist: Tensor) -> Tensor:
-        """整幅图画 / Whole pictures: (N, 4), (N,) → (N, 3, 64, 64) uint8.
-
-        Raises: TypeError / ValueError 事实或作者不对 / if facts or artists are not as `draw` gives them.
-        """
-        return join(self.cell_pictures(cells, artist))
+        """整幅图画 / Whole pictures: (N, 4), (N,) → (N, 3, 64, 64) uint8."""
+        for name, x, low, high in (("cells", cells, EMPTY, len(THINGS) - 1),
+                                   ("artist", artist, 0, len(self.artists) - 1)):
+            if not bool(((x >= low) & (x <= high)).all()):
+                checks.refuse(f"{name} 需要在 {low} 与 {high} 之间", f"{name} must lie between {low} and {high}")
+        return join(self.with_empty[artist[:, None], cells])
 
 
 def load(role: str = "train") -> Scenes:
-    """载入一个划分 / Load one split: "train", "validation", "test" or "shift", by artist as in the emoji data.
-
-    Raises: ValueError 划分未知，或表情数据的文件缺失、损坏 / if the split is unknown or a file of the emoji data is
-    missing or damaged.
-    """
+    """载入一个划分 / Load one split: "train", "validation", "test" or "shift", by artist as in the emoji data."""
     return Scenes(role, *emoji.drawings([thing.concept for thing in THINGS], role))
 
 
@@ -209,21 +187,6 @@ def split(image: Tensor) -> Tensor:
     return grid.reshape(n, CELLS, channels, height // 2, width // 2)
 
 
-def check_cells(cells: Tensor) -> None:
-    """cells 必须是 (N, 4) 的 int64，每格是东西的编号或 −1 / cells must be (N, 4) int64, the number of a thing or −1.
-
-    Raises: TypeError / ValueError 不是这样 / if they are not.
-    """
-    checks.require(isinstance(cells, Tensor) and cells.dtype == torch.int64, "cells 需要是 int64 张量",
-                   "cells must be an int64 tensor", TypeError)
-    checks.require(cells.ndim == 2 and cells.shape[1] == CELLS,
-                   f"cells 需要形状 (N, {CELLS})，收到 {checks.shape_of(cells)}",
-                   f"cells must have shape (N, {CELLS}), got {checks.shape_of(cells)}")
-    checks.require(bool(((cells >= EMPTY) & (cells < len(THINGS))).all()),
-                   f"cells 的每一格需要在 {EMPTY}（空）与 {len(THINGS) - 1} 之间",
-                   f"every cell must lie between {EMPTY} (empty) and {len(THINGS) - 1}")
-
-
 def apart() -> Tensor:
     """训练中从不同在一幅图里的两样东西 / Which two things never stand in one picture of "seen" scenes: (K, K) bool.
 
@@ -239,9 +202,7 @@ def apart() -> Tensor:
 
 def _check_draw(count: int, generator: torch.Generator, pairs: str) -> None:
     checks.whole(count, "count")
-    checks.require(isinstance(generator, torch.Generator),
-                   f"generator 需要是 torch.Generator，收到 {type(generator).__name__}",
-                   f"generator must be a torch.Generator, got {type(generator).__name__}", TypeError)
+    checks.instance(generator, "generator", torch.Generator)
     checks.one_of(pairs, "pairs", PAIRS)
 
 
@@ -298,8 +259,6 @@ def question(kind: str, about: int, language: str = "en", wording: int = 0) -> s
     `about`：东西的编号；kind 是 "what" 时，是位置的编号。
 
     `about`: the number of a thing; where kind is "what", that of a place.
-
-    Raises: ValueError 种类、语言、编号或说法未知 / for an unknown kind, language, number or wording.
     """
     checks.one_of(kind, "kind", KINDS)
     checks.one_of(language, "language", LANGUAGES)
@@ -346,11 +305,7 @@ def _all_questions() -> list[tuple[str, str, int, int]]:
 
 
 def reply(kind: str, about: int, answer: int, language: str = "en") -> str:
-    """整句的回答 / An answer as a sentence: reply("how many", 0, answers_of("how many")[2]) → "There are two dogs.".
-
-    Raises: ValueError 种类、语言、编号未知，或答非所问 / for an unknown kind, language or number, or an answer to
-    another kind of question.
-    """
+    """整句的回答 / An answer as a sentence: reply("how many", 0, answers_of("how many")[2]) → "There are two dogs."."""
     question(kind, about, language)
     choices = answers_of(kind)
     checks.require(answer in choices, f"{kind} 的答案需要在 {choices.start} 与 {choices.stop - 1} 之间，收到 {answer}",

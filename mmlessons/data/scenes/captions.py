@@ -27,8 +27,6 @@ def caption(cells: Sequence[int], language: str = "en", order: str = "reading") 
     """一个场景的说明 / The caption of a scene: caption([0, 1, -1, -1]) → "A dog at the top left, a cat to its right."
 
     `cells`：四格的事实，一到三格有东西，其余是 −1 / the facts of the four cells, one to three filled, the others −1.
-
-    Raises: ValueError 语言、次序或事实不对 / for an unknown language or order, or facts that are none of these.
     """
     checks.one_of(language, "language", LANGUAGES)
     checks.one_of(order, "order", ORDERS)

@@ -110,12 +110,8 @@ class Utterances:
         | `words` | (B,) int64 | 字面，MEANINGS 中的编号 / what the words say |
         | `shown`, `sounds` | (B,) int64 | 脸和语气显出的，EXPRESSIONS 中的编号 / what face and tone show |
         | `picture`, `voice` | (B,) int64 | 哪一幅脸，哪个嗓音 / which picture, which voice |
-
-        Raises: TypeError, ValueError 下标或 noise 不合要求 / if indices or noise are not as said.
         """
-        good = isinstance(indices, Tensor) and indices.dtype == torch.int64 and indices.ndim == 1
-        checks.require(good, "indices 需要是一维 int64 张量",
-                       "indices must be a one-dimensional int64 tensor", TypeError)
+        checks.fits(indices, "indices", "int64 B")
         checks.require(len(indices) > 0 and bool(((indices >= 0) & (indices < len(self.sentences))).all()),
                        f"indices 需要在 0 到 {len(self.sentences) - 1} 之间，至少一个",
                        f"indices must be from 0 to {len(self.sentences) - 1}, at least one")
@@ -171,11 +167,7 @@ def expression_odds(words: Tensor, label: Tensor) -> Tensor:
 
 
 def load(role: str = "train", folder: Path | str = ASSETS) -> Utterances:
-    """载入一个划分 / Load one split: "train", "validation" or "test".
-
-    Raises: ValueError 划分未知，文件缺失、损坏，或内容不合规定 / if the split is unknown, or a file is missing, damaged
-    or not as it should be.
-    """
+    """载入一个划分 / Load one split: "train", "validation" or "test"."""
     checks.one_of(role, "role", ROLES)
     return _read(Path(folder))[role]
 
@@ -183,8 +175,9 @@ def load(role: str = "train", folder: Path | str = ASSETS) -> Utterances:
 def read_sentences(table: str) -> list[Sentence]:
     """读句子的表格 / Read the table of sentences: role, words, meant, zh, en, with tabs between.
 
-    Raises: ValueError 某一行不合规定，或同一句出现两次 / if a line is not as it should be, or a sentence is there
-    twice.
+    Raises ValueError for a line that is not as it should be, or a sentence that is there twice.
+
+    某一行不合规定，或同一句出现两次时报 ValueError。
     """
     head, *lines = table.splitlines()
     columns = ["role", "words", "meant", "zh", "en"]

@@ -75,13 +75,9 @@ def contour(manner: Tensor, base: Tensor, voice_range: Tensor, tempo: Tensor, ji
     | `noise` | | 随机偏差的倍数，0 是没有 / times the random deviations, 0 is none |
     | 返回 returned | (B, 3, 48) float | 音高（八度）、强弱（十分贝）、有没有声 / pitch in octaves, loudness in tens of
       decibels, whether there is sound |
-
-    Raises: ValueError 编号不在其中，或 noise 小于 0 / for a number that is none of them, or a noise below 0.
     """
     checks.not_negative(noise, "noise")
     b = len(manner)
-    checks.require(bool(((manner >= 0) & (manner < len(MANNERS))).all()),
-                   f"manner 需要在 0 到 {len(MANNERS) - 1} 之间", f"manner must be from 0 to {len(MANNERS) - 1}")
     level, width, pace, loud = torch.tensor([[m.level, m.range, m.tempo, m.loudness] for m in MANNERS.values()])[
         manner].unbind(1)
     deviation = noise * torch.randn(4, b, generator=generator)
@@ -110,8 +106,6 @@ def hum(tone: Tensor) -> Tensor:
 
     Eight harmonics, the higher the softer; the phase adds up the frequency, so that nothing clicks as the pitch
     glides.
-
-    Raises: TypeError / ValueError 形状不对，或没有一帧有声 / for a wrong shape, or where no frame has sound.
     """
     frames = int(tone[2].sum())
     checks.require(frames > 1, "tone 里没有声音", "tone holds no sound")

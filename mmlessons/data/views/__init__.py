@@ -70,8 +70,6 @@ def load(subset: str = "classroom", folder: Path | str = ASSETS) -> Views:
     | `validation` | 64 | 没见过的概念，用来挑选 / unseen concepts, to choose by |
     | `held-out` | 64 | 没见过的概念，只用来考试 / unseen concepts, for the test alone |
     | `all` | 953 | 全部 / all |
-
-    Raises: ValueError 子集未知，或某个文件缺失、损坏 / if the subset is unknown or a file is missing or damaged.
     """
     checks.one_of(subset, "subset", SUBSETS)
     everything, places = _read(Path(folder))
