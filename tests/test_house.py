@@ -95,4 +95,4 @@ def test_no_two_classes_share_a_name() -> None:
     for path in [*(ROOT / "mmcore").rglob("*.py"), *(ROOT / "mmlessons").rglob("*.py")]:
         for node in ast.parse(path.read_text("utf-8")).body:
             if isinstance(node, ast.ClassDef):
-                assert homes.setdefault(node.name, str(path)) == str(path), f"{node.name}: {homes[node.name]} and {path}"
+                assert homes.setdefault(node.name, str(path)) == str(path), (node.name, homes[node.name], path)
