@@ -100,8 +100,6 @@ def packages(wanted: Sequence[Requirement] | None, version: Callable[[str], str]
 
     It does not load them, which takes seconds for some, and tries only what fails most often: whether the compiled part
     of torchvision knows this torch.
-
-    不去载入它们，有的要好几秒；只试最常出错的一处：torchvision 编译好的部分认不认得这个 torch。
     """
     what = ("需要的包", "packages")
     if wanted is None:
@@ -187,8 +185,6 @@ def place(live: bool, environment: Mapping[str, str], modules: Mapping[str, obje
     """笔记本是在哪里打开的 / Where the notebook was opened.
 
     Colab and VS Code are recognised; behind a Jupyter server JupyterLab and Notebook look the same.
-
-    Colab 和 VS Code 认得出来；Jupyter 服务器开的，看不出是 JupyterLab 还是 Notebook。
     """
     what = ("训练的面板", "panel of a training")
     elsewhere = ("Google Colab" if "google.colab" in modules or "COLAB_RELEASE_TAG" in environment else

@@ -18,8 +18,6 @@ def read(folder: Path, version: int, builder: str) -> tuple[dict, dict[str, byte
 
     Raises ValueError if a file is missing or damaged, or of another version; it names `builder`, the module that makes
     the files again.
-
-    某个文件缺失、损坏或版本不符时报 ValueError，并说出能重做这些文件的模块 `builder`。
     """
     manifest = _manifest(folder / "manifest.json", version, builder)
     return manifest, {name: _bytes(folder / name, digest, builder) for name, digest in manifest["sha256"].items()}
@@ -27,8 +25,6 @@ def read(folder: Path, version: int, builder: str) -> tuple[dict, dict[str, byte
 
 def write(folder: Path, manifest: dict, content: dict[str, bytes], others: dict[str, bytes] | None = None) -> None:
     """写出数据文件和清单，并说出各有多大 / Write data files and their manifest, and say how large each is.
-
-    清单最后加上 `content` 里每个文件的 SHA-256；`others`（如许可证文本）也写出，但不列入。
 
     The manifest ends with the SHA-256 of every file in `content`; `others` (texts of licences, say) are written too,
     and not listed.

@@ -51,8 +51,10 @@ def mel_power(samples: Tensor) -> Tensor:
 
 @cache
 def mel_filters() -> Tensor:
-    """24 个三角形，顶点在梅尔尺度上等距，mel(f) = 2595 log₁₀(1 + f / 700) / 24 triangles, evenly apart on the mel
-    scale; each falls to zero at the tops of its neighbours, so that together they count every frequency once."""
+    """24 个三角形 / 24 triangles, evenly apart on the mel scale, mel(f) = 2595 log₁₀(1 + f / 700).
+
+    Each falls to zero at the tops of its neighbours, so that together they count every frequency once.
+    """
     low, high = (2595 * math.log10(1 + f / 700) for f in (LOWEST, HIGHEST))
     tops = 700 * (10 ** (torch.linspace(low, high, MELS + 2) / 2595) - 1)  # Hz
     frequency = torch.arange(FFT // 2 + 1) * RATE / FFT
@@ -61,6 +63,7 @@ def mel_filters() -> Tensor:
     return torch.minimum(rising, falling).clamp(min=0)
 
 
+@checks.shapes(power=f"B {MELS} {FRAMES}")
 def sound_feature(power: Tensor) -> Tensor:
     """模型所见：对数梅尔谱，-50 dB 及以下为 0，30 dB 为 1 / What a model sees: log-mel, 0 at -50 dB, 1 at 30 dB.
 
@@ -68,9 +71,6 @@ def sound_feature(power: Tensor) -> Tensor:
 
     `power`: (B, 24, 32)，干净录音的平均为 1 / with a mean of 1 for a clean recording. Returns (B, 1, 24, 32).
     """
-    checks.require(isinstance(power, Tensor) and power.is_floating_point() and power.shape[-2:] == (MELS, FRAMES)
-                   and power.ndim == 3,
-                   f"power 需要形状 (B, {MELS}, {FRAMES})", f"power must have shape (B, {MELS}, {FRAMES})", TypeError)
     return ((10 * (power + 1e-5).log10() + 50) / 80).unsqueeze(1)
 
 
@@ -83,6 +83,7 @@ def babble_at(samples: Tensor, babble: Tensor, snr_db: float) -> Tensor:
     return samples + babble * ratio * 10 ** (-snr_db / 20)
 
 
+@checks.shapes(samples="S / 2 S")
 def to_wav(samples: Tensor) -> bytes:
     """一个 WAV 文件的字节，供 `IPython.display.Audio(data=...)` 播放 / The bytes of a WAV file, to be played.
 
@@ -91,10 +92,6 @@ def to_wav(samples: Tensor) -> bytes:
 
     `samples` 是 (S,)，或左右两耳的 (2, S)。音量调到峰值 0.9，所以嘈杂声越响，人声听起来越轻。
     """
-    checks.require(isinstance(samples, Tensor) and samples.is_floating_point() and samples.numel() > 0
-                   and (samples.ndim == 1 or (samples.ndim == 2 and len(samples) == 2)),
-                   "samples 需要是 (S,) 或 (2, S) 的浮点张量",
-                   "samples must be a floating tensor of shape (S,) or (2, S)", TypeError)
     scaled = samples * (0.9 * 32767 / samples.abs().max().clamp(min=1e-9))
     out = io.BytesIO()
     with wave.open(out, "wb") as file:

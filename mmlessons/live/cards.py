@@ -21,8 +21,7 @@ from PIL import Image
 from mmcore.checks import require, shape_of, whole
 
 from .kernel import hand_over, is_live, running_loop, say_idle
-from .output import Output, Shown, Text, bilingual, data_uri, plain, reason, title_html, width
-from .sound import player
+from .output import Box, Output, Shown, Text, bilingual, data_uri, plain, player, reason, styled, title_html, width
 
 PAUSE = 0.25  # seconds without a letter before a search answers
 
@@ -103,7 +102,7 @@ def gallery(cards: Sequence[Card], columns: int | None = None, title: Text | Non
 
 # -- search -----------------------------------------------------------------------------------------------------------
 
-class search_box(ipywidgets.VBox):
+class search_box(Box):
     """边打字边回答的搜索框 / A search box that answers as one types.
 
     `search(text)` 返回卡片的列表，或一个控件。它抛出的 ValueError 是写给读者的话，照样显示，原来的结果留着；其他异常也
@@ -125,17 +124,11 @@ class search_box(ipywidgets.VBox):
         buttons = [ipywidgets.Button(description=text) for text in examples]
         for button in buttons:
             button.on_click(self._use_example)
-        row = ipywidgets.HBox(buttons)
-        row.add_class("mm-row")
         self.message, self.cards, self.answer = ipywidgets.HTML(), Shown(), ipywidgets.VBox()
-        super().__init__([self.box, row, self.message, self.answer])
-        for style in ("mm", "mm-panel", "mm-search"):
-            self.add_class(style)
+        row = styled(ipywidgets.HBox(buttons), "mm-row")
+        super().__init__("search_box", [self.box, row, self.message, self.answer], "mm-panel", "mm-search")
         if examples:
             self.box.value = examples[0]
-
-    def __repr__(self) -> str:
-        return "<mmlessons.live.search_box>"
 
     def _use_example(self, button: ipywidgets.Button) -> None:
         say_idle()

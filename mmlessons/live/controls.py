@@ -7,7 +7,7 @@ import ipywidgets
 
 from mmcore.checks import positive, require
 
-from .output import Name, both
+from .output import Name, both, styled
 
 
 def slider(zh: str, en: str, value: float, min: float, max: float, step: float | None = None,
@@ -36,8 +36,7 @@ def slider(zh: str, en: str, value: float, min: float, max: float, step: float |
     else:
         kinds = {type(x) for x in (value, min, max, 1 if step is None else step)}
         control = _linear_slider(value, min, max, step, kinds == {int}, look)
-    control.add_class("mm-slider")
-    return control
+    return styled(control, "mm-slider")
 
 
 def switch(zh: str, en: str, value: bool = False) -> ipywidgets.Checkbox:
@@ -45,7 +44,7 @@ def switch(zh: str, en: str, value: bool = False) -> ipywidgets.Checkbox:
     require(isinstance(value, bool), f"value 需要是 True 或 False，收到 {value!r}",
             f"value must be True or False, got {value!r}", TypeError)
     control = ipywidgets.Checkbox(value=value, description=both(zh, en), indent=False)
-    return _in_style(control, "mm-check")
+    return styled(control, "mm", "mm-check")
 
 
 def menu(zh: str, en: str, options: Mapping[Hashable, Name], value: Hashable = None) -> ipywidgets.Dropdown:
@@ -62,7 +61,7 @@ def menu(zh: str, en: str, options: Mapping[Hashable, Name], value: Hashable = N
             f"value must be one of {list(options)}, got {value!r}")
     control = ipywidgets.Dropdown(options=[(both(*name), key) for key, name in options.items()], value=value,
                                   description=both(zh, en), style={"description_width": "initial"})
-    return _in_style(control, "mm-menu")
+    return styled(control, "mm", "mm-menu")
 
 
 def field(zh: str, en: str) -> ipywidgets.Text:
@@ -75,13 +74,7 @@ def field(zh: str, en: str) -> ipywidgets.Text:
     control = ipywidgets.Text(description=both(zh, en), continuous_update=False,
                               placeholder="打字，按回车 · type, press Enter", style={"description_width": "initial"},
                               layout={"width": "min(36em, 100%)"})  # a menu is as wide as its options, this is not
-    return _in_style(control, "mm-field")
-
-
-def _in_style(control: ipywidgets.Widget, style: str) -> ipywidgets.Widget:
-    for name in ("mm", style):
-        control.add_class(name)
-    return control
+    return styled(control, "mm", "mm-field")
 
 
 def _log_slider(value, low, high, step, look):

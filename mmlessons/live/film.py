@@ -19,8 +19,7 @@ from PIL import Image
 from mmcore.checks import positive, require
 
 from .axes import encode
-from .output import Drawn, Text, bilingual, data_uri, plain
-from .sound import player
+from .output import Drawn, Text, bilingual, data_uri, plain, player
 
 REST = 0.9  # seconds for which the last frame stays
 WIDTH = 720  # pixels of a strip

@@ -22,10 +22,10 @@ _awaiting = 0  # how many cells are busy in `await run.wait()`
 def is_live() -> bool:
     """有人在看吗 / Is a person watching?
 
-    环境变量 MM_LIVE 为 0 或 1 时由它决定；否则看这是不是 Jupyter 服务器为一份文档打开的内核。
-
     The environment variable MM_LIVE decides if it is 0 or 1; otherwise: is this a kernel that a Jupyter server opened
     for a document?
+
+    环境变量 MM_LIVE 为 0 或 1 时由它决定；否则看这是不是 Jupyter 服务器为一份文档打开的内核。
     """
     chosen = os.environ.get("MM_LIVE")
     if chosen in ("0", "1"):
@@ -69,9 +69,6 @@ def awaiting_cell() -> Iterator[None]:
 def say_idle(*_: object) -> None:
     """告诉浏览器这条消息处理完了 / Tell the browser that its message has been dealt with.
 
-    格子在 await 时，ipykernel 7 照常处理滑块的消息，却不报告“空闲”；滑块等不到就不再发送下一个值。所以由我们来说；
-    ipykernel 以后若自己也说，多说一次无害。
-
     While a cell awaits, ipykernel 7 handles a slider's message yet never reports "idle" for it, and the slider sends no
     further value until it hears that. So we say it; should a later ipykernel say it too, twice does no harm.
     """
@@ -82,8 +79,6 @@ def say_idle(*_: object) -> None:
 
 def on_stop(pause: Callable[[], None]) -> None:
     """格子之间按下停止时暂停 / Pause when Stop is pressed between cells.
-
-    ipykernel 在格子之间忽略 SIGINT，于是停止键什么也不做。只在它被忽略时接管：格子运行时，处理者仍是 ipykernel。
 
     ipykernel ignores SIGINT between cells, so that Stop would do nothing. We take it only where it is ignored: while a
     cell runs, the handler is ipykernel's and stays so.

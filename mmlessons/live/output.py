@@ -9,6 +9,7 @@ what differs a little from machine to machine (a picture) is a `Drawn`, which a 
 
 import base64
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -63,6 +64,34 @@ def width(text: str) -> int:
     return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
+def styled(widget: ipywidgets.Widget, *styles: str) -> ipywidgets.Widget:
+    """同一个控件，加上这些 CSS 类 / The same widget with these classes of CSS."""
+    for style in styles:
+        widget.add_class(style)
+    return widget
+
+
+def player(wav: bytes, label: Text) -> str:
+    """一段 WAV 的播放器 / The player of a WAV."""
+    require(isinstance(wav, bytes) and wav[:4] == b"RIFF" and wav[8:12] == b"WAVE",
+            f"声音需要是 WAV 文件的字节，收到 {type(wav).__name__}",
+            f"a sound must be the bytes of a WAV file, got {type(wav).__name__}", TypeError)
+    name = escape(plain(label))
+    return f'<audio controls preload="metadata" aria-label="{name}" src="{data_uri(wav, "audio/wav")}"></audio>'
+
+
+class Box(ipywidgets.VBox):
+    """上下排列的控件，文字形式永远相同 / Widgets one below the other, with a text form that never changes."""
+
+    def __init__(self, name: str, children: Sequence[ipywidgets.Widget], *styles: str) -> None:
+        super().__init__(children)
+        self._name = name
+        styled(self, "mm", *styles)
+
+    def __repr__(self) -> str:
+        return f"<mmlessons.live.{self._name}>"
+
+
 class Shown(ipywidgets.HTML):
     """一个控件，文字形式永远相同：nbval 比较的是文字 / A widget whose text form never changes: nbval compares text."""
 
@@ -87,8 +116,6 @@ class Output:
 @dataclass(frozen=True, repr=False)
 class Drawn(Output):
     """一幅画好的图 / A picture: the HTML that shows it, and its title for text.
-
-    浮点数的最后一位因机器而异，图也就差几个像素；因此格子里放控件，再附上 PNG 给不认识控件的读者（如 GitHub）。
 
     The last digit of a float differs between machines, and so do a few pixels; hence a cell gets a widget, and beside
     it the PNG for readers that know no widgets, such as GitHub.

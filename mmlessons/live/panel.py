@@ -13,7 +13,7 @@ from mmcore.checks import require
 from .cards import note
 from .curve import Curves, Plot
 from .kernel import hand_over, is_live, running_cell, running_loop, say_idle
-from .output import Name, Output, Shown, bilingual, html_of
+from .output import Box, Name, Output, Shown, bilingual, html_of, styled
 from .run import Record, Run
 from .snapshots import Keepable
 
@@ -112,22 +112,18 @@ class Panel:
         self.run, self.curves, self.sliders = run, curves, sliders
         self._picture, self._told = None, ""
         self._drawn_at, self._draw_cost, self._drawn_state = 0.0, 0.0, run.state
-        self._start_button = ipywidgets.Button(description="暂停 · Pause", icon="pause")
-        self._start_button.add_class("mod-primary")
+        self._start_button = styled(ipywidgets.Button(description="暂停 · Pause", icon="pause"), "mod-primary")
         self._reset_button = ipywidgets.Button(description="重置 · Reset", icon="undo")
         self._back_button = ipywidgets.Button(icon="step-backward")
         for button, action in ((self._start_button, self._toggle), (self._reset_button, self._reset),
                                (self._back_button, self._back)):
             button.on_click(lambda _, action=action: (say_idle(), hand_over(run.loop, action)))
-        self._progress, self._used, self._message = ipywidgets.HTML(), ipywidgets.HTML(), ipywidgets.HTML()
-        self._progress.add_class("mm-progress")
-        self._progress.add_class("mm-status")  # where a browser test reads the step
-        row = ipywidgets.HBox([self._start_button, self._reset_button, self._back_button, self._progress])
-        row.add_class("mm-row")
-        self._view = Shown()
-        self.widget = _Widget([row, *sliders.values(), self._used, self._message, *([self._view] if sees else [])])
-        self.widget.add_class("mm")
-        self.widget.add_class("mm-panel")
+        self._used, self._message, self._view = ipywidgets.HTML(), ipywidgets.HTML(), Shown()
+        self._progress = styled(ipywidgets.HTML(), "mm-progress", "mm-status")  # where a browser test reads the step
+        row = styled(ipywidgets.HBox([self._start_button, self._reset_button, self._back_button, self._progress]),
+                     "mm-row")
+        self.widget = Box("Training", [row, *sliders.values(), self._used, self._message,
+                                       *([self._view] if sees else [])], "mm-panel")
         self._refresh()
         run.watcher = self
 
@@ -238,11 +234,6 @@ class Panel:
             self._picture.update(self._image())
         self._drawn_at, self._drawn_state = time.perf_counter(), self.run.state
         self._draw_cost = self._drawn_at - began
-
-
-class _Widget(ipywidgets.VBox):
-    def __repr__(self) -> str:  # the same whatever the state: nbval compares this text
-        return "<mmlessons.live.Training>"
 
 
 def _written(value: object) -> str:

@@ -10,7 +10,6 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Protocol
 
 from mmcore.checks import require, whole
 
@@ -26,32 +25,12 @@ YIELDS = 5  # a message takes several turns of the loop from the socket to the s
 LATEST: dict[str, "Run"] = {}  # a cell run again must find the run that it replaces
 
 
-class Watcher(Protocol):
-    """看着训练的，训练时把发生的事告诉它 / Who watches: what a run tells while it goes on."""
-
-    def changed(self) -> None: ...
-
-    def moved_on(self) -> None: ...
-
-    def uses(self, values: Record) -> None: ...
-
-    def looked(self, seen: object) -> None: ...
-
-    def stopped_waiting(self) -> None: ...
-
-    def cannot_go_back(self) -> None: ...
-
-
 class Run:
     """一步一步走，能暂停、重置、退回 / Goes step by step, and can be paused, reset and taken back.
 
     `step(**values)` makes a step and returns numbers by name; `values()` is what sliders say now. `evaluate()` returns
     such numbers and is called at step 0, every `every` steps and at the end, and so is `look()`, with `look_every` also
     in between. `reset()` builds the model again. For `keeps` see `Snapshots`.
-
-    `step(**values)` 走一步，返回名字到数的字典；`values()` 是各滑块此刻的值。`evaluate()` 返回同样的字典，在第 0
-    步、每 `every` 步和最后各调用一次，`look()` 也是，给了 `look_every` 时中间也看。`reset()` 重建模型。`keeps` 见
-    `Snapshots`。
     """
 
     def __init__(self, step: Callable[..., Record], steps: int, log: Curves, values: Callable[[], dict] = dict,
@@ -68,7 +47,7 @@ class Run:
         self._step, self._evaluate, self._rebuild, self._look = step, evaluate, reset, look
         self.wanted = tuple(wanted)  # names that step and evaluate must return
         self.log, self.values, self.snapshots = log, values, Snapshots(keeps)
-        self.watcher: Watcher | None = None
+        self.watcher = None  # a panel, whose methods are told what happens
         self.i, self.error, self.state, self.waiting = 0, None, "ready", False
         self._wish, self._started, self._reset_asked, self._back_asked = "run", False, False, False
         self._evaluated_at = self._looked_at = -1

@@ -18,18 +18,13 @@ from mmcore.checks import require
 from .axes import COLOURS, STYLES
 from .bars import shade, stacked
 from .kernel import say_idle
-from .output import Name, Shown, both
+from .output import Box, Name, Shown, both, styled
 
 WHOLE = 100
 
 
 def apportion(total: int, parts: Sequence[float]) -> list[int]:
-    """按比例分成整数 / Whole numbers in proportion.
-
-    和恰为 total（最大余数法）；比例全为 0 就平分。
-
-    They sum to `total` exactly (largest remainder); where all parts are 0, equal ones.
-    """
+    """按比例分成整数 / Whole numbers in proportion that sum to `total` (largest remainder); all parts 0: equal ones."""
     if not sum(parts):
         parts = [1] * len(parts)
     exact = [total * part / sum(parts) for part in parts]
@@ -43,10 +38,7 @@ def apportion(total: int, parts: Sequence[float]) -> list[int]:
 def moved(percent: Mapping[str, int], name: str, wanted: int, locked: set[str]) -> dict[str, int]:
     """把 name 移到 wanted / Move `name` to `wanted`.
 
-    其余未锁的按原来的比例分掉剩下的；没有可让的，就什么也不变。
-
-    The others that are not locked share the rest in proportion to what they had; where none can give way, nothing
-    changes.
+    The others that are not locked share the rest in proportion; where none can give way, nothing changes.
     """
     free = [other for other in percent if other != name and other not in locked]
     if name in locked or not free:
@@ -57,7 +49,7 @@ def moved(percent: Mapping[str, int], name: str, wanted: int, locked: set[str]) 
     return {**percent, name: wanted, **dict(zip(free, rest, strict=True))}
 
 
-class weights(ipywidgets.VBox):
+class weights(Box):
     """几个和恒为 1 的权重；拖动一个，其余的让位 / Weights that always sum to 1: move one, and the others make room.
 
     `names`: name → (Chinese, English), with the colours of the modalities; `presets`: (Chinese, English) of a button →
@@ -85,13 +77,11 @@ class weights(ipywidgets.VBox):
         self._sliders = {name: self._slider(name) for name in names}
         self._locks = {name: self._lock(name) for name in names}
         self._bar = Shown()
-        super().__init__([*(self._row(name) for name in names), self._bar, *self._buttons(presets)])
-        for style in ("mm", "mm-weights"):
-            self.add_class(style)
+        buttons = [self._button(label, preset) for label, preset in presets.items()]
+        rows = [styled(ipywidgets.HBox([self._sliders[name], self._locks[name]]), "mm-weight") for name in names]
+        below = [styled(ipywidgets.HBox(buttons), "mm-row")] if buttons else []
+        super().__init__("weights", [*rows, self._bar, *below], "mm-weights")
         self.value = _weights(start)
-
-    def __repr__(self) -> str:
-        return "<mmlessons.live.weights>"
 
     # -- the value ----------------------------------------------------------------------------------------------------
 
@@ -138,9 +128,8 @@ class weights(ipywidgets.VBox):
         slider = ipywidgets.IntSlider(value=self._percent[name], min=0, max=WHOLE, description=label, tooltip=label,
                                       continuous_update=True,
                                       style={"description_width": "initial", "handle_color": self._colours[name]})
-        slider.add_class("mm-slider")
         slider.observe(lambda change: self._moved(name, change["new"]), "value")
-        return slider
+        return styled(slider, "mm-slider")
 
     def _lock(self, name: str) -> ipywidgets.ToggleButton:
         lock = ipywidgets.ToggleButton(description="锁住 · lock", icon="unlock",
@@ -153,18 +142,6 @@ class weights(ipywidgets.VBox):
 
         lock.observe(turned, "value")
         return lock
-
-    def _row(self, name: str) -> ipywidgets.HBox:
-        row = ipywidgets.HBox([self._sliders[name], self._locks[name]])
-        row.add_class("mm-weight")
-        return row
-
-    def _buttons(self, presets: Mapping[Name, dict[str, float]]) -> list[ipywidgets.HBox]:
-        if not presets:
-            return []
-        row = ipywidgets.HBox([self._button(label, preset) for label, preset in presets.items()])
-        row.add_class("mm-row")
-        return [row]
 
     def _button(self, label: Name, preset: dict[str, float]) -> ipywidgets.Button:
         button = ipywidgets.Button(description=both(*label))

@@ -80,6 +80,13 @@ def test_packages_of_an_extra_or_of_another_system_are_not_asked_for(monkeypatch
     monkeypatch.setattr(machine.metadata, "requires", lambda name: lines)
     assert [each.name for each in machine.wanted_packages()] == ["numpy", "torch"]
 
+    def nothing(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(machine.metadata, "requires", nothing)
+    missing = machine.packages(machine.wanted_packages())
+    assert (missing.found[1], missing.todo) == ("mmcore is not installed", machine.INSTALL)
+
 
 @pytest.mark.parametrize(("here", "says"), [
     (HERE, None),
@@ -118,16 +125,6 @@ def test_a_torchvision_that_does_not_fit_torch_is_named(tmp_path):
     assert str(tmp_path) not in str(finding)
 
 
-def test_mmcore_that_is_not_installed(monkeypatch):
-    def nothing(name):
-        raise metadata.PackageNotFoundError(name)
-
-    monkeypatch.setattr(machine.metadata, "requires", nothing)
-    finding = machine.packages(machine.wanted_packages())
-    assert finding.found[1] == "mmcore is not installed"
-    assert finding.todo == machine.INSTALL
-
-
 def test_every_data_set_is_looked_at():
     folders = {path.parent.name for path in (ROOT / "mmlessons/data").glob("*/__init__.py")}
     assert set(machine.loaders()) == folders
@@ -154,16 +151,15 @@ def test_a_font_that_is_missing_or_no_font(tmp_path):
     assert machine.font(tmp_path / "page.ttf").todo
 
 
-@pytest.mark.parametrize(("gigabytes", "enough"), [(0.5, False), (2.0, False), (4.0, True)])
-def test_little_memory(gigabytes, enough):
-    assert (machine.memory(gigabytes).todo is None) == enough
+def test_little_memory_and_one_core_are_said_and_a_gpu_is_never_needed():
+    assert [machine.memory(gigabytes).todo is None for gigabytes in (0.5, 2.0, 4.0)] == [False, False, True]
     assert machine.memory_here() > 0.1
-
-
-def test_one_core_is_slow_and_no_reason_to_stop():
     assert machine.cores(2).todo is None
-    assert "twice the time" in machine.cores(1).todo[1]
     assert machine.cores(1).found[1] == "1 core"
+    assert "twice the time" in machine.cores(1).todo[1]
+    for gpu, said in ((None, "none is needed"), ("CUDA", "a GPU (CUDA); it is not needed")):
+        assert said in machine.nothing_more(gpu).found[1]
+        assert machine.nothing_more(gpu).todo is None
 
 
 @pytest.mark.parametrize(("live", "environment", "modules", "says", "todo"), [
@@ -179,11 +175,3 @@ def test_where_the_notebook_was_opened(live, environment, modules, says, todo):
     finding = machine.place(live, environment, modules)
     assert says in finding.found[1]
     assert bool(finding.todo) == todo
-
-
-@pytest.mark.parametrize("gpu", [None, "CUDA", "MPS"])
-def test_a_gpu_is_never_needed(gpu):
-    finding = machine.nothing_more(gpu)
-    assert finding.todo is None
-    assert "needed" in finding.found[1]
-    assert gpu is None or gpu in finding.found[1]

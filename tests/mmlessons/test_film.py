@@ -28,16 +28,10 @@ def test_a_film_shows_every_frame_in_order_for_its_time_and_rests_at_the_end() -
         assert np.array_equal(np.asarray(moving.convert("RGB")), FRAMES[t].transpose(1, 2, 0))
         times.append(moving.info["duration"])
     assert times == pytest.approx([200] * (T - 1) + [200 + 1000 * REST])
-
-
-def test_frames_that_are_alike_take_their_time_all_the_same() -> None:
-    """丢了的两帧都是灰的 / Two lost frames are both grey."""
-    lost = np.concatenate([FRAMES[:2], np.full((2, 3, 8, 8), 128, np.uint8), FRAMES[2:3]])
-    moving = opened(live.film(lost, NAME, 1.0))
-    total = 0
-    for t in range(moving.n_frames):
-        moving.seek(t)
-        total += moving.info["duration"]
+    alike, total = opened(live.film(FRAMES[[0, 1, 1, 2]], NAME, 1.0)), 0  # two lost frames are both grey
+    for t in range(alike.n_frames):
+        alike.seek(t)
+        total += alike.info["duration"]
     assert total == pytest.approx(1000 + 1000 * REST)
 
 

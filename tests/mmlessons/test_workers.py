@@ -88,9 +88,6 @@ def test_the_first_results_do_not_wait_for_the_rest() -> None:
     for wrong, says in ((0, "first"), (4, "first may be at most 3, got 4")):
         with pytest.raises(ValueError, match=says):
             asyncio.run(work.results(wrong))
-
-
-def test_nothing_to_do_is_refused() -> None:
     with pytest.raises(ValueError, match="runs is empty"):
         Background(divmod, [])
 

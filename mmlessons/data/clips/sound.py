@@ -47,8 +47,6 @@ def sing(x: Tensor, y: Tensor, size: Tensor, angle: Tensor, pitch: Tensor) -> Te
 def wind(lot: Tensor, snr_db: Tensor) -> Tensor:
     """两耳各自的风声 / Wind, another one in each ear: (N,) seeds, (N,) decibels → (N, 2, 10000).
 
-    信噪比以画面正中的东西为准；同样的 `lot` 是同样的风。
-
     The signal-to-noise ratio is that of a thing in the middle; the same `lot` gives the same wind.
     """
     gust = torch.stack([torch.randn(EARS, SAMPLES + 3, generator=torch.Generator().manual_seed(seed))
@@ -62,9 +60,7 @@ def log_mel(waveform: Tensor) -> Tensor:
 
         s = (10 log₁₀(P + 10⁻⁵) + 50) / 80
 
-    24 个频带，24 步，两步对应一帧画面；P 是 `digits.sound.mel_power`，相邻两步取平均。
-
-    24 bands and 24 steps, two for each frame of the picture; P is `digits.sound.mel_power`, the mean of two neighbours.
+    24 bands and 24 steps, two for each frame of the picture; P is `data.sound.mel_power`, the mean of two neighbours.
     """
     power = mel_power(waveform)[..., :2 * STEPS]  # 49 steps of 25 ms
     power = power.unflatten(-1, (STEPS, 2)).mean(-1)

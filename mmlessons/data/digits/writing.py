@@ -58,8 +58,6 @@ class Alphabet:
 def with_typos(letters: Tensor, rate: Tensor, alphabet: Alphabet, generator: torch.Generator) -> Tensor:
     """打错字 / Make typos: (B, L) → (B, 2L), with gaps.
 
-    四种错误机会均等；但首字不漏、末字不与空对调，改为换字，所以没有一个词会整个消失。新字符取自同一种文字。
-
     The four mistakes are equally likely, except that the first letter is never left out and the last never swapped
     (they are replaced), so that no word vanishes. New characters come from the same script.
     """
@@ -96,8 +94,6 @@ def scribble(letters: Tensor, alphabet: Alphabet, generator: torch.Generator) ->
 
 def encode(letters: Tensor, alphabet: Alphabet) -> Tensor:
     """字符编号 → 16 个 UTF-8 字节，末尾补 0 / Character numbers → 16 bytes in UTF-8, then zeros: (B, 16).
-
-    放不下的字符整个舍去。
 
     A character that does not fit is left out whole.
     """

@@ -262,7 +262,7 @@ def question(kind: str, about: int, language: str = "en", wording: int = 0) -> s
     """
     checks.one_of(kind, "kind", KINDS)
     checks.one_of(language, "language", LANGUAGES)
-    checks.index(about, "about", len(PLACES) if kind == "what" else len(THINGS))
+    checks.index(about, "about", _count_about(kind))
     checks.index(wording, "wording", WORDINGS)
     if kind == "what":
         zh, en = PLACES[about]
@@ -283,25 +283,20 @@ def question(kind: str, about: int, language: str = "en", wording: int = 0) -> s
 
 def questions() -> list[str]:
     """所有的问题 / All questions there are, in the order of `question_number`."""
-    return [question(kind, about, language, wording) for kind, language, wording, about in _all_questions()]
+    return [question(kind, about, language, wording) for kind in KINDS for language in LANGUAGES
+            for wording in range(WORDINGS) for about in range(_count_about(kind))]
 
 
 def question_number(asked: dict[str, Tensor]) -> Tensor:
     """`draw` 给出的问题在 `questions()` 里的位置 / Where the questions that `draw` gave are in `questions()`: (N,)."""
-    start, length = [], []
-    total = 0
-    for kind in KINDS:
-        start.append(total)
-        length.append(len(PLACES) if kind == "what" else len(THINGS))
-        total += length[-1] * len(LANGUAGES) * WORDINGS
-    kind = asked["kind"]
+    length = torch.tensor([_count_about(kind) for kind in KINDS])
+    start = (length.cumsum(0) - length) * len(LANGUAGES) * WORDINGS
     version = asked["language"] * WORDINGS + asked["wording"]
-    return torch.tensor(start)[kind] + version * torch.tensor(length)[kind] + asked["about"]
+    return start[asked["kind"]] + version * length[asked["kind"]] + asked["about"]
 
 
-def _all_questions() -> list[tuple[str, str, int, int]]:
-    return [(kind, language, wording, about) for kind in KINDS for language in LANGUAGES for wording in range(WORDINGS)
-            for about in range(len(PLACES) if kind == "what" else len(THINGS))]
+def _count_about(kind: str) -> int:
+    return len(PLACES) if kind == "what" else len(THINGS)
 
 
 def reply(kind: str, about: int, answer: int, language: str = "en") -> str:
