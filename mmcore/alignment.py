@@ -1,15 +1,14 @@
 r"""跨模态对齐的公式与模块 / The formulas and modules of cross-modal alignment: (2.1) to (2.4).
 
 Letters: N pairs, M candidates, D feature width, P projection width.
-
 Three ways to say that two things mean the same: choose your own among a batch (2.1); lie close to your own (2.2); give
 each its share of the meaning (2.3). (2.4) is a sibling of (2.1): every pair answers a yes-or-no question of its own.
-What does not fit in type or shape is refused with TypeError or ValueError.
+What does not fit in type, shape or value is refused with TypeError or ValueError, as is a feature of zeros where a
+cosine is taken.
 
 字母：N 对，M 个候选，D 特征宽度，P 投影宽度。
-
 三种说法，一个意思：在一批里选出自己的那一个 (2.1)；与自己的那一个靠近 (2.2)；按意思分给每一个 (2.3)。(2.4) 是 (2.1)
-的姊妹：每一对各答一道是非题。类型或形状不符时报 TypeError 或 ValueError。
+的姊妹：每一对各答一道是非题。类型、形状或数值不符时报 TypeError 或 ValueError；要算余弦而特征全是 0，也一样。
 """
 
 import math
@@ -54,18 +53,14 @@ def contrastive_loss(a: Tensor, b: Tensor, tau: float | Tensor, positives: Tenso
     | $L$ | returned | () | loss | 损失 |
 
     Every picture looks for its own text among the batch, and every text for its own picture; the more confidently it
-    picks a wrong one, the larger the loss. The smaller the temperature τ, the more only the closest rivals count. With
+    picks a wrong one, the larger the loss. The smaller the temperature τ, the more the closest rivals dominate. With
     `positives` (a caption that occurs twice, say) row i takes the mean of the log over its positives, each of them in
-    the denominator; without it, only the diagonal is positive. A row with one positive is computed as softplus
-    (logsumexp of the others − positive): equal to the formula, and its gradient stays exact where the loss is near 0.
-    Features of half precision become float32 first. Raises TypeError or ValueError for a wrong shape, type or τ, fewer
-    than 2 pairs, a feature that is all 0, or a row or column without a positive.
+    the denominator; without it, only the diagonal is positive. Features of half precision become float32 first. There
+    must be 2 pairs, and a positive in every row and column.
 
     每幅图像都在一批文字里找自己的那一句，每句文字也在一批图像里找自己的那一幅；认错得越有把握，损失越大。温度 τ 越小，
     越只计较最像的那几个对手。给了 `positives`（例如同一句说明出现两次），就对第 i 行的每个正例各算一次 log，再取平均，
-    每个正例都在分母里；不给时只有对角线。只有一个正例的行，计算时写成 softplus(其余的 logsumexp − 正例)：与公式相等，且
-    损失接近 0 时梯度仍然准确。半精度的特征先变成 float32。形状、类型、τ 不对，不到 2 对，某个特征全是 0，或某行某列没有
-    正例时报 TypeError 或 ValueError。
+    每个正例都在分母里；不给时只有对角线。半精度的特征先变成 float32。至少要有 2 对，每行每列都要有正例。
 
     Paper: van den Oord et al. 2018, Representation Learning with Contrastive Predictive Coding; Radford et al. 2021,
     Learning Transferable Visual Models From Natural Language Supervision.
@@ -83,7 +78,12 @@ def contrastive_loss(a: Tensor, b: Tensor, tau: float | Tensor, positives: Tenso
         return (_several(S, positives) + _several(S.T, positives.T)) / 2
     positive = S.diagonal()
     others = S.diagonal_scatter(torch.full_like(positive, -torch.inf))
-    rows, columns = _logsumexp_both(others, 1 / tau, sharp=2 / temperature > 80)
+    if 2 / temperature > 80:  # e⁻⁸⁰ is near the smallest float32: subtract the maximum of each row and column
+        rows, columns = others.logsumexp(1), others.logsumexp(0)
+    else:  # one bound for all, and one exponential
+        e = (others - 1 / tau).exp()
+        rows, columns = e.sum(1).log() + 1 / tau, e.sum(0).log() + 1 / tau
+    # log Σ − positive, written so that its gradient stays exact where the loss is near 0
     return (F.softplus(rows - positive) + F.softplus(columns - positive)).mean() / 2
 
 
@@ -104,16 +104,12 @@ def feature_alignment_loss(a: Tensor, b: Tensor, normalize: bool = True) -> Tens
     | $L_{\mathrm{align}}$ | returned | () | loss, between 0 and 4 by default | 损失，默认在 0 与 4 之间 |
 
     Every pair is to lie close, and nothing else matters. It has no negatives: where all features have become one and
-    the same vector it is exactly 0, and nothing can be told apart. That is called collapse. `CrossModalAlignment`
-    projects; this function is the loss. It is the squared length and not a mean over the width, which would be the
-    smaller the wider P. `normalize=False` does not divide by the length; then features half as long have a quarter of
-    the loss, and nothing need be learned. Raises TypeError or ValueError for a wrong shape or type, no pair at all, or
-    (where lengths are divided by) a feature that is all 0.
+    the same vector it is exactly 0, and nothing can be told apart: collapse. It is the squared length and not a mean
+    over the width, which would be the smaller the wider P. With `normalize=False` features half as long have a quarter
+    of the loss, and nothing need be learned.
 
-    每一对都要靠近，别的什么也不管。它没有负例：所有特征变成同一个向量时，它正好是 0，却什么也分不清，这叫坍缩。投影由
-    `CrossModalAlignment` 做，这里算损失。是长度的平方，不是对宽度求平均：P 越宽，后者就越小。`normalize=False` 不除以
-    长度，这时把特征缩小一半，损失就降到四分之一，什么也不用学。形状或类型不对，没有一对，或（要除以长度时）某个特征全是
-    0 时报 TypeError 或 ValueError。
+    每一对都要靠近，别的什么也不管。它没有负例：所有特征变成同一个向量时，它正好是 0，却什么也分不清，这叫坍缩。是长度
+    的平方，不是对宽度求平均：P 越宽，后者就越小。`normalize=False` 时把特征缩小一半，损失就只有四分之一。
 
     Paper: Hadsell et al. 2006, Dimensionality Reduction by Learning an Invariant Mapping; Wang and Isola 2020,
     Understanding Contrastive Representation Learning through Alignment and Uniformity on the Hypersphere.
@@ -131,8 +127,7 @@ def feature_alignment_loss(a: Tensor, b: Tensor, normalize: bool = True) -> Tens
 def semantic_similarity(a: Tensor, b: Tensor) -> Tensor:
     """语义相似度 S，(2.3) 的前一半 / Semantic similarity S, the first half of (2.3): (N, D), (M, D) → (N, M).
 
-    Every row sums to 1: each a shares out an attention of one among all b. It is the formula of attention, without
-    values.
+    Every row sums to 1: each a shares out an attention of one among all b: the formula of attention without values.
 
     每行和为 1：每个 a 把一份注意力分给全部 b。这就是注意力的公式，只是没有值。
 
@@ -157,20 +152,17 @@ def semantic_alignment_loss(a: Tensor, b: Tensor, y: Tensor) -> Tensor:
     | $b$ | `b` | (M, D) | features of the other | 另一种模态的特征 |
     | $d$ | `a.shape[1]` | | the width D of the features | 特征的宽度 D |
     | $S$ | `semantic_similarity` | (N, M) | semantic similarity, every row sums to 1 | 语义相似度，每行和为 1 |
-    | $y$ | `y` | (N, M) | a distribution over meanings, every row sums to 1 | 意思的分布，每行和为 1 |
+    | $y$ | `y` | (N, M) | target distribution (soft labels), rows sum to 1 | 目标分布（软标签），每行和为 1 |
     | $L_{\mathrm{semantic}}$ | returned | () | loss, never below the entropy of y | 损失，不小于 y 的熵 |
 
     Row i of y says how the meaning of aᵢ is shared out among the b: most of it to its own, some to others of its group.
     The loss is the cross-entropy, so that S learns to become y: a dog lies nearer a cat than a key. The standard
-    deviation of a product of d numbers grows like √d; divided by it, wide features do not make the softmax see only one
-    candidate from the start. Features keep their lengths here, so that lengths are learned too and do what a
-    temperature does. Raises TypeError or ValueError for a wrong shape or type, nothing at all, or a y with an entry
-    below 0 or a row that does not sum to 1.
+    deviation of an inner product over d dimensions grows like √d; divided by it, wide features do not make the softmax
+    see only one candidate from the start. Features keep their lengths here, which do what a temperature does.
 
     y 的第 i 行说明 aᵢ 的意思怎样分给每个 b：自己的那一个最多，同组的也有一些。损失是交叉熵，所以 S 学着变成 y：狗离猫
     比离钥匙近。d 个数的内积，标准差随 √d 增长；除以 √d，宽的特征才不会一开始就让 softmax 只认一个。这里的特征不除以
-    长度，所以长度也在学：它起温度的作用。形状或类型不对，是空的，或 y 有小于 0 的项、某行的和不是 1 时报 TypeError 或
-    ValueError。
+    长度，长度起温度的作用。
 
     Paper: Khosla et al. 2020, Supervised Contrastive Learning; Vaswani et al. 2017, Attention Is All You Need (√d).
 
@@ -205,13 +197,10 @@ def sigmoid_loss(a: Tensor, b: Tensor, tau: float | Tensor, bias: float | Tensor
 
     A sibling of (2.1). That is a multiple-choice question with one right answer in the batch; here every (i, j) is a
     yes-or-no question: are these a pair? No answer bears on another, so that several may be right. Of a batch N are
-    “yes” and N² − N are “no”; c starts low, or everything would begin as a “yes”. Without `positives`, z = 1 only on
-    the diagonal. Raises TypeError or ValueError for a wrong shape, type, τ or bias, no pair at all, a feature that is
-    all 0, or a row or column without a positive.
+    “yes” and N² − N are “no”; c starts low, or all would begin as a “yes”. Without `positives`: the diagonal only.
 
     (2.1) 的姊妹。(2.1) 是选择题，一批里只有一个对；这里每个 (i, j) 是一道是非题：它们是一对吗？答案互不影响，所以几个
-    都对也不矛盾。一批里 N 对是“是”，N² − N 对是“否”，c 从很低开始，免得一上来全答“是”。不给 `positives` 时，只有对角线
-    上 z = 1。形状、类型、τ、bias 不对，没有一对，某个特征全是 0，或某行某列没有正例时报 TypeError 或 ValueError。
+    都对也不矛盾。一批里 N 对是“是”，N² − N 对是“否”，c 从很低开始，免得一上来全答“是”。不给 `positives`：只有对角线。
 
     Paper: Zhai et al. 2023, Sigmoid Loss for Language Image Pre-Training.
 
@@ -233,15 +222,12 @@ def sigmoid_loss(a: Tensor, b: Tensor, tau: float | Tensor, bias: float | Tensor
 def modality_gap(a: Tensor, b: Tensor) -> Tensor:
     """模态间隙 / The modality gap: ‖mean a − mean b‖ of features divided by their lengths, (N, D), (M, D) → ().
 
-    How far apart the centres of the two clouds lie, between 0 and 2. A wide gap need not spoil retrieval: an a is only
-    compared with one b and another, and moving all of them together may leave their order as it was. Raises TypeError
-    or ValueError for a wrong shape or type, or a feature of zeros.
+    How far apart the centres of the two clouds lie, between 0 and 2. A wide gap need not spoil retrieval: each a only
+    compares the b with one another, and moving all of them together may leave their order as it was.
 
-    两团点的中心隔多远，在 0 与 2 之间。间隙大，不等于找不准：每个 a 只跟各个 b 比，整团一起挪开，名次可以不变。形状或
-    类型不对，或某个特征全是 0 时报 TypeError 或 ValueError。
+    两团点的中心隔多远，在 0 与 2 之间。间隙大，不等于找不准：每个 a 只跟各个 b 比，整团一起挪开，名次可以不变。
 
-    Paper: Liang et al. 2022, Mind the Gap: Understanding the Modality Gap in Multi-modal Contrastive Representation
-    Learning.
+    Paper: Liang et al. 2022, Mind the Gap.
 
     >>> modality_gap(torch.tensor([[2.0, 0.0]]), torch.tensor([[-5.0, 0.0]]))
     tensor(2.)
@@ -251,7 +237,7 @@ def modality_gap(a: Tensor, b: Tensor) -> Tensor:
 
 
 class CrossModalAlignment(nn.Module):
-    """(2.2) 的两个投影 / The two projections of (2.2).
+    """(2.2) 的两个投影；`feature_dim` 一个宽度，或两个 / The two projections of (2.2); `feature_dim`: one width or two.
 
     `forward(features_A, features_B)` takes (N, D_A), (M, D_B) and returns named tensors:
 
@@ -261,12 +247,6 @@ class CrossModalAlignment(nn.Module):
     | `similarity` | (N, M) | cosine over `temperature`, exponents of (2.1) | 余弦除以 `temperature`，(2.1) 的指数 |
     | `semantic_A` | (N, M) | how each A is shared out among the B: S of (2.3) | 每个 A 怎样分给各个 B，即 (2.3) 的 S |
     | `semantic_B` | (M, N) | the other way round | 反过来 |
-
-    Each modality has one linear layer, which brings features of different width and meaning into one space of P
-    dimensions. `feature_dim` is one width, or two: (D_A, D_B).
-
-    两种模态各有一个线性层，把宽度、含义都不同的特征放进同一个 P 维的空间。`feature_dim` 是一个宽度，或两个：
-    (D_A, D_B)。
 
     >>> outputs = CrossModalAlignment((8, 6), 4)(torch.ones(3, 8), torch.ones(5, 6))
     >>> outputs["similarity"].shape
@@ -309,15 +289,11 @@ class AlignmentLoss(nn.Module):
     | `total_loss` | alpha · contrastive_loss + beta · feature_loss + gamma · semantic_loss | 加权和 |
 
     Without `y` each pair means only itself; with `positives` (as in (2.1)) it is shared evenly among them.
-    `temperature`, `alpha`, `beta` and `gamma` may be changed between steps and are checked at each use. If (2.2) did
-    not divide by the lengths, the three could not be added like this: (2.1) does not feel the lengths, and (2.2) would
-    fall by shortening the features. `normalize=False` lets one see that happen. Raises TypeError or ValueError for a
-    weight below 0 and for what any of the three refuses.
+    The temperature and the weights may be changed between steps and are checked at each use. If (2.2) did not divide by
+    the lengths, it would fall by shortening the features, as one sees with `normalize=False`.
 
-    不给 `y` 时，每一对只与自己同义；给了 `positives`（意思见 (2.1)），就平分给它的每个正例。`temperature`、`alpha`、
-    `beta`、`gamma` 可以在两步之间改变，每次用到时检查。(2.2) 若不除以长度，三项就不能这样相加：(2.1) 不管长度，(2.2)
-    会靠缩短特征来下降。`normalize=False` 让人看见这件事。权重小于 0，或有任何一项不接受的输入时报 TypeError 或
-    ValueError。
+    不给 `y` 时，每一对只与自己同义；给了 `positives`（意思见 (2.1)），就平分给它的每个正例。温度和权重可以在两步之间
+    改变，每次用到时检查。(2.2) 若不除以长度，就会靠缩短特征来下降：`normalize=False` 让人看见这件事。
 
     >>> losses = AlignmentLoss(temperature=1.0)(torch.eye(2), torch.eye(2))
     >>> losses["contrastive_loss"], losses["feature_loss"]
@@ -353,12 +329,9 @@ class AlignmentLoss(nn.Module):
 class CrossModalAligner:
     """对齐两种模态的特征 / Aligns the features of two modalities: the projections of (2.2), trained by (2.1) to (2.3).
 
-    The encoders are trained and stay as they are; only the two projections are learned. `temperature`, `alpha`, `beta`
-    and `gamma` are changed between steps with `tune` and act from the next step on. `feature_dim` is one width, or two:
-    (D_A, D_B). `normalize` is that of `AlignmentLoss`.
+    The encoders stay as they are; only the projections are learned. What `tune` changes acts from the next step on.
 
-    编码器已经训练好，不再改变；这里只学两个投影。`temperature`、`alpha`、`beta`、`gamma` 用 `tune` 在两步之间改变，从下
-    一步起生效。`feature_dim` 是一个宽度，或两个：(D_A, D_B)。`normalize` 同 `AlignmentLoss`。
+    编码器不再改变；这里只学两个投影。`tune` 改变的，从下一步起生效。
 
     >>> aligner = CrossModalAligner((8, 6), "cpu", projection_dim=4)
     >>> losses = aligner.train_step(torch.randn(5, 8), torch.randn(5, 6))
@@ -377,41 +350,23 @@ class CrossModalAligner:
 
     def tune(self, temperature: float | None = None, alpha: float | None = None, beta: float | None = None,
              gamma: float | None = None) -> None:
-        """改变温度与权重，没给的不变 / Change the temperature and the weights; what is not given stays.
-
-        Raises TypeError or ValueError if one is wrong; then none is changed.
-
-        有一个不对时报 TypeError 或 ValueError，这时一个也不改变。
-        """
+        """改变给出的温度与权重；有一个不对，都不变 / Change temperature and weights: all that are given, or none."""
         weights = {name: checks.not_negative(x, name)
                    for name, x in (("alpha", alpha), ("beta", beta), ("gamma", gamma)) if x is not None}
         if temperature is not None:
             self.alignment.temperature = self.loss.temperature = checks.positive(temperature, "temperature")
-        for name, x in weights.items():
-            setattr(self.loss, name, x)
+        vars(self.loss).update(weights)
 
     def train_step(self, features_A: Tensor, features_B: Tensor, y: Tensor | None = None,
                    positives: Tensor | None = None) -> dict[str, float]:
-        """走一步，返回各项损失 / Take one step, return the losses: the keys of `AlignmentLoss`.
-
-        Raises TypeError or ValueError if features, y or positives do not fit, FloatingPointError if the loss or a
-        gradient is not finite. In all cases the projections stay as they were.
-
-        键同 `AlignmentLoss`。特征、y 或 positives 不符时报 TypeError 或 ValueError，损失或梯度不是有限数时报
-        FloatingPointError；投影都不变。
-        """
+        """走一步，返回各项损失；出错时什么也不变 / Take one step, return the losses; an error changes nothing."""
         features_A, features_B, y, positives = self._moved(features_A, features_B, y, positives)
         return train_on(self.alignment, self.optimizer,
                         lambda: self.loss(*self.alignment.project(features_A, features_B), y, positives))
 
     def align_features(self, features_A: Tensor, features_B: Tensor, y: Tensor | None = None,
                        positives: Tensor | None = None) -> dict[str, Tensor]:
-        """投影、相似度与各项损失，不训练 / Projections, similarities and losses, without training.
-
-        The keys are those of `CrossModalAlignment` and `AlignmentLoss`.
-
-        键是 `CrossModalAlignment` 与 `AlignmentLoss` 的。
-        """
+        """`CrossModalAlignment` 与 `AlignmentLoss` 的各项，不训练 / All that both of them name, without training."""
         features_A, features_B, y, positives = self._moved(features_A, features_B, y, positives)
         with evaluating(self.alignment):
             outputs = self.alignment(features_A, features_B)
@@ -423,24 +378,21 @@ class CrossModalAligner:
 
         r@k is the mean of both directions: each A searches all B, each B all A, and ties are misses, so that constant
         features get 0. mean_cosine is the mean cosine of the matching pairs and says nothing by itself: constant
-        features get 1. Raises TypeError or ValueError if features or positives do not fit, or for fewer than two pairs,
-        where there is no negative.
+        features get 1. There must be two pairs, or there is no negative.
 
         r@k 是两个方向的平均：每个 A 在全部 B 里找，每个 B 在全部 A 里找，并列算错，所以常数特征得 0。mean_cosine 是配对
-        的平均余弦，单独看不说明什么：常数特征得 1。特征或 positives 不符，或少于两对（没有负例）时报 TypeError 或
-        ValueError。
+        的平均余弦，单独看不说明什么：常数特征得 1。至少要有两对，否则没有负例。
         """
         features_A, features_B, _, positives = self._moved(features_A, features_B, None, positives)
         with evaluating(self.alignment):
             a, b = self.alignment.project(features_A, features_B)
-        if len(b) < 2:
-            refuse(f"需要至少 2 对才有负例，收到 {len(b)} 对",
-                   f"at least 2 pairs are needed for a negative, got {len(b)}")
+        if len(b) < 2 or (positives is None and len(a) != len(b)):
+            refuse(f"需要至少 2 对才有负例，两边一样多，收到 {len(a)} 和 {len(b)}",
+                   f"at least 2 pairs are needed for a negative, as many on each side, got {len(a)} and {len(b)}")
         S = cosine_similarity(a, b)
         right = torch.eye(len(a), dtype=torch.bool, device=S.device) if positives is None else positives
-        found = mutual_scores(S, right)
-        return {"r@1": found["r@1"], "r@5": found["r@5"], "mean_cosine": S[right].cpu().double().mean().item(),
-                "chance": found["chance"]}
+        found = mutual_scores(S, right) | {"mean_cosine": S[right].cpu().double().mean().item()}
+        return {name: found[name] for name in ("r@1", "r@5", "mean_cosine", "chance")}
 
     def _moved(self, *tensors: Tensor | None) -> list[Tensor | None]:
         return [x.to(self.device) if isinstance(x, Tensor) else x for x in tensors]
@@ -475,23 +427,10 @@ def _cosines_over(a: Tensor, b: Tensor, tau: float | Tensor) -> Tensor:
     return (a / _lengths(a, "a")) @ (b / (_lengths(b, "b") * tau)).T
 
 
-def _logsumexp_both(S: Tensor, bound: float | Tensor, sharp: bool) -> tuple[Tensor, Tensor]:
-    """logsumexp along rows and along columns, of an S whose entries lie in ±bound."""
-    if sharp:
-        # e⁻⁸⁰ is near the smallest float32: subtract the maximum of each row and column instead of one bound
-        return S.logsumexp(1), S.logsumexp(0)
-    e = (S - bound).exp()  # one exponential serves both
-    return e.sum(1).log() + bound, e.sum(0).log() + bound
-
-
 def _several(S: Tensor, positives: Tensor) -> Tensor:
-    """Along the rows, each positive against its whole row.
-
-    The loss of a row with one positive can come near 0, where only softplus is exact. A row of more needs no such care:
-    its loss is at least ln 2, far from 0.
-    """
+    """Along the rows, each positive against its whole row."""
     count = positives.sum(1)
-    single = count == 1
+    single = count == 1  # its loss can come near 0, where only softplus is exact; with more it is at least ln 2
     rivals = S.masked_fill(positives & single.unsqueeze(1), -torch.inf).logsumexp(1)
     loss = rivals - torch.where(positives, S, 0.0).sum(1) / count
     return torch.where(single, F.softplus(loss), loss).mean()

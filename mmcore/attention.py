@@ -1,15 +1,13 @@
-r"""一些东西里看哪一个 / Which of several things is looked at: cells of a picture (4.1), (4.2), frames (8.3).
+r"""注意力与门 / Attention and gates: which cells of a picture (4.1), (4.2), and which frames (8.3), are looked at.
 
-Letters: B batch, P cells, T frames, D feature width, H hidden width, A attentions.
-
+Letters: B batch, P cells, T frames, D feature width, H hidden width, A attention heads. In (4.1), (4.2) f_t is
+the feature of a question (a text), in (8.3) that of frame t.
 (4.1) and (4.2) have the same scores and differ in how these become weights: attention lets the cells share a total of
-1, gates let every cell decide for itself how far to open. What does not fit in type or shape is refused with TypeError
-or ValueError.
+1, gates let every cell decide for itself how far to open. What does not fit raises TypeError or ValueError.
 
-字母：B 批，P 格，T 帧，D 特征宽度，H 隐藏宽度，A 个注意力。
-
+字母：B 批，P 格，T 帧，D 特征宽度，H 隐藏宽度，A 个注意力头。f_t 在 (4.1)、(4.2) 里是问题的特征，在 (8.3) 里是第 t 帧
+的。类型或形状不符时报 TypeError 或 ValueError。
 (4.1) 与 (4.2) 的得分相同，差的只是怎样变成权重：注意力让各格分一份总量为 1 的权重，门让每格自己决定开多大。
-类型或形状不符时报 TypeError 或 ValueError。
 """
 
 import math
@@ -20,7 +18,6 @@ from torch import Tensor, nn
 
 from mmcore import checks
 from mmcore.checks import shapes
-from mmcore.fusion import weighted_sum
 from mmcore.recurrence import FRAMES
 
 LOOKS = ("attention", "gates")
@@ -48,7 +45,7 @@ def cell_attention_weights(f_t: Tensor, x: Tensor) -> Tensor:
     | $f_t$ | `f_t` | (B, D) | feature of the question (1.2) | 问题的特征 |
     | $f_i$ | `f_v[:, i]` | (B, D) | visual feature of cell i (1.1) | 第 i 格的视觉特征 |
     | $p_i$ | `p[i]` | (D,) | the position of cell i, learned | 第 i 格的位置，学到的 |
-    | $x_i$ | `x[:, i]` | (B, D) | what is there, and where that is | 那里有什么、那里是哪里 |
+    | $x_i$ | `x[:, i]` | (B, D) | what is there, and where that is | 那一格有什么、在什么位置 |
     | $s$ | `cell_scores(f_t, x)` | (B, P) | scores | 得分 |
     | $\alpha$ | returned | (B, P) | weights, every row sums to 1 | 权重，每行和为 1 |
     | $c$ | `weighted_sum(alpha, x.unbind(1))` | (B, D) | what was seen | 看到的 |
@@ -58,8 +55,7 @@ def cell_attention_weights(f_t: Tensor, x: Tensor) -> Tensor:
 
     哪一格与问题的方向最相合，就多看哪一格。各格的权重加起来总是 1，所以一只狗和三只狗给出几乎一样的 c：平均不会数数。
 
-    Paper: Yang et al. 2016, Stacked Attention Networks for Image Question Answering; Vaswani et al. 2017, Attention Is
-    All You Need.
+    Paper: Yang et al. 2016, Stacked Attention Networks; Vaswani et al. 2017, Attention Is All You Need.
 
     >>> cell_attention_weights(torch.ones(1, 4), torch.ones(1, 2, 4))  # both cells fit alike
     tensor([[0.5000, 0.5000]])
@@ -76,8 +72,8 @@ def cell_gates(f_t: Tensor, x: Tensor, b_g: float | Tensor) -> Tensor:
     | symbol | name | shape | meaning | 含义 |
     |---|---|---|---|---|
     | $s$ | `cell_scores(f_t, x)` | (B, P) | scores, as in (4.1) | 得分，与 (4.1) 相同 |
-    | $x_i$ | `x[:, i]` | (B, D) | what is there, and where that is | 那里有什么、那里是哪里 |
-    | $b_g$ | `b_g` | scalar | the threshold, learned | 门槛，学到的 |
+    | $x_i$ | `x[:, i]` | (B, D) | what is there, and where that is | 那一格有什么、在什么位置 |
+    | $b_g$ | `b_g` | scalar | the bias, learned; the threshold is −b_g | 偏置，学到的；门槛是 −b_g |
     | $g$ | returned | (B, P) | weights, each between 0 and 1 | 权重，各在 0 与 1 之间 |
     | $c$ | `weighted_sum(g, x.unbind(1))` | (B, D) | what was seen | 看到的 |
 
@@ -126,7 +122,7 @@ class CellAttention(nn.Module):
 
     def forward(self, f_t: Tensor, f_v: Tensor) -> Tensor:
         x = self.with_positions(f_v)
-        return weighted_sum(self.weights(f_t, x), x.unbind(1))
+        return attended(self.weights(f_t, x).unsqueeze(2), x).squeeze(1)
 
 
 @shapes(x="B T D", W="H D", b="H", w="A H", least=FRAMES)
@@ -142,14 +138,13 @@ def temporal_attention_weights(x: Tensor, W: Tensor, b: Tensor, w: Tensor) -> Te
     | $x_t$ | `x[:, t]` | (B, D) | their sum | 两者之和 |
     | $W, b$, $w_k$ | `W`, `b`, `w[k]` | (H, D), (H,), (H,) | give the score | 打分 |
     | $\alpha_t^{(k)}$ | returned[:, t, k] | (B,) | weights, summing to 1 over t | 权重，对 t 的和为 1 |
-    | $f^{(k)}$ | `attended(alpha, x)[:, k]` | (B, D) | what attention k saw | 第 k 个注意力看到的 |
+    | $f^{(k)}$ | `attended(alpha, x)[:, k]` | (B, D) | output of head k | 第 k 个头的输出 |
 
-    This is (3.3), shared among frames instead of modalities. A score sees one frame only, so that the order has to be
-    written into the frame: x_t = f_t + p_t. Without positions p, shuffling the frames shuffles the terms and leaves
-    their sum: it knows as little of the order as the mean. There are A attentions, and each looks for itself.
+    This is (3.3), shared among frames instead of modalities. A score sees one frame only, so the order is written into
+    it: x_t = f_t + p_t. Without p, shuffling the frames leaves the sum. There are A heads, each for itself.
 
-    这就是 (3.3)，只是在各帧之间分，而不是在各模态之间。分数只看那一帧，所以先后必须写在那一帧里：x_t = f_t + p_t。没有
-    位置 p，打乱各帧只是打乱各项，和不变：它与平均一样不知道先后。A 个注意力各看各的。
+    这就是 (3.3)，只是在各帧之间分，而不是在各模态之间。分数只看那一帧，所以先后写在那一帧里：x_t = f_t + p_t。没有 p，
+    打乱各帧，和也不变。A 个头各看各的。
 
     Paper: Bahdanau et al. 2015, Neural Machine Translation by Jointly Learning to Align and Translate; Vaswani et al.
     2017, Attention Is All You Need (positions added to features; several heads).
@@ -171,11 +166,7 @@ def attended(alpha: Tensor, x: Tensor) -> Tensor:
 
 
 class TemporalAttention(nn.Module):
-    """(8.3) 与它的参数 / (8.3) and its parameters: what the attentions saw, side by side, (B, T, D) → (B, A D).
-
-    With `positions=False` x_t is f_t, and T may be any number.
-
-    `positions=False`：没有位置，x_t = f_t，T 可以是任意的。
+    """(8.3) 与它的参数，`positions=False` 时没有 p / (8.3) and its parameters, without p if `positions=False`.
 
     >>> TemporalAttention(8, frames=5, heads=2)(torch.ones(3, 5, 8)).shape
     torch.Size([3, 16])

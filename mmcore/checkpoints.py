@@ -1,9 +1,8 @@
 """把学到的留下来，以后接着用 / Keep what was learned and come back to it.
 
-The file is safetensors: numbers and text only, and reading it runs no code. It is written aside and takes its name only
-when complete, so that neither a power cut nor a full disk destroys an older one.
+The file is safetensors: numbers and text only, and reading it runs no code. It takes its name only when complete.
 
-文件是 safetensors：只有数和文字，读它不会运行任何代码。先写到一旁，写完了才换上去，所以断电或磁盘满了也不会毁掉旧的。
+文件是 safetensors：只有数和文字，读它不会运行任何代码。写完了才换上去。
 """
 
 import contextlib
@@ -29,12 +28,10 @@ def save(model: nn.Module, path: str | Path, about: Mapping[str, object] | None 
 
     Parameters and buffers are saved, the optimiser is not: one comes back to use the model, not to go on in mid-stride.
     `about` is whatever is worth noting (steps, scores …), and `load` gives it back; it must fit into JSON. A model that
-    holds NaN or infinity is refused. OSError says that the file cannot be written (read-only, disk full …). Whatever is
-    wrong, an older file stays as it was.
+    holds NaN or infinity is refused. OSError: it cannot be written. Whatever is wrong, an older file stays as it was.
 
     存参数和缓冲，不存优化器：回来是为了用，不是为了续走半步。`about` 是随手记的话（步数、成绩……），`load` 会还给你；它
-    要能写成 JSON。含有 NaN 或无穷的模型不存。写不进去（只读、磁盘满了……）时报 OSError。不论因为什么报错，旧文件都保持原
-    样。
+    要能写成 JSON。含有 NaN 或无穷的模型不存。写不进去时报 OSError。不论因为什么报错，旧文件都不变。
 
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = save(nn.Linear(2, 1), Path(folder) / "line.safetensors", {"steps": 300})

@@ -1,11 +1,11 @@
 """清楚的错误 / Clear errors.
 
-A public function says once, at its border, what shapes it takes: `@shapes(f_v="B d_v", W_v="H d_v")`. What is inside
-trusts that. Whatever is wrong is refused before anything changes, in both languages, and a message is made only when
-it is needed. Nothing here looks at the values of a tensor (on a GPU that means waiting) except where it says so.
+A public function says once, at its border, what shapes it takes: `@shapes(f_v="B d_v", W_v="H d_v")`; its body trusts.
+What is wrong is refused before anything changes, in both languages. Nothing here looks at the values of a tensor (on a
+GPU that means waiting) except where it says so.
 
 公开的函数在入口处把形状说一次：`@shapes(f_v="B d_v", W_v="H d_v")`，里面就不再检查。不对的在改变任何东西之前就
-拒绝，用两种语言；话只在用得着时才拼出来。除非写明，这里都不看张量的数值（在 GPU 上，看就得等）。
+拒绝，用两种语言。除非写明，这里都不看张量的数值（在 GPU 上，看就得等）。
 """
 
 import contextlib
@@ -15,15 +15,13 @@ import math
 import numbers
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
-Function = TypeVar("Function", bound=Callable)
 Kind = tuple[torch.dtype, torch.device]
 MISSING = object()
-MODALITIES = ("个模态", "modalities")
 COUNTED = {"B": ("个样本", "samples"), "N": ("对", "pairs"), "M": ("个候选", "candidates"), "T": ("帧", "frames"),
            "D": ("维", "dimensions"), "P": ("维", "dimensions")}
 KINDS = {  # what a declaration may begin with: the types it allows, and their name in both languages
@@ -46,18 +44,21 @@ def require(ok: bool, zh: str, en: str, error: type[Exception] = ValueError) -> 
         refuse(zh, en, error)
 
 
-# -- shapes, said once at the border ----------------------------------------------------------------------------------
+def _refuse_value(name: str, zh: str, en: str, came: object, error: type[Exception] = ValueError,
+                  use: str = "") -> NoReturn:
+    """Say of an argument what it must be, what came, and what to use."""
+    use_zh, use_en = (f"；请用 {use}", f"; use {use}") if use else ("", "")
+    refuse(f"{name} {zh}，收到 {came}{use_zh}", f"{name} {en}, got {came}{use_en}", error)
 
-def shapes(own: str = "", like: str = "", least: Mapping[str, int] | None = None,
-           **declared: str) -> Callable[[Function], Function]:
+
+def shapes(own: str = "", like: str = "", least: Mapping[str, int] | None = None, **declared: str) -> Callable:
     """在入口处说出每个参数的形状 / Say the shape of every argument, at the border.
 
     | declaration | allows |
     |---|---|
     | `"B D"` | a floating tensor of two dimensions; one letter is one size across all arguments |
     | `"4 4*D"` | a first size of 4, a second of four times D |
-    | `"int B L"`, `"int64 B"`, `"bool N M"` | whole numbers (int32 or int64), int64 only, truth values |
-    | `"mask B L"` | whole numbers or truth values |
+    | `"int B L"`, `"int64 B"`, `"bool N M"`, `"mask B L"` | int32 or int64, int64, truth values, any of these |
     | `"M / B M"` | either shape; they differ in the number of dimensions |
     | `"M*[B D]"` | a list of M tensors, one for each modality; with `D_i` each may have a width of its own |
     | `"scalar"` | one finite number, or a floating tensor () that holds one, whose value is not read |
@@ -65,11 +66,10 @@ def shapes(own: str = "", like: str = "", least: Mapping[str, int] | None = None
     All floating tensors have one type and lie on one device (under autocast types may differ). An argument whose
     default is None may be None. `own="M=feature_dims D=output_dim"` binds letters to attributes of `self`: to the
     length of a list, not at all to None. `like` names a tensor of `self` whose type and device count, and
-    `least={"M": 2}` sets a lowest size. Arguments are held in the order in which they are declared.
+    `least={"M": 2}` sets a lowest size.
 
     所有浮点张量同一类型、同一设备（autocast 之下类型可以不同）；默认值是 None 的参数可以是 None。`own` 把字母绑在
-    `self` 的属性上（列表取长度，None 不绑），`like` 指出 `self` 的哪个张量定类型和设备，`least` 是最小的大小。按声明的
-    次序检查。
+    `self` 的属性上（列表取长度，None 不绑），`like` 指出 `self` 的哪个张量定类型和设备，`least` 是最小的大小。
 
     >>> @shapes(a="N D", b="M D")
     ... def products(a, b): return a @ b.T
@@ -78,14 +78,13 @@ def shapes(own: str = "", like: str = "", least: Mapping[str, int] | None = None
     """
     bound = [(letter, operator.attrgetter(path)) for letter, _, path in (pair.partition("=") for pair in own.split())]
     reference = operator.attrgetter(like) if like else None
-    lowest = dict(least or {})
 
-    def decorate(function: Function) -> Function:
+    def decorate(function: Callable) -> Callable:
         parameters = inspect.signature(function).parameters
         todo = [(list(parameters).index(name), name, _Declared(text), parameters[name].default is None)
                 for name, text in declared.items()]
         constants = {size: n for *_, wanted, _ in todo for size, n in wanted.constants.items()}
-        words = COUNTED | {wanted.count: MODALITIES for *_, wanted, _ in todo if wanted.one}
+        words = COUNTED | {wanted.count: ("个模态", "modalities") for *_, wanted, _ in todo if wanted.one}
 
         @functools.wraps(function)
         def border(*args: Any, **kwargs: Any) -> Any:
@@ -94,13 +93,13 @@ def shapes(own: str = "", like: str = "", least: Mapping[str, int] | None = None
                 size = attribute(args[0])
                 if size is not None:
                     sizes[letter] = size if isinstance(size, int) or letter == "D_i" else len(size)
-            kind = _kind(reference(args[0])) if reference else None
+            kind = (reference(args[0]).dtype, reference(args[0]).device) if reference else None
             for position, name, wanted, optional in todo:
                 x = args[position] if position < len(args) else kwargs.get(name, MISSING)
                 if x is MISSING or (optional and x is None):
                     continue  # what is missing and has no default is Python's to refuse
                 kind = wanted.check(x, name, sizes, kind)
-            for letter, n in lowest.items():
+            for letter, n in (least or {}).items():
                 if sizes.get(letter, n) < n:
                     zh, en = words[letter]
                     refuse(f"需要至少 {n} {zh}，收到 {sizes[letter]} {zh}",
@@ -120,8 +119,8 @@ class _Declared:
         self.count, listed, inside = text.partition("*[")
         self.one = _Declared(inside[:-1]) if listed else None
         kind, _, rest = text.partition(" ")
-        self.kind, text = (kind, rest) if kind in KINDS else ("float", text)
-        self.types, *self.named = KINDS[self.kind]
+        kind, text = (kind, rest) if kind in KINDS else ("float", text)
+        self.types, *self.named = KINDS[kind]
         self.scalar = text == "scalar"
         options = [] if listed else [() if self.scalar else tuple(option.split()) for option in text.split(" / ")]
         self.shapes = {len(option): option for option in options}
@@ -138,22 +137,21 @@ class _Declared:
             if self.scalar:
                 number(x, name)
                 return kind
-            way = {"ndarray": "torch.from_numpy", "list": "torch.tensor"}.get(type(x).__name__)
-            zh, en = (f"；请用 {way}({name})", f"; use {way}({name})") if way else ("", "")
-            refuse(f"{name} 需要是张量，收到 {type(x).__name__}{zh}",
-                   f"{name} must be a tensor, got {type(x).__name__}{en}", TypeError)
+            came = type(x).__name__
+            way = {"ndarray": f"torch.from_numpy({name})", "list": f"torch.tensor({name})"}.get(came, "")
+            _refuse_value(name, "需要是张量", "must be a tensor", came, TypeError, way)
         if self.types:
             if x.dtype not in self.types:
                 self._wrong_type(x, name)
         elif kind is None:
             if not x.is_floating_point():
                 self._wrong_type(x, name)
-            kind = _kind(x)
+            kind = x.dtype, x.device
         elif x.dtype is not kind[0]:
             self._wrong_type(x, name, kind[0])
         if kind is not None and x.device != kind[1]:
-            refuse(f"{name} 需要在 {kind[1]} 上，收到 {x.device}；请用 {name}.to({str(kind[1])!r})",
-                   f"{name} must be on {kind[1]}, got {x.device}; use {name}.to({str(kind[1])!r})")
+            to = str(kind[1])
+            _refuse_value(name, f"需要在 {to} 上", f"must be on {to}", x.device, use=f"{name}.to({to!r})")
         size = x.shape
         letters = self.shapes.get(len(size))
         if letters is None:
@@ -168,9 +166,8 @@ class _Declared:
 
     def _check_list(self, several: Any, name: str, sizes: dict[str, Any], kind: Kind | None) -> Kind | None:
         if not isinstance(several, (list, tuple)):
-            came = type(several).__name__
-            refuse(f"{name} 需要是列表，每个模态一个张量，收到 {came}",
-                   f"{name} must be a list, one tensor for each modality, got {came}", TypeError)
+            _refuse_value(name, "需要是列表，每个模态一个张量", "must be a list, one tensor for each modality",
+                          type(several).__name__, TypeError)
         count = sizes.setdefault(self.count, len(several))
         if count != len(several):
             refuse(f"需要 {count} 个模态，收到 {len(several)} 个", f"expected {count} modalities, got {len(several)}")
@@ -178,11 +175,11 @@ class _Declared:
         for i, x in enumerate(several):
             if type(x) is Tensor and x.shape == size and x.dtype is kind[0] and x.device == kind[1]:
                 continue  # as the one before
-            if self.varied:
+            if widths:
+                sizes["D_i"] = widths[i]
+            elif self.varied:
                 sizes.pop("D_i", None)
-                if widths:
-                    sizes["D_i"] = widths[i]
-            kind = self.one.check(x, _item(name, i), sizes, kind)
+            kind = self.one.check(x, f"{name}[{i}]", sizes, kind)
             size = None if self.varied or self.one.types else x.shape
         if widths:
             sizes["D_i"] = widths
@@ -191,12 +188,10 @@ class _Declared:
     def _wrong_type(self, x: Tensor, name: str, wanted: torch.dtype | None = None) -> None:
         if wanted is None or not x.is_floating_point():
             way = f"{name} / 255" if x.dtype == torch.uint8 else f"{name}.float()"  # bytes are most often pixels
-            zh, en = ("", "") if self.types or x.is_complex() else (f"；请用 {way}", f"; use {way}")
-            refuse(f"{name} 需要是{self.named[0]}，收到 {x.dtype}{zh}",
-                   f"{name} must be {self.named[1]}, got {x.dtype}{en}", TypeError)
+            _refuse_value(name, f"需要是{self.named[0]}", f"must be {self.named[1]}", x.dtype, TypeError,
+                          "" if self.types or x.is_complex() else way)
         if not torch.is_autocast_enabled(x.device.type):  # which sees to the types itself
-            refuse(f"{name} 需要是 {wanted}，收到 {x.dtype}；请用 {name}.to({wanted})",
-                   f"{name} must be {wanted}, got {x.dtype}; use {name}.to({wanted})", TypeError)
+            _refuse_value(name, f"需要是 {wanted}", f"must be {wanted}", x.dtype, TypeError, f"{name}.to({wanted})")
 
     def _wrong_shape(self, x: Tensor, name: str, sizes: dict[str, Any]) -> NoReturn:
         def size(letter: str) -> str:
@@ -204,12 +199,7 @@ class _Declared:
             return str(factor * sizes[base]) if base in sizes else letter
 
         wanted = [f"({', '.join(map(size, option))})" for option in self.shapes.values()]
-        refuse(f"{name} 需要形状 {' 或 '.join(wanted)}，收到 {shape_of(x)}",
-               f"{name} must have shape {' or '.join(wanted)}, got {shape_of(x)}")
-
-
-def _kind(x: Tensor) -> Kind:
-    return x.dtype, x.device
+        _refuse_value(name, f"需要形状 {' 或 '.join(wanted)}", f"must have shape {' or '.join(wanted)}", shape_of(x))
 
 
 def _product(letter: str) -> tuple[int, str]:
@@ -217,15 +207,10 @@ def _product(letter: str) -> tuple[int, str]:
     return int(factor or 1), base
 
 
-@functools.cache
-def _item(name: str, i: int) -> str:
-    return f"{name}[{i}]"
-
-
 def fits(x: Any, name: str, declared: str, like: Tensor | None = None, **sizes: Any) -> None:
     """x 必须如所说的那样；给不是参数的用 / x must be as declared: `shapes` for what is no argument."""
     wanted = _Declared(declared)
-    wanted.check(x, name, wanted.constants | sizes, None if like is None else _kind(like))
+    wanted.check(x, name, wanted.constants | sizes, None if like is None else (like.dtype, like.device))
 
 
 def shape_of(x: Tensor) -> str:
@@ -235,45 +220,35 @@ def shape_of(x: Tensor) -> str:
 
 # -- single values: each returns what it has checked, and reads the value where it is given a tensor -------------------
 
-def one_number(x: float | Tensor, name: str) -> float:
-    """x 必须是一个数，NaN 也算 / x must be one number, NaN included."""
-    good = isinstance(x, numbers.Real) and not isinstance(x, bool)
-    if isinstance(x, Tensor):
-        good = x.numel() == 1 and not x.is_complex() and x.dtype != torch.bool
-    if not good:
-        refuse(f"{name} 需要是一个数，收到 {_short(x)}", f"{name} must be one number, got {_short(x)}", TypeError)
-    return float(x.detach() if isinstance(x, Tensor) else x)
-
-
 def number(x: float | Tensor, name: str) -> float:
     """x 必须是有限的数 / x must be a finite number."""
-    value = one_number(x, name)
-    if not math.isfinite(value):
-        refuse(f"{name} 需要有限，收到 {value:g}", f"{name} must be finite, got {value:g}")
-    return value
+    return _number(x, name, math.isfinite, "需要有限", "must be finite")
 
 
 def positive(x: float | Tensor, name: str) -> float:
     """x 必须是大于 0 的有限数 / x must be a finite number above 0."""
-    value = one_number(x, name)
-    if not 0 < value < math.inf:
-        refuse(f"{name} 需要大于 0 且有限，收到 {value:g}", f"{name} must be positive and finite, got {value:g}")
-    return value
+    return _number(x, name, lambda value: 0 < value < math.inf, "需要大于 0 且有限", "must be positive and finite")
 
 
 def not_negative(x: float | Tensor, name: str) -> float:
     """x 必须是不小于 0 的有限数 / x must be a finite number, 0 or above."""
-    value = number(x, name)
-    if value < 0:
-        refuse(f"{name} 不能小于 0，收到 {value:g}", f"{name} may not be below 0, got {value:g}")
-    return value
+    return _number(number(x, name), name, lambda value: value >= 0, "不能小于 0", "may not be below 0")
 
 
 def share(x: float, name: str) -> float:
     """x 必须在 0 到 1 之间 / x must be from 0 to 1."""
-    value = one_number(x, name)
-    if not 0 <= value <= 1:
-        refuse(f"{name} 需要在 0 到 1 之间，收到 {x}", f"{name} must be from 0 to 1, got {x}")
+    return _number(x, name, lambda value: 0 <= value <= 1, "需要在 0 到 1 之间", "must be from 0 to 1")
+
+
+def _number(x: object, name: str, fits: Callable[[float], bool], zh: str, en: str) -> float:
+    good = isinstance(x, numbers.Real) and not isinstance(x, bool)
+    if isinstance(x, Tensor):
+        good = x.numel() == 1 and not x.is_complex() and x.dtype != torch.bool
+    if not good:
+        _refuse_value(name, "需要是一个数", "must be one number", _short(x), TypeError)
+    value = float(x.detach() if isinstance(x, Tensor) else x)
+    if not fits(value):
+        _refuse_value(name, zh, en, f"{value:g}")
     return value
 
 
@@ -284,9 +259,9 @@ def whole(x: int, name: str, least: int = 1) -> int:
         with contextlib.suppress(TypeError):
             value = operator.index(x)
     if value is None:
-        refuse(f"{name} 需要是整数，收到 {_short(x)}", f"{name} must be a whole number, got {_short(x)}", TypeError)
+        _refuse_value(name, "需要是整数", "must be a whole number", _short(x), TypeError)
     if value < least:
-        refuse(f"{name} 需要至少为 {least}，收到 {value}", f"{name} must be at least {least}, got {value}")
+        _refuse_value(name, f"需要至少为 {least}", f"must be at least {least}", value)
     return value
 
 
@@ -294,40 +269,37 @@ def index(x: int, name: str, count: int) -> int:
     """x 必须是 count 个里的编号，从 0 起 / x must be the number of one of `count`, from 0."""
     value = whole(x, name, 0)
     if value >= count:
-        refuse(f"{name} 需要小于 {count}，收到 {value}", f"{name} must be below {count}, got {value}")
+        _refuse_value(name, f"需要小于 {count}", f"must be below {count}", value)
     return value
 
 
 def two_widths(x: int | Sequence[int], name: str) -> tuple[int, int]:
     """x 必须是一个宽度，两边共用，或两个 / x must be one width for both sides, or two; returns two."""
-    pair = isinstance(x, (list, tuple))
-    if pair and len(x) != 2:
-        refuse(f"{name} 需要一个宽度或两个，收到 {x!r}", f"{name} must be one width or two, got {x!r}")
-    first, second = x if pair else (x, x)
-    return whole(first, name), whole(second, name)
+    pair = x if isinstance(x, (list, tuple)) else (x, x)
+    if len(pair) != 2:
+        _refuse_value(name, "需要一个宽度或两个", "must be one width or two", repr(x))
+    return whole(pair[0], name), whole(pair[1], name)
 
 
 def widths(x: Sequence[int], name: str) -> tuple[int, ...]:
     """x 必须列出至少两个宽度，每个模态一个 / x must list at least two widths, one for each modality."""
     if not isinstance(x, (list, tuple)) or len(x) < 2:
-        refuse(f"{name} 需要至少两个宽度，每个模态一个，收到 {x!r}",
-               f"{name} must list at least two widths, one for each modality, got {x!r}")
+        _refuse_value(name, "需要至少两个宽度，每个模态一个", "must list at least two widths, one for each modality",
+                      repr(x))
     return tuple(whole(width, f"{name}[{i}]") for i, width in enumerate(x))
 
 
 def one_of(x: str, name: str, choices: Sequence[str]) -> str:
     """x 必须是所列选项之一 / x must be one of the choices."""
     if x not in choices:
-        listed = ", ".join(choices)
-        refuse(f"{name} 需要是 {listed} 之一，收到 {x!r}", f"{name} must be one of {listed}, got {x!r}")
+        _refuse_value(name, f"需要是 {', '.join(choices)} 之一", f"must be one of {', '.join(choices)}", repr(x))
     return x
 
 
 def instance(x: object, name: str, kind: type) -> None:
     """x 必须是这一种 / x must be of this kind."""
     if not isinstance(x, kind):
-        refuse(f"{name} 需要是 {kind.__name__}，收到 {type(x).__name__}",
-               f"{name} must be a {kind.__name__}, got {type(x).__name__}", TypeError)
+        _refuse_value(name, f"需要是 {kind.__name__}", f"must be a {kind.__name__}", type(x).__name__, TypeError)
 
 
 def classes(labels: Tensor, name: str, rows: int, count: int) -> None:

@@ -3,8 +3,7 @@ r"""小小的因果解码器：一个词一个词地写 / A small causal decoder
 Letters: B batch, L tokens, V vocabulary size, D feature width, W decoder width, K positions of the prefix. What does
 not fit in type, size or value is refused with TypeError or ValueError.
 
-字母：B 批，L 词元，V 词表大小，D 特征宽度，W 解码器宽度，K 前缀的位置数。类型、大小或数值不符时报 TypeError 或
-ValueError。
+字母：B 批，L 词元，V 词表大小，D 特征宽度，W 解码器宽度，K 前缀的位置数。不符时报 TypeError 或 ValueError。
 """
 
 from collections.abc import Callable
@@ -30,11 +29,10 @@ def generation_loss(logits: Tensor, tokens: Tensor, pad: int = 0) -> Tensor:
     | $p$ | `logits.softmax(-1)` | (B, L, V) | probability of the next token | 下一个词元的概率 |
     | $L_n$ | | | how many real tokens row n has to write | 第 n 行要写的真词元数 |
 
-    Each position asks: given h and the tokens before, how probable is the true next token? It is the mean of −ln over
-    all real tokens; padding does not count, and there must be a real token. Guessing blindly gives ln V.
+    Each position asks: given h and the tokens before, how probable is the true next token? Padding does not count, and
+    there must be a real token. Guessing blindly gives ln V.
 
-    每个位置都问：给定 h 和前面的词元，真正的下一个词元有多大概率？取 −ln，对全部真词元求平均；补齐不算。全凭猜测是
-    ln V。至少要有一个真词元。
+    每个位置都问：给定 h 和前面的词元，真正的下一个词元有多大概率？补齐不算，至少要有一个真词元。全凭猜测是 ln V。
 
     >>> blind = torch.zeros(1, 2, 9)  # nine tokens, all alike: ln 9
     >>> generation_loss(blind, torch.tensor([[8, 4, 3]]))
@@ -69,16 +67,13 @@ def beam_search(next_log_p: Callable[[Tensor], Tensor], start: Tensor, most: int
     Greedy writing keeps one text and cannot take back a first word; beam search keeps the `beams` best at each step,
     finished ones among them. With 1 it is greedy; so large that nothing is dropped, it is exhaustive. A probability is
     a product of many numbers below 1, which favours short texts; λ above 0 makes up for that. `next_log_p` is given
-    tokens (B · beams, l), the texts of one row together. Returned are the tokens (B, beams, ≤ most) and s; where there
-    are fewer than `beams` texts, the rest have a score of −∞.
+    tokens (B · beams, l), the texts of one row together. Returns tokens (B, beams, ≤ most) and s, −∞ for no text.
 
     贪心每一步只留一句，所以第一个词选错就回不来；束搜索每一步留下得分最高的 `beams` 句，写完的也在其中。`beams` 是 1 时
     就是贪心；大到一句也不用丢时，就是穷举。概率是许多小于 1 的数相乘，句子越短越占便宜；λ 大于 0 就是在补偿。
-    `next_log_p` 收到 (B · beams, l) 的词元，第 n 行的几句在一起。返回词元 (B, beams, ≤ most) 和 s；找不够 `beams` 句
-    时，多出来的得分是 −∞。
+    `next_log_p` 收到 (B · beams, l) 的词元，第 n 行的几句在一起。返回词元 (B, beams, ≤ most) 和 s；不够的得分是 −∞。
 
-    Paper: Sutskever et al. 2014, Sequence to Sequence Learning; Wu et al. 2016, Google's Neural Machine Translation
-    System (the division by length).
+    Paper: Sutskever et al. 2014, Sequence to Sequence Learning; Wu et al. 2016, Google's NMT (division by length).
 
     >>> always = torch.tensor([0.1, 0.2, 0.3, 0.4]).log()  # token 3 is the end
     >>> beam_search(lambda tokens: always.expand(len(tokens), -1), torch.tensor([[1]]), most=2, beams=2)[0].tolist()
@@ -97,7 +92,9 @@ def beam_search(next_log_p: Callable[[Tensor], Tensor], start: Tensor, most: int
     length = torch.zeros(n, beams, dtype=torch.long, device=device)
     done = torch.zeros(n, beams, dtype=torch.bool, device=device)
     for _ in range(most):
-        log_p = _row_by_row(tokens, next_log_p(tokens)).view(n, beams, -1)  # (B, beams, V)
+        log_p = next_log_p(tokens)
+        checks.fits(log_p, "next_log_p", "N V", N=len(tokens))
+        log_p = log_p.view(n, beams, -1)  # (B, beams, V)
         stay = torch.full_like(log_p, -torch.inf)
         stay[..., pad] = 0.0  # a finished text goes on as it is, and in one way only
         new_total = total.to(log_p).unsqueeze(2) + torch.where(done.unsqueeze(2), stay, log_p)
@@ -112,11 +109,6 @@ def beam_search(next_log_p: Callable[[Tensor], Tensor], start: Tensor, most: int
         if bool(done.all()):
             break
     return tokens[:, 1:].view(n, beams, -1), s
-
-
-@shapes(tokens="int64 N L", next_log_p="N V")
-def _row_by_row(tokens: Tensor, next_log_p: Tensor) -> Tensor:
-    return next_log_p
 
 
 class CausalDecoder(nn.Module):
@@ -138,14 +130,13 @@ class CausalDecoder(nn.Module):
     come after the vocabulary: they begin a text and can never be written.
 
     `forward(h, tokens)`: (B, D), (B, L) → logits (B, L, V), where position l predicts token l + 1. With `one_each=True`
-    each of the first K positions has a feature of its own: h is (B, K, D), and the same linear layer serves all, as in
-    (5.1). In this way each cell of a picture becomes a "word" in front of the sentence.
+    h is (B, K, D), as in (5.1): each cell of a picture becomes a "word" in front of the sentence.
 
     一个线性层把 h 变成开头的 K = `prefix` 个位置，词元跟在后面；每个位置只看见自己和前面的。输入和输出共用一张词元表。
     `starts` 个起始词元（例如每种语言一个）排在词表之后：它们只用来开头，永远写不出来。
 
-    `forward(h, tokens)`：(B, D)，(B, L) → logits (B, L, V)，第 l 个位置预测第 l + 1 个词元。`one_each=True` 时，开头的
-    K 个位置各有自己的特征：h 是 (B, K, D)，同一个线性层用在每一个上，如 (5.1)。图画的每一格就这样成为句前的一个“词”。
+    `forward(h, tokens)`：(B, D)，(B, L) → logits (B, L, V)，第 l 个位置预测第 l + 1 个词元。`one_each=True` 时，h 是
+    (B, K, D)，如 (5.1)：图画的每一格成为句前的一个“词”。
 
     Paper: Vaswani et al. 2017, Attention Is All You Need; Press and Wolf 2017, Using the Output Embedding to Improve
     Language Models; Mokady et al. 2021, ClipCap; Tsimpoukelli et al. 2021, Multimodal Few-Shot Learning with Frozen
@@ -223,8 +214,8 @@ class CausalDecoder(nn.Module):
         """一个词元一个词元地写 / Write token by token: h, which (B,) → tokens (B, ≤ max_tokens), p of the same shape.
 
         A temperature of 0 takes the most probable token each time (greedy); above 0 the logits are divided by it and a
-        token is drawn with the random numbers of `generator`. A row stops once it has written `end` and is padded. p is
-        the probability of each token when it was chosen (before the temperature), 1 at padding.
+        token is drawn with `generator`. A row stops once it has written `end` and is padded. p is the probability of
+        each token when it was chosen (before the temperature), 1 at padding.
 
         温度 0 每次取最可能的（贪心）；大于 0 时把 logits 除以它再抽签，用 `generator` 的随机数。写出 `end` 就停，后面
         补齐。p 是每个词元被选中时的概率（除以温度之前），补齐处是 1。

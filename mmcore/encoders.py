@@ -1,16 +1,12 @@
 r"""视觉编码器与文本编码器 / The visual encoder and the text encoder: (1.1), (1.2).
 
-Letters: B batch, L tokens, d_v and d_t feature widths (`feature_dim`).
-
+Letters: B batch, L tokens, d_v and d_t feature widths (`feature_dim`). What does not fit: TypeError or ValueError.
 Both are built alike: backbone → linear projection → batch normalisation. The backbones are torchvision's and
-transformers' own: the tiny ones are trained from nothing, and only their size is decided here; any other is loaded by
-its name (`pretrained`), and its width is asked of the backbone itself. What does not fit in type, shape or value is
-refused with TypeError or ValueError.
+transformers' own: of the tiny ones only the size is decided here; any other is loaded by its name (`pretrained`).
 
 字母：B 批，L 词元，d_v、d_t 特征宽度（`feature_dim`）。
-
-两者同一结构：骨干网络 → 线性投影 → 批归一化。骨干来自 torchvision 和 transformers：小的从零训练，这里只决定它们的大小；
-别的按名字载入（`pretrained`），宽度都问骨干自己。类型、形状或数值不符时报 TypeError 或 ValueError。
+两者同一结构：骨干网络 → 线性投影 → 批归一化。骨干来自 torchvision 和 transformers：小的，这里只决定它们的大小；别的按
+名字载入（`pretrained`）。类型、形状或数值不符时报 TypeError 或 ValueError。
 """
 
 from collections.abc import Sequence
@@ -41,22 +37,20 @@ class VisualEncoder(nn.Module):
     | $E_v$ | `VisualEncoder` | | a ResNet or a ViT | ResNet 或 ViT |
     | $f_v$ | `f_v` | (B, d_v) | visual feature | 视觉特征 |
 
-    Turns a picture into a vector. Where it is trained from nothing, each picture first loses its own mean and is
-    divided by its own standard deviation, so that making it brighter or darker as a whole changes nothing.
+    Where it is trained from nothing, each picture first loses its own mean and is divided by its own deviation.
 
     `backbone`: "resnet-tiny" and "vit-tiny", trained from nothing, for pictures of 32 to 64 pixels; or the name of any
     classification model of torchvision, which loses its classifier and gets pictures resized to what it is used to.
     `weights`, for the latter only: None to start from nothing; "DEFAULT" or the name of a set of weights, which
-    torchvision downloads once and checks by its hash; or the path of a local file (a state dict, .safetensors or .pth).
-    With weights, pictures are normalised by the mean and deviation that belong to them. A file is read as tensors only;
-    no code in it is run. OSError says that the weights are not at hand and there is no network.
+    torchvision downloads once and checks by its hash (OSError without a network); or the path of a local state dict
+    (.safetensors or .pth). With weights, pictures are normalised by the mean and deviation that belong to them.
 
-    把一幅图像变成一个向量。从零训练时，每幅图像先减去自己的均值、除以自己的标准差，所以整体变亮变暗不影响结果。
+    从零训练时，每幅图像先减去自己的均值、除以自己的标准差。
 
     `backbone`："resnet-tiny" 和 "vit-tiny" 为 32 到 64 像素的图画从零训练；或 torchvision 任何一个分类模型的名字，去掉
     它的分类层，图像缩放到它习惯的大小。`weights`（只用于后者）：None 从零开始；"DEFAULT" 或权重的名字，由 torchvision
-    下载一次并核对校验和；或本地文件的路径（state dict，.safetensors 或 .pth）。有权重时，图像按这套权重的均值和标准差
-    归一化。文件一律只当作张量来读，其中的代码不会运行。没有权重也没有网络时报 OSError。
+    下载一次并核对校验和（没有网络时报 OSError）；或本地 state dict 的路径（.safetensors 或 .pth）。有权重时，图像按这套
+    权重的均值和标准差归一化。
 
     Paper: He et al. 2016, Deep Residual Learning; Dosovitskiy et al. 2021, An Image Is Worth 16×16 Words.
 
@@ -110,19 +104,16 @@ class TextEncoder(nn.Module):
     | $E_t$ | `TextEncoder` | | a BERT or a GPT-2 | BERT 或 GPT-2 |
     | $f_t$ | `f_t` | (B, d_t) | text feature | 文本特征 |
 
-    Turns a sentence into a vector: the mean over its real tokens, leaving out the [PAD] that fills up a batch, so that
-    padding changes nothing.
+    It is the mean over the real tokens of a text, without the [PAD] that fills up a batch.
 
     `model_name`: "bert-tiny" and "gpt-tiny", trained from nothing, with the bilingual tokenizer; or the name of a text
-    model of Hugging Face, or its local folder, loaded together with its own tokenizer. Only weights in the safetensors
-    format are read and no code of a repository is run: a pickled file can hide a program. OSError says that the model
-    cannot be loaded, as without a network.
+    model of Hugging Face, or its local folder, loaded with its own tokenizer, from safetensors only: a pickled file can
+    hide a program. OSError says that the model cannot be loaded, as without a network.
 
-    把一句话变成一个向量：对真正的词元求平均，补齐用的 [PAD] 不算，所以补得多长都不改变结果。
+    对一句话里真正的词元求平均，补齐用的 [PAD] 不算。
 
     `model_name`："bert-tiny" 和 "gpt-tiny" 从零训练，用双语分词；或 Hugging Face 文本模型的名字，或它的本地文件夹，连同
-    它自己的分词器一起载入。只读 safetensors 格式的权重，不运行仓库里的代码：pickle 格式的文件可以藏着程序。模型载入
-    不了（例如没有网络）时报 OSError。
+    它自己的分词器一起载入，只读 safetensors：pickle 格式的文件可以藏着程序。载入不了（例如没有网络）时报 OSError。
 
     Paper: Devlin et al. 2019, BERT; Radford et al. 2019, Language Models are Unsupervised Multitask Learners.
 
@@ -200,11 +191,7 @@ def _check_batch(normalise: nn.BatchNorm1d, b: int) -> None:
 # -- the four tiny backbones: each comes with its width ---------------------------------------------------------------
 
 def _resnet_tiny() -> tuple[nn.Module, int]:
-    """torchvision's ResNet for pictures of 32 pixels: the stem makes 8 × 8 cells of them, one residual block 4 × 4.
-
-    There is no average over the cells, so that a feature remembers what is where: in pictures this small, position
-    matters.
-    """
+    """torchvision's ResNet for pictures of 32 pixels: the stem makes 8 × 8 cells of them, one residual block 4 × 4."""
     from torchvision.models.resnet import BasicBlock, ResNet
 
     width, cells = 64, 4
@@ -215,13 +202,12 @@ def _resnet_tiny() -> tuple[nn.Module, int]:
     net.relu, net.maxpool = nn.Identity(), nn.Sequential(net.maxpool, net.relu)  # the same, on a quarter of the numbers
     net.layer1 = net._make_layer(BasicBlock, width, 1, stride=2)
     net.layer2 = net.layer3 = net.layer4 = net.fc = nn.Identity()
-    net.avgpool = _Cells(cells)  # at 32 pixels 4 × 4 already; larger pictures come down to 4 × 4 too
+    net.avgpool = _Cells(cells)  # no average over all cells: in pictures this small it matters what is where
     return net, width * cells * cells
 
 
 class _Cells(nn.AdaptiveAvgPool2d):
-    """(B, C, H, W) → (B, 4, 4, C): cell after cell, which is how channels_last lies in memory, so that nothing is moved
-    when it is flattened. What needs no averaging is not averaged, which saves its time."""
+    """(B, C, H, W) → (B, 4, 4, C): cell after cell, as channels_last lies in memory, so that nothing moves."""
 
     def forward(self, x: Tensor) -> Tensor:
         small = x.shape[2:] == (self.output_size, self.output_size)

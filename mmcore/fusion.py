@@ -1,17 +1,14 @@
 r"""多模态融合的公式与模块 / The formulas and modules of multimodal fusion: (3.1) to (3.5), (7.1).
 
 Letters: B batch, M modalities (M ≥ 2), D feature width, H hidden width, K classes.
-
 Late, attention and gated fusion are one formula, f = Σ wᵢ fᵢ, and differ only in where w comes from: learned constants;
-a budget of one to be shared; valves that do not compete. So each module has `weights(features) -> (B, M)` and
-`weighted_sum` does the rest; a slider may hand its own w to that very function. What does not fit in type, number or
-shape is refused with TypeError or ValueError.
+a budget of one to be shared; gates that do not compete. So each module has `weights(features) -> (B, M)` and
+`weighted_sum` does the rest, of a slider's own w as well. What does not fit raises TypeError or ValueError.
 
 字母：B 批，M 个模态（M ≥ 2），D 特征宽度，H 隐藏宽度，K 类。
-
-晚期、注意力、门控是同一个公式 f = Σ wᵢ fᵢ，只差 w 从哪里来：一组学到的常数；大家分一份的注意力；各管各的阀门。
+晚期、注意力、门控是同一个公式 f = Σ wᵢ fᵢ，只差 w 从哪里来：一组学到的常数；大家分一份的注意力；各管各的门。
 所以每个模块都有 `weights(features) -> (B, M)`，其余的都由 `weighted_sum` 完成；滑块也可以把自己的 w 交给它。
-类型、个数或形状不符时报 TypeError 或 ValueError。
+不符时报 TypeError 或 ValueError。
 """
 
 import math
@@ -31,11 +28,7 @@ TWO = {"M": 2}  # fewer are nothing to fuse
 
 @shapes(features="M*[B D]", w="M / B M", least=TWO)
 def weighted_sum(w: Tensor, features: Sequence[Tensor]) -> Tensor:
-    """加权和 Σ wᵢ fᵢ / Weighted sum Σ wᵢ fᵢ: (B, M) or (M,), M × (B, D) → (B, D).
-
-    A w of one row is shared by the whole batch; it need not sum to 1.
-
-    w 只有一行时整批共用；和不必为 1。
+    """加权和 Σ wᵢ fᵢ，w 的和不必为 1 / Weighted sum Σ wᵢ fᵢ, w of any sum: (B, M) or (M,), M × (B, D) → (B, D).
 
     >>> seen, heard = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
     >>> weighted_sum(torch.tensor([0.75, 0.25]), [seen, heard])
@@ -48,7 +41,7 @@ def weighted_sum(w: Tensor, features: Sequence[Tensor]) -> Tensor:
     return total
 
 
-_trusting_sum = weighted_sum.__wrapped__  # the same, for what has passed a border already
+_unchecked_sum = weighted_sum.__wrapped__  # the same, for what has passed a border already
 
 
 class EarlyFusion(nn.Module):
@@ -66,9 +59,8 @@ class EarlyFusion(nn.Module):
     | $f_{\mathrm{early}}$ | `f_early` | (B, D) | fused feature | 融合后的特征 |
 
     Concatenates first and then lets one small network see all modalities together, so that it can learn an "if … then"
-    between them. There must be an activation σ between its layers: without one they are a single linear map, which
-    cannot learn exclusive or. Without `hidden_dim`, H = D/2: where inputs are as wide as the output, both layers
-    together cost less than one linear layer on the concatenation.
+    between them. Without the activation σ its layers would be a single linear map, which cannot learn exclusive or.
+    By default H = D/2: where inputs are as wide as the output, that costs less than one linear layer.
 
     先拼接，再让一个小网络一起看所有模态，所以它能学会模态之间的“如果……那么……”。两层之间必须有激活函数 σ：没有它，两层仍
     只是一个线性映射，学不会异或。不给 `hidden_dim` 时 H = D/2：输入与输出一样宽时，它比“拼接加一层线性”还便宜。
@@ -107,11 +99,10 @@ def late_fusion(features: Sequence[Tensor], w: Tensor) -> Tensor:
 
     Each modality is worked out by itself to the end, then they are added in fixed proportions: the same weights for
     every sample, even for one whose sound has failed. With the decisions pᵢ of the modalities (probabilities of
-    classes) in place of features, the same formula fuses decisions. Raises TypeError or ValueError for a wrong type,
-    number or shape, a weight below 0, or weights that do not sum to 1.
+    classes) in place of features, the same formula fuses decisions.
 
     每个模态各自算到最后，再按固定的比例相加：所有样本用同一组权重，哪怕其中一个样本的声音坏了。特征换成各模态的决策 pᵢ
-    （类别的概率），同一个公式就是决策的融合。类型、个数或形状不符，权重小于 0 或和不为 1 时报 TypeError 或 ValueError。
+    （类别的概率），同一个公式就是决策的融合。
 
     Paper: Kittler et al. 1998, On Combining Classifiers.
 
@@ -127,12 +118,7 @@ def late_fusion(features: Sequence[Tensor], w: Tensor) -> Tensor:
 
 
 class LateFusion(nn.Module):
-    """晚期融合 (3.2) 与它的参数 / Late fusion (3.2) and its parameters: M × (B, D) → (B, D).
-
-    Its weights are the softmax of M learned numbers; they start at 1/M. `weights(features)` gives (B, M), every row the
-    same.
-
-    权重是 M 个学到的数的 softmax，从 1/M 开始。`weights(features)` 给出 (B, M)，每一行都一样。
+    """晚期融合 (3.2)，权重是 M 个参数的 softmax / Late fusion (3.2), whose weights are a softmax of M parameters.
 
     >>> LateFusion(8, num_modalities=2).weights([torch.ones(1, 8), torch.ones(1, 8)])
     tensor([[0.5000, 0.5000]], grad_fn=<ExpandBackward0>)
@@ -146,7 +132,7 @@ class LateFusion(nn.Module):
 
     @shapes(own="M=num_modalities D=feature_dim", like="logits", features="M*[B D]")
     def weights(self, features: Sequence[Tensor]) -> Tensor:
-        """每个模态的权重 / The weight of every modality: (B, M)."""
+        """每个模态的权重，每行都一样 / The weight of every modality: (B, M), all rows alike."""
         return self.logits.softmax(0).expand(len(features[0]), -1)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
@@ -188,11 +174,7 @@ def attention_fusion_weights(features: Sequence[Tensor], W_f: Tensor, b_f: Tenso
 
 
 class AttentionFusion(nn.Module):
-    """注意力融合 (3.3) 与它的参数 / Attention fusion (3.3) and its parameters: M × (B, D) → (B, D).
-
-    H = `hidden_dim`, D/4 by default.
-
-    H = `hidden_dim`，默认 D/4。
+    """注意力融合 (3.3) 与它的参数，默认 H = D/4 / Attention fusion (3.3) and its parameters, by default H = D/4.
 
     >>> fuse = AttentionFusion(8)
     >>> fuse([torch.ones(5, 8), torch.zeros(5, 8)]).shape
@@ -226,14 +208,13 @@ def gated_fusion_weights(features: Sequence[Tensor], W_g: Tensor, b_g: Tensor) -
     | symbol | name | shape | meaning | 含义 |
     |---|---|---|---|---|
     | $f_i$ | `features[i]` | (B, D) | features of modality i | 第 i 个模态的特征 |
-    | $W_g^{(i)}, b_g^{(i)}$ | `W_g[i]`, `b_g[i]` | (D,), () | valve i | 第 i 个阀门 |
+    | $W_g^{(i)}, b_g^{(i)}$ | `W_g[i]`, `b_g[i]` | (D,), () | gate i | 第 i 个门 |
     | $g$ | returned | (B, M) | each between 0 and 1, any sum | 各在 0 与 1 之间，和不必为 1 |
     | $f_{\mathrm{gated}}$ | `weighted_sum(g, features)` | (B, D) | fused feature | 融合后的特征 |
 
-    Every modality has a valve of its own that looks at this modality only: all may be open, all may be shut, and none
-    competes with another.
+    Every modality has a gate of its own that looks at it only: all may be open, all may be shut, none competes.
 
-    每个模态有自己的阀门，只看自己：可以全开，也可以全关，互不相争。
+    每个模态有自己的门，只看自己：可以全开，也可以全关，互不相争。
 
     Paper: Arevalo et al. 2017, Gated Multimodal Units for Information Fusion.
 
@@ -245,11 +226,7 @@ def gated_fusion_weights(features: Sequence[Tensor], W_g: Tensor, b_g: Tensor) -
 
 
 class GatedFusion(nn.Module):
-    """门控融合 (3.4) 与它的参数 / Gated fusion (3.4) and its parameters: M × (B, D) → (B, D).
-
-    Every valve starts half open.
-
-    开始时每个阀门半开。
+    """门控融合 (3.4) 与它的参数，门从半开起 / Gated fusion (3.4) and its parameters; gates start half open.
 
     >>> GatedFusion(8, num_modalities=2)([torch.ones(1, 8), torch.ones(1, 8)]).sum().item()
     8.0
@@ -286,8 +263,7 @@ def adaptive_fusion_weights(candidates: Sequence[Tensor], W_s: Tensor, b_s: Tens
     | $\pi$ | returned | (B, 4) | weights, every row sums to 1 | 权重，每行和为 1 |
     | $f$ | `weighted_sum(pi, candidates)` | (B, D) | mixed feature | 混合后的特征 |
 
-    All four fusions are computed, and then each sample decides how far to trust each: a soft mixture, not a hard
-    choice.
+    All four fusions are computed, then each sample decides how far to trust each: a soft mixture, not a hard choice.
 
     四种融合都做，再按每个样本决定各信几分：软的混合，不是硬的选择。
 
@@ -312,17 +288,13 @@ def product_of_experts(log_p: Sequence[Tensor], log_prior: Tensor) -> Tensor:
     | $\log Z$ | | (B,) | makes the probabilities sum to 1 | 使概率之和为 1 |
     | left-hand side | returned | (B, K) | what they say together | 合起来的意见 |
 
-    If the modalities are independent once the meaning is known, this is Bayes' theorem, and nothing has to be learned.
-    Each expert's log p(y|x_m) holds the prior p(y) once, so that their sum holds it M times where once is right: hence
-    M − 1 are taken off. Where a modality is missing, M is one less. Raises TypeError or ValueError if there is no
-    modality, or for a wrong type or shape.
+    If the modalities are conditionally independent given the class y, this is Bayes' theorem: nothing is to be learned.
+    Each log p(y|x_m) holds the prior once, their sum M times: M − 1 are taken off. M may be any number from 1.
 
-    给定意思以后，若各模态互不相关，这就是贝叶斯定理，什么也不用学。每位专家的 log p(y|x_m) 里都含着一份先验 p(y)，加起
-    来就有 M 份，而只该有一份：所以减去 M − 1 份。缺了一个模态，就当 M 少一个。一个模态也没有，或类型、形状不符时报
-    TypeError 或 ValueError。
+    若给定类别 y 以后各模态相互独立，这就是贝叶斯定理，什么也不用学。每个 log p(y|x_m) 里含着一份先验，加起来 M 份：所以
+    减去 M − 1 份。M 可以是任意的，至少为 1。
 
-    Paper: Hinton 2002, Training Products of Experts by Minimizing Contrastive Divergence; Kittler et al. 1998, On
-    Combining Classifiers.
+    Paper: Hinton 2002, Training Products of Experts; Kittler et al. 1998, On Combining Classifiers.
 
     >>> says, even = torch.tensor([[0.8, 0.2]]).log(), torch.tensor([0.5, 0.5]).log()
     >>> product_of_experts([says, says], even).exp()  # two that agree are surer than one
@@ -345,16 +317,14 @@ class MultimodalFusion(nn.Module):
     | `f` | (B, D) | mixed feature | 混合后的特征 |
 
     Features that differ in width and in meaning cannot be added, so a linear layer of its own first projects each
-    modality to the common width; these layers are registered when the model is made, are trained with it and saved with
-    it. After the projection every fᵢ is brought to the same length √D (layer normalisation without parameters):
-    otherwise a small weight might only mean that the feature is long, and weights would say little. Early fusion sees
-    the features before projection. The selector reads the four results detached from their gradients: it judges them
-    and does not change them to make its own choice easier. It starts from W_s = 0, that is π = 1/4.
+    modality to the common width. Then every fᵢ is centred and brought to the length √D (layer normalisation without
+    parameters): otherwise a small weight might only mean that the feature is long. Early fusion sees the features
+    before projection. The selector reads the four results detached from their gradients: it judges them and does not
+    change them. It starts from W_s = 0, that is π = 1/4.
 
-    宽度不同、含义也不同的特征不能直接相加，所以每个模态先由自己的线性层投影到共同的宽度；这些层在构造时登记，随模型一起
-    训练、一起保存。投影之后每个 fᵢ 都缩放到同样的长度 √D（不带参数的层归一化）：否则一个模态的权重小，可能只是因为它的
-    特征长，权重就说明不了什么。早期融合直接看投影之前的特征。选择器读的是断开梯度的四个结果：它评判它们，而不为了让自己
-    好选去改变它们。它从 W_s = 0，即 π = 1/4 开始。
+    宽度不同、含义也不同的特征不能直接相加，所以每个模态先由自己的线性层投影到共同的宽度。然后每个 fᵢ 减去均值，再缩放到
+    长度 √D（不带参数的层归一化）：否则权重小，可能只是因为特征长。早期融合直接看投影之前的特征。选择器读的是断开梯度的
+    四个结果：它评判它们，而不为了让自己好选去改变它们。它从 W_s = 0，即 π = 1/4 开始。
 
     >>> out = MultimodalFusion([48, 64], output_dim=32)([torch.ones(5, 48), torch.ones(5, 64)])
     >>> out["f"].shape, out["pi"].shape
@@ -382,37 +352,31 @@ class MultimodalFusion(nn.Module):
         out["alpha"] = self.attention_fusion.weights(projected)
         out["g"] = self.gated_fusion.weights(projected)
         out["f_early"] = self.early_fusion(features)
-        out["f_late"] = _trusting_sum(out["w"], projected)
-        out["f_attention"] = _trusting_sum(out["alpha"], projected)
-        out["f_gated"] = _trusting_sum(out["g"], projected)
+        out["f_late"] = _unchecked_sum(out["w"], projected)
+        out["f_attention"] = _unchecked_sum(out["alpha"], projected)
+        out["f_gated"] = _unchecked_sum(out["g"], projected)
         candidates = [out[name] for name in CANDIDATES]
         out["pi"] = adaptive_fusion_weights([f_k.detach() for f_k in candidates], self.W_s, self.b_s)
-        out["f"] = _trusting_sum(out["pi"], candidates)
+        out["f"] = _unchecked_sum(out["pi"], candidates)
         return out
 
 
 class MultimodalFusionTrainer:
     """训练自适应融合 (3.5) / Trains adaptive fusion (3.5), on labels or on target features.
 
-    With `num_classes` the targets are classes: one linear head is shared by the four fusions and their mixture. It
-    starts at zero, so that the first loss is exactly ln K; it is linear, so that the scores of the mixture are the
-    mixture of the four scores. Without `num_classes` the targets are features (B, D) and the loss is the mean squared
-    error. With `encoders`, one for each modality, they compute the features from raw inputs and are trained together
-    with the fusion; `features` is then the list of raw inputs.
+    With `num_classes` the targets are classes: one linear head, shared by the four fusions and their mixture, starts at
+    zero, so that the first loss is ln K. Without it they are features (B, D), and the loss is the mean squared error.
+    With `encoders`, one for each modality and trained along, `features` is a list of raw inputs.
 
     total_loss = final_loss + the mean of the losses of the four fusions + pull · pull_loss. Their own losses let the
-    fusions that are not chosen go on learning; pull_loss, the mean of −¼ Σₖ ln(4 πₖ), weakly pulls the π of every
-    sample to uniform, the harder the closer some πₖ comes to 0. Without it the choice collapses onto one fusion; a pull
-    on the batch mean only lets every sample collapse onto any one of them while the mean looks even. `pull` may be
-    changed between steps.
+    fusions that are not chosen go on learning; pull_loss, the mean KL(uniform ‖ π) = −¼ Σₖ ln(4 πₖ), weakly pulls the π
+    of every sample to uniform: without it the choice collapses onto one fusion. `pull` may be changed between steps.
 
-    给了 `num_classes`，目标是类别：一个线性的分类头由四种融合和它们的混合共用，从零开始，所以第一步的损失正是 ln K；头
-    是线性的，所以混合的得分就是四种得分的混合。不给 `num_classes`，目标是 (B, D) 的特征，损失是均方误差。给了
-    `encoders`（每个模态一个），特征就由它们从原始输入算出，并与融合一起训练；这时 `features` 是原始输入的列表。
+    给了 `num_classes`，目标是类别：一个线性的分类头由四种融合和它们的混合共用，从零开始，所以第一步的损失是 ln K。不给
+    时，目标是 (B, D) 的特征，损失是均方误差。给了 `encoders`（每个模态一个，一起训练），`features` 是原始输入。
 
     total_loss = final_loss + 四种融合各自损失的平均 + pull · pull_loss。各自的损失让没被选中的融合也继续学；pull_loss =
-    −¼ Σₖ ln(4 πₖ) 的平均把每个样本的 π 轻轻拉向均匀，某个 πₖ 越接近 0 就拉得越紧。没有它，选择会坍缩到一种融合上；若只
-    拉一批的平均，每个样本仍会各自坍缩到随便一种，平均却看起来均匀。`pull` 可以在两步之间改变。
+    −¼ Σₖ ln(4 πₖ) 的平均把每个样本的 π 轻轻拉向均匀：没有它，选择会坍缩到一种融合上。`pull` 可以在两步之间改变。
 
     Paper: Pereyra et al. 2017, Regularizing Neural Networks by Penalizing Confident Output Distributions.
 
@@ -442,24 +406,12 @@ class MultimodalFusionTrainer:
         self.optimizer = make_optimizer(self.learned, lr, weight_decay)
 
     def train_step(self, features: Sequence[Tensor], targets: Tensor) -> dict[str, float]:
-        """走一步，返回各项损失 / Take one step, return the losses.
-
-        Keys: "total_loss", "early_loss", "attention_loss", "gated_loss", "late_loss", "final_loss", "pull_loss".
-        Raises TypeError or ValueError if features or targets do not fit, FloatingPointError if the loss is not finite.
-        In all cases the model stays as it was.
-
-        键同上。特征或目标不符时报 TypeError 或 ValueError，损失不是有限数时报 FloatingPointError；模型都不变。
-        """
+        """走一步，返回各项损失；出错时什么也不变 / Take one step, return the losses; an error changes nothing."""
         features, targets = self._prepare(features, targets)
         return train_on(self.learned, self.optimizer, lambda: self._losses(features, targets))
 
     def evaluate(self, features: Sequence[Tensor], targets: Tensor) -> dict[str, float]:
-        """每种融合与混合 "f" 的成绩 / The score of each fusion and of the mixture "f".
-
-        Accuracy where there are classes, else the mean squared error.
-
-        有类别时是正确率，否则是均方误差。
-        """
+        """每种融合与 "f" 的正确率，没有类别时是均方误差 / Of each fusion and "f": accuracy, or mean squared error."""
         features, targets = self._prepare(features, targets)
         with evaluating(self.learned):
             outputs = self.model(self._encode(features))
@@ -469,8 +421,7 @@ class MultimodalFusionTrainer:
         return {name: (answer.argmax(1) == targets).cpu().double().mean().item() for name, answer in answers.items()}
 
     def fuse(self, features: Sequence[Tensor]) -> dict[str, Tensor]:
-        """不训练，只融合：`model` 的有名字的张量 / Fuse without training: the named tensors of `model`.
-        """
+        """不训练，只融合：`model` 的有名字的张量 / Fuse without training: the named tensors of `model`."""
         features = self._moved(features)
         with evaluating(self.learned):
             return self.model(self._encode(features))

@@ -1,9 +1,4 @@
-"""别人的权重：按名字，或按文件 / Weights of others, by name or by file.
-
-A file of weights is read as tensors only, and no code that comes with a model is run.
-
-权重文件只当作张量来读，随模型而来的代码一律不运行。
-"""
+"""别人的权重，只当作张量来读，不运行任何代码 / Weights of others, read as tensors only: no code of theirs is run."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,10 +15,9 @@ def from_torchvision(name: str, weights: str | Path | None = None,
                      tiny: Sequence[str] = ()) -> tuple[nn.Module, nn.Module, int]:
     """torchvision 的分类模型，去掉分类层 / A classification model of torchvision without its classifier.
 
-    Returns how pictures are prepared, the backbone, and its width. `tiny` are our own backbones, which the error of an
-    unknown name lists too. OSError says that the weights cannot be had.
+    Returns how pictures are prepared, the backbone, and its width. Errors name our own backbones, `tiny`, as well.
 
-    返回怎样准备图像、骨干、它的宽度。`tiny` 是我们自己的骨干，名字未知时的错误里也列出它们。拿不到权重时报 OSError。
+    返回怎样准备图像、骨干、它的宽度。错误里也会提到我们自己的骨干 `tiny`。
 
     >>> prepare, backbone, width = from_torchvision("squeezenet1_1")
     >>> backbone.eval()(prepare(torch.rand(1, 3, 64, 64))).shape, width
@@ -33,10 +27,9 @@ def from_torchvision(name: str, weights: str | Path | None = None,
 
     known = models.list_models(module=models)
     if name not in known:
-        refuse(f"backbone 需要是 {'、'.join(tiny)}，或 torchvision 分类模型的名字（resnet50、vit_b_16……），"
-               f"收到 {name!r}",
+        refuse(f"backbone 需要是 {'、'.join(tiny)}，或 torchvision 分类模型的名字（resnet50 …），收到 {name!r}",
                f"backbone must be {', '.join(tiny)} or the name of a classification model of torchvision "
-               f"(resnet50, vit_b_16, …), got {name!r}")
+               f"(resnet50 …), got {name!r}")
     choices = models.get_model_weights(name)
     chosen = None
     if weights is not None and not Path(weights).is_file():
@@ -48,7 +41,10 @@ def from_torchvision(name: str, weights: str | Path | None = None,
         _fetch(name, chosen)
     quiet = {"init_weights": False} if name in ("googlenet", "inception_v3") and chosen is None else {}
     net = models.get_model(name, weights=chosen, **quiet)
-    _without_helpers(net)
+    if hasattr(net, "aux_logits"):  # the extra classifiers of GoogLeNet and Inception, which help in training
+        net.aux_logits = False
+        for helper in {"aux1", "aux2", "AuxLogits"} & dict(net.named_children()).keys():
+            setattr(net, helper, None)
     head = [path for path, module in net.named_modules() if getattr(module, "out_features", None) == 1000
             or getattr(module, "out_channels", None) == 1000][-1]  # SqueezeNet classifies by a convolution
     last = net.get_submodule(head)
@@ -64,10 +60,9 @@ def from_torchvision(name: str, weights: str | Path | None = None,
 def from_hugging_face(name: str, tiny: Sequence[str] = ()) -> tuple[Any, nn.Module, int, int]:
     """Hugging Face 的文本模型，或它的本地文件夹 / A text model of Hugging Face, or its local folder.
 
-    Returns the tokenizer, the backbone, its width, and how many tokens it takes. `tiny` are our own models, which the
-    error names: OSError, if the model cannot be loaded.
+    Returns the tokenizer, the backbone, its width, and how many tokens it takes. Errors name our own models, `tiny`.
 
-    返回分词器、骨干、它的宽度、最多几个词元。`tiny` 是我们自己的模型；载入不了时报 OSError，其中会提到它们。
+    返回分词器、骨干、它的宽度、最多几个词元。错误里会提到我们自己的模型 `tiny`。
 
     >>> from_hugging_face("/no/such/folder", ["bert-tiny", "gpt-tiny"])  # doctest: +ELLIPSIS
     Traceback (most recent call last):
@@ -105,10 +100,7 @@ def from_hugging_face(name: str, tiny: Sequence[str] = ()) -> tuple[Any, nn.Modu
 
 
 class _Prepare(nn.Module):
-    """Resize, then normalise: with weights by their mean and deviation, without by the picture's own.
-
-    Nothing is cropped: the edges of icons count.
-    """
+    """Resize without cropping, then normalise: with weights by their mean and deviation, without by the picture's."""
 
     def __init__(self, size: int, mean: list[float] | None, std: list[float] | None):
         super().__init__()
@@ -152,15 +144,6 @@ def _read_weights(net: nn.Module, path: Path, head: str) -> None:
             f"{path.name} 不是这个骨干的 state dict：{_brief(error)}；请用 torch.save(model.state_dict(), …) 存的文件"
             f" / {path.name} is no state dict of this backbone: {_brief(error)}; use a file written by "
             "torch.save(model.state_dict(), …)") from error
-
-
-def _without_helpers(net: nn.Module) -> None:
-    """Take away the extra classifiers of GoogLeNet and Inception, which help in training."""
-    if hasattr(net, "aux_logits"):
-        net.aux_logits = False
-        for name in ("aux1", "aux2", "AuxLogits"):
-            if hasattr(net, name):
-                setattr(net, name, None)
 
 
 def _brief(error: Exception) -> str:

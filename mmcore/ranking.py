@@ -1,9 +1,4 @@
-"""检索的成绩 / How good a retrieval is.
-
-Letters: N queries, M candidates.
-
-字母：N 个查询，M 个候选。
-"""
+"""检索的成绩，N 个查询，M 个候选 / How good a retrieval is, with N queries and M candidates."""
 
 import torch
 from torch import Tensor
@@ -16,13 +11,11 @@ def ranks(S: Tensor, positives: Tensor | None = None) -> Tensor:
     """每个查询的正确答案排第几 / The rank of the right answer to each query: (N, M) → (N,), the best is 1.
 
     The larger `S[i, j]`, the more candidate j looks like the answer to query i; `positives[i, j]` is true where j is
-    right, without it the diagonal alone. Of several right answers the best one counts. Ties count as misses: every
-    wrong answer that scores as high as the right one is ranked before it, so that constant features earn nothing.
-    Raises TypeError or ValueError for a wrong type or shape, a NaN, or a query without a right answer.
+    right, without it the diagonal only. Of several right answers the best one counts. Ties count as misses, so that
+    constant features earn nothing. A NaN, or a query without a right answer, is a ValueError.
 
     `S[i, j]` 越大，候选 j 越像查询 i 的答案；`positives[i, j]` 为真表示 j 是对的，不给时只有对角线。有几个正确答案时
-    取最高的。并列算错：与正确答案一样高的错误答案都排在它前面，所以常数特征得不到分。类型或形状不对、有 NaN，或某个
-    查询没有正确答案时报 TypeError 或 ValueError。
+    取最高的。并列算错，所以常数特征得不到分。有 NaN，或某个查询没有正确答案时报 ValueError。
 
     >>> ranks(torch.tensor([[0.9, 0.1, 0.2], [0.8, 0.5, 0.3], [0.4, 0.0, 0.4]]))
     tensor([1, 2, 2])
@@ -44,10 +37,9 @@ def ranks(S: Tensor, positives: Tensor | None = None) -> Tensor:
 def retrieval_scores(S: Tensor, positives: Tensor | None = None) -> dict[str, float]:
     """检索成绩与随机水平 / Retrieval scores beside chance: {"r@1", "r@5", "median_rank", "chance"}.
 
-    r@k is the share of queries whose right answer is among the first k; chance is the r@1 of guessing. Arguments and
-    errors are those of `ranks`.
+    r@k is the share of queries whose right answer is among the first k; chance is the r@1 of guessing.
 
-    r@k 是正确答案排进前 k 的比例；chance 是乱猜的 r@1。参数与错误同 `ranks`。
+    r@k 是正确答案排进前 k 的比例；chance 是乱猜的 r@1。
 
     >>> retrieval_scores(torch.eye(4))
     {'r@1': 1.0, 'r@5': 1.0, 'median_rank': 1.0, 'chance': 0.25}

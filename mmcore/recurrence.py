@@ -1,15 +1,12 @@
 r"""许多帧合成一个特征，一帧一帧地读 / Many frames become one feature, read frame by frame: (8.1), (8.2).
 
-Letters: B batch, T frames, D feature width, H hidden width.
-
+Letters: B batch, T frames, D feature width, H hidden width. What does not fit raises TypeError or ValueError.
 (8.1), (8.2) and (8.3), which stands with the other attentions, all read f_1 … f_T and differ in whether they keep the
 order: the mean does not; recurrence reads frame by frame; attention has the order as a feature, added to every frame.
-What does not fit in type or shape is refused with TypeError or ValueError.
 
-字母：B 批，T 帧，D 特征宽度，H 隐藏宽度。
-
+字母：B 批，T 帧，D 特征宽度，H 隐藏宽度。类型或形状不符时报 TypeError 或 ValueError。
 (8.1)、(8.2)，还有放在注意力那里的 (8.3)，读的都是 f_1 … f_T，差的只是记不记得先后：平均不记得；循环一帧一帧地读；
-注意力把先后当作特征，加进每一帧。类型或形状不符时报 TypeError 或 ValueError。
+注意力把先后当作特征，加进每一帧。
 """
 
 import torch
@@ -64,13 +61,12 @@ def recurrent_states(f: Tensor, W: Tensor, U: Tensor, b: Tensor, c: Tensor) -> T
     | $h_t$ | returned[:, t] | (B, H) | what is remembered at frame t | 读到第 t 帧时记住的 |
 
     Starts from h_0 = 0 and reads frame by frame. The update gate z decides how much of the old is kept, the reset gate
-    r how much of it the new n sees. Another order gives another h_T. It is `torch.nn.GRU` without two biases that are
-    one too many. The paper multiplies h by r before U; here, as in PyTorch, U comes first.
+    r how much of it the new n sees. Another order gives another h_T. It is `torch.nn.GRU` without two spare biases.
 
     从 h_0 = 0 开始，一帧一帧地读。更新门 z 决定留下多少旧的，重置门 r 决定新的 n 看多少旧的。次序换了，h_T 就换了。它与
-    `torch.nn.GRU` 相同，只少两个多余的偏置。原论文把 r 乘在 h 上再乘 U；这里与 PyTorch 一样，先乘 U。
+    `torch.nn.GRU` 相同，只少两个多余的偏置。
 
-    Paper: Cho et al. 2014, Learning Phrase Representations using RNN Encoder-Decoder.
+    Paper: Cho et al. 2014, Learning Phrase Representations using RNN Encoder-Decoder (there r comes before U).
 
     >>> f = torch.ones(2, 5, 4)  # 5 frames, H = 3
     >>> recurrent_states(f, torch.zeros(9, 4), torch.zeros(9, 3), torch.zeros(9), torch.zeros(3)).shape
@@ -90,9 +86,7 @@ def recurrent_states(f: Tensor, W: Tensor, U: Tensor, b: Tensor, c: Tensor) -> T
 
 
 class Recurrence(nn.Module):
-    """(8.2) 与它的参数 / (8.2) and its parameters: `forward` gives h_T, (B, T, D) → (B, H).
-
-    `forward` 给出 h_T。
+    """(8.2) 与它的参数，给出 h_T / (8.2) and its parameters, to give h_T: (B, T, D) → (B, H).
 
     >>> Recurrence(4, hidden_dim=3)(torch.ones(2, 5, 4)).shape
     torch.Size([2, 3])

@@ -1,9 +1,8 @@
 """双语分词 / Bilingual tokens.
 
-English is split into words, Chinese into characters; the vocabulary is made from the texts to be learned, so that a
-word never learned is recognised as such and does not pass in silence for another.
+English is split into words, Chinese into characters; the vocabulary is made from the texts to be learned.
 
-英文按词切分，中文按字切分；词表由要学的文本造出，所以没学过的词认得出来，不会被悄悄当成别的。
+英文按词切分，中文按字切分；词表由要学的文本造出。
 """
 
 import difflib
@@ -21,8 +20,7 @@ VOCABULARY = Path(__file__).with_name("vocabulary.txt")  # one word a line, in t
 def build_tokenizer(texts: Iterable[str]) -> Tokenizer:
     """用这些文本造一个分词器 / Make a tokenizer from these texts.
 
-    Every word and every Chinese character enters the vocabulary; the id of [PAD] is 0; [CLS] goes before each sentence
-    and [SEP] after it.
+    Every word and every Chinese character enters the vocabulary; the id of [PAD] is 0. [CLS] and [SEP] frame each text.
 
     每个词和每个汉字都进词表；[PAD] 的编号是 0；每句前加 [CLS]，后加 [SEP]。
 

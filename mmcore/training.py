@@ -1,9 +1,4 @@
-"""训练的公共部分 / What all trainers share.
-
-A training step happens as a whole or changes nothing.
-
-一步训练要么完整地发生，要么什么也不改变。
-"""
+"""训练的公共部分：一步要么完整地发生，要么什么也不改变 / What trainers share: a step happens whole or not at all."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,11 +28,7 @@ def make_optimizer(model: nn.Module, lr: float, weight_decay: float) -> torch.op
 
 def one_cycle(optimizer: torch.optim.Optimizer, steps: int, rise: float = 10,
               fall: float = 1000) -> torch.optim.lr_scheduler.OneCycleLR:
-    """步长先升后降 / The step size rises, then falls.
-
-    From 1/`rise` of the optimiser's step size up to all of it, in the first 15 %, then down to 1/`fall` of the start.
-
-    从 1/`rise` 升到优化器的步长，占前 15 %；再落到起点的 1/`fall`。
+    """步长先升后降 / The step size rises from 1/`rise` of itself for 15 % of the steps, then falls.
 
     Paper: Smith and Topin 2018, Super-Convergence.
     """
@@ -56,13 +47,8 @@ def check_steps_left(schedule: torch.optim.lr_scheduler.OneCycleLR) -> None:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """期间的随机数由种子定，之后全局的照旧 / Random numbers inside are the seed's; the global ones stay as they were.
-
-    Models are built on the CPU and then moved, so that its random numbers are the only ones.
-
-    模型在 CPU 上建好再搬走，所以只管 CPU 的随机数。
-    """
-    with torch.random.fork_rng(devices=[]):
+    """期间的随机数由种子定，全局的照旧 / Random numbers inside are the seed's; the global ones stay as they were."""
+    with torch.random.fork_rng(devices=[]):  # models are built on the CPU and then moved
         torch.default_generator.manual_seed(seed)
         yield
 
@@ -70,13 +56,11 @@ def seeded(seed: int) -> Iterator[None]:
 def optimize(model: nn.Module, optimizer: torch.optim.Optimizer, forward: Callable[[], Tensor]) -> float:
     """算损失、求梯度、走一步，返回损失 / Compute the loss, its gradient, take one step, return the loss.
 
-    If the loss or a gradient is NaN or infinite, the loss does not depend on the model, or `forward` fails or is
-    interrupted, everything (the statistics of batch normalisation included) goes back to where it was before the step.
-    Raises FloatingPointError for a loss or gradient that is not finite, ValueError for a loss that does not depend on
-    the model, and what `forward` raises.
+    If the loss or a gradient is not finite (FloatingPointError), the loss does not depend on the model (ValueError), or
+    `forward` fails or is interrupted, everything goes back to where it was, the statistics of batch normalisation too.
 
-    损失或梯度出现 NaN 或无穷、损失与模型无关，或 `forward` 报错、被打断时，一切（包括批归一化的统计量）回到这一步之前。
-    损失或梯度不是有限数时报 FloatingPointError，损失与模型无关时报 ValueError；`forward` 报的错照旧。
+    损失或梯度不是有限数（FloatingPointError）、损失与模型无关（ValueError），或 `forward` 报错、被打断时，一切（包括
+    批归一化的统计量）回到这一步之前。
 
     >>> model = nn.Linear(2, 1)
     >>> step = optimize(model, make_optimizer(model, 0.1, 0.0), lambda: model(torch.ones(3, 2)).square().mean())
@@ -105,12 +89,7 @@ def optimize(model: nn.Module, optimizer: torch.optim.Optimizer, forward: Callab
 
 def train_on(model: nn.Module, optimizer: torch.optim.Optimizer, losses: Callable[[], dict[str, Tensor]],
              total: str = "total_loss") -> dict[str, float]:
-    """`optimize` 一步，下降的是 `losses()[total]`；返回各项损失 / One step of `optimize` down `losses()[total]`.
-
-    The model goes into training mode. Returns all the losses, as numbers. Errors are those of `optimize`.
-
-    模型换到训练模式。返回所有的损失，都是数。错误同 `optimize`。
-    """
+    """训练模式下 `optimize` 一步，返回各项损失 / One step of `optimize` in training mode; returns all the losses."""
     found: dict[str, Tensor] = {}
 
     def forward() -> Tensor:
@@ -124,13 +103,8 @@ def train_on(model: nn.Module, optimizer: torch.optim.Optimizer, losses: Callabl
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """期间不训练、不记梯度，结束后恢复原状 / No training, no gradients inside; afterwards each mode is what it was.
-
-    Each submodule gets its own mode back, so that a frozen encoder stays in eval mode.
-
-    每个子模块各自恢复，所以冻结的编码器仍在 eval 模式。
-    """
-    modes = [(module, module.training) for module in model.modules()]
+    """期间不训练、不记梯度，结束后恢复原状 / No training, no gradients inside; afterwards each mode is what it was."""
+    modes = [(module, module.training) for module in model.modules()]  # a frozen encoder stays in eval mode
     model.eval()
     try:
         with torch.no_grad():

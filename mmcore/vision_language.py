@@ -3,8 +3,7 @@ r"""视觉-语言模型：两个编码器，一个融合的意思，三个任务
 Letters: B batch, d_v and d_t feature widths, H hidden width, K classes, L tokens, V size of the vocabulary of names.
 What does not fit in type, number, shape or value is refused with TypeError or ValueError.
 
-字母：B 批，d_v、d_t 特征宽度，H 隐藏宽度，K 类，L 词元，V 名字的词表大小。类型、个数、形状或数值不符时报 TypeError 或
-ValueError。
+字母：B 批，d_v、d_t 特征宽度，H 隐藏宽度，K 类，L 词元，V 名字的词表大小。不符时报 TypeError 或 ValueError。
 """
 
 import math
@@ -81,13 +80,11 @@ def multitask_loss(L_cls: Tensor | float, L_retrieval: Tensor | float, L_generat
     | $L_{\mathrm{total}}$ | `L_total` | total loss | 总损失 |
 
     Each of the three tasks has a loss, and they are added by weight. A task of weight 0 learns nothing; the ratio of
-    the weights decides whom the shared encoders listen to. `VLMTrainer` calls them `classification_loss`,
-    `retrieval_loss`, `generation_loss` and `total_loss`. Retrieval takes f_v and f_t and not h: the pictures of an
+    the weights decides whom the shared encoders listen to. Retrieval takes f_v and f_t and not h: the pictures of an
     index are encoded before any query comes and cannot have been fused with it.
 
-    三个任务各有一个损失，按权重相加。权重是 0 的任务什么也不学；权重的比例决定共用的编码器听谁的。`VLMTrainer` 把它们叫
-    作 `classification_loss`、`retrieval_loss`、`generation_loss`、`total_loss`。检索用 f_v 和 f_t，不用 h：索引里的图像
-    在查询到来之前就编好了，不可能已经与查询融合。
+    三个任务各有一个损失，按权重相加。权重是 0 的任务什么也不学；权重的比例决定共用的编码器听谁的。检索用 f_v 和 f_t，
+    不用 h：索引里的图像在查询到来之前就编好了，不可能已经与查询融合。
 
     Paper: Caruana 1997, Multitask Learning.
 
@@ -102,11 +99,9 @@ def multitask_loss(L_cls: Tensor | float, L_retrieval: Tensor | float, L_generat
 class CrossModalFusion(nn.Module):
     """(1.3) 的参数 / The parameters of (1.3): W_v (H, d_v), W_t (H, d_t), b (H,).
 
-    `feature_dim` is one width, or two: (d_v, d_t). Give None to `forward` for a modality that is missing; where some
-    rows of a batch miss it, give `image_given` and `text_given`, boolean tensors (B,).
+    Give None to `forward` for a modality that is missing, and `image_given`, `text_given` where only some rows miss it.
 
-    `feature_dim` 是一个宽度，或两个：(d_v, d_t)。缺一种模态时，在 `forward` 里给 None；一批里只有几行缺时，给
-    `image_given`、`text_given`：(B,) 的布尔张量。
+    缺一种模态时，在 `forward` 里给 None；一批里只有几行缺时，给 `image_given`、`text_given`。
 
     >>> fuse = CrossModalFusion((4, 5), hidden_dim=6)
     >>> fuse(torch.ones(2, 4), None).shape  # no text
@@ -155,14 +150,12 @@ class VisualLanguageModel(nn.Module):
     | `retrieval_v`, `retrieval_t` | (B, D) | `f_v`; `f_t` | projections that retrieval compares | 投影，检索时比较 |
     | `generation_logits` | (B, L, V) | `h`, `name_ids` | scores of the next token | 下一个词元的得分 |
 
-    `image` or the text (one of them) may be None: its term in (1.3) vanishes, and its feature and projection are not
-    returned. Where only some rows miss one, use `image_given` and `text_given`; the features of these rows are computed
-    and searched all the same and only kept out of h. To cope with that, a model must have met it in training (modality
-    dropout). Without `name_ids` there are no `generation_logits`.
+    `image` or the text (one of them) may be None: its term in (1.3) vanishes, and so does what is computed from it.
+    Where only some rows miss one, use `image_given` and `text_given`; the features of these rows are computed and
+    searched all the same and only kept out of h. To cope with that, a model must have met it in training.
 
-    `image` 或文字（两者之一）可以是 None：那一项在 (1.3) 里消失，也没有它的特征和投影。一批里只有几行缺时，用
-    `image_given`、`text_given`；这些行的特征照样算、照样检索，只是不进 h。模型要学会应付，训练时就得时常缺一样（模态
-    丢弃）。不给 `name_ids` 就没有 `generation_logits`。
+    `image` 或文字（两者之一）可以是 None：那一项在 (1.3) 里消失，由它算出的也没有。一批里只有几行缺时，用
+    `image_given`、`text_given`；这些行的特征照样算、照样检索，只是不进 h。模型要学会应付，训练时就得时常缺一样。
 
     >>> model = VisualLanguageModel(num_classes=4, feature_dim=8).eval()
     >>> list(model(torch.rand(2, 3, 32, 32)))
@@ -214,8 +207,6 @@ class VisualLanguageModel(nn.Module):
         """In training mode a pass moves running means: whatever is wrong must be said before the first encoder runs."""
         if (input_ids is None) != (attention_mask is None):
             refuse("input_ids 和 attention_mask 需要一起给", "input_ids and attention_mask must come together")
-        if image is None and input_ids is None:
-            refuse("图像和文字都没有，无从融合", "neither picture nor text is there: nothing to fuse")
         if image is not None:
             self.visual_encoder.check(image)
         if input_ids is not None:
@@ -266,12 +257,7 @@ class VisualLanguageModel(nn.Module):
 
 
 class VLMTrainer:
-    """用 (1.4) 训练视觉-语言模型 / Trains the vision-language model by (1.4).
-
-    `alpha`, `beta`, `gamma` and the temperature `tau` of retrieval are changed between steps with `tune` and act from
-    the next step on.
-
-    `alpha`、`beta`、`gamma` 和检索的温度 `tau` 用 `tune` 在两步之间改变，从下一步起生效。
+    """用 (1.4) 训练视觉-语言模型，`tau` 是检索的温度 / Trains a vision-language model by (1.4), with `tau` for (2.1).
 
     >>> trainer = VLMTrainer(VisualLanguageModel(num_classes=2, feature_dim=8), "cpu")
     >>> names = trainer.model.name_tokens(["apple", "苹果"], ["en", "zh"])
@@ -303,12 +289,7 @@ class VLMTrainer:
     def train_step(self, image: Tensor, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, name_ids: Tensor,
                    positives: Tensor | None = None, image_given: Tensor | None = None,
                    text_given: Tensor | None = None) -> dict[str, float]:
-        """走一步，返回各项损失 / Take one step, return the losses: `LOSSES`.
-
-        FloatingPointError says that the loss or a gradient is not finite. Whatever is wrong, the model stays as it was.
-
-        损失或梯度不是有限数时报 FloatingPointError。不论因为什么报错，模型都保持原样。
-        """
+        """走一步，返回各项损失；出错时什么也不变 / Take one step, return `LOSSES`; an error changes nothing."""
         batch = self._moved(image=image, input_ids=input_ids, attention_mask=attention_mask, labels=labels,
                             name_ids=name_ids, positives=positives, image_given=image_given, text_given=text_given)
 

@@ -1,4 +1,4 @@
-"""几处测试共用的 / Shared by several tests: are the weights as before, does a seed decide, what a machine may lack."""
+"""几处测试共用的 / Shared by several tests: numbers, are weights as before, does a seed decide, what is lacking."""
 
 import os
 from typing import Any
@@ -8,6 +8,11 @@ import torch
 from torch import Tensor, nn
 
 NO_BROWSER = "没有 Chromium 或 playwright，不作浏览器测试 / no Chromium or playwright, so no tests in a browser"
+
+
+def tensor(*shape: int, seed: int = 0) -> Tensor:
+    """Normal numbers in float64, the same at every call."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def state(model: nn.Module) -> dict[str, Tensor]:

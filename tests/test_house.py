@@ -88,3 +88,11 @@ def test_every_public_docstring_is_in_both_languages() -> None:
         for text in filter(None, documented(ast.parse(path.read_text("utf-8")))):
             assert any("一" <= c <= "鿿" for c in text), f"{path.name}: {text[:60]}"
             assert any("a" <= c.lower() <= "z" for c in text), f"{path.name}: {text[:60]}"
+
+
+def test_no_two_classes_share_a_name() -> None:
+    homes: dict[str, str] = {}
+    for path in [*(ROOT / "mmcore").rglob("*.py"), *(ROOT / "mmlessons").rglob("*.py")]:
+        for node in ast.parse(path.read_text("utf-8")).body:
+            if isinstance(node, ast.ClassDef):
+                assert homes.setdefault(node.name, str(path)) == str(path), (node.name, homes[node.name], path)

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mmcore.checks import require
+from mmcore.checks import refuse
 
 
 @dataclass(frozen=True)
@@ -23,13 +23,13 @@ class Source:
 
 
 def source(*things: Callable) -> Source:
-    """函数、方法或类的源代码，不带文档 / The source of functions, methods or classes, without their docstrings.
+    """函数、方法或类的源代码 / The source of functions, methods or classes.
 
-    It is read from the package when the cell runs, so that it is what computes.
+    It is read from the package when the cell runs, so that it is what computes. Left out are docstrings and `@shapes`,
+    which only look at the input. Raises TypeError if one of them has no source.
 
-    运行这一格时才从包里读出，所以它就是正在计算的代码。
-
-    Raises: TypeError 有一样没有源代码 / if one of them has no source.
+    运行这一格时才从包里读出，所以它就是正在计算的代码。略去了文档和只核对输入的 `@shapes`。有一样没有源代码时报
+    TypeError。
     """
     return Source("\n\n".join(_code(thing) for thing in things))
 
@@ -38,11 +38,16 @@ def _code(thing: Callable) -> str:
     try:
         code = textwrap.dedent(inspect.getsource(thing))
     except (TypeError, OSError):
-        require(False, f"{thing!r} 没有源代码", f"{thing!r} has no source", TypeError)
+        refuse(f"{thing!r} 没有源代码", f"{thing!r} has no source", TypeError)
     lines, gone = code.rstrip().split("\n"), set()
     for node in ast.walk(ast.parse(code)):
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(node) and len(node.body) > 1:
-            after = node.body[1]
-            first = min([after.lineno, *(d.lineno for d in getattr(after, "decorator_list", []))])
-            gone |= set(range(node.body[0].lineno, first))
-    return "\n".join(line for number, line in enumerate(lines, 1) if number not in gone)
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            if ast.get_docstring(node) and len(node.body) > 1:
+                after = node.body[1]
+                first = min([after.lineno, *(d.lineno for d in getattr(after, "decorator_list", []))])
+                gone |= set(range(node.body[0].lineno, first))
+            for decorator in node.decorator_list:
+                if getattr(getattr(decorator, "func", None), "id", None) == "shapes":
+                    gone |= set(range(decorator.lineno, decorator.end_lineno + 1))
+    home = f"# {thing.__qualname__}, {thing.__module__.replace('.', '/')}.py"
+    return "\n".join([home, *(line for number, line in enumerate(lines, 1) if number not in gone)])

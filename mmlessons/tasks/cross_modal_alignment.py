@@ -220,7 +220,7 @@ class SameGroup:
 
 
 @dataclass(frozen=True)
-class Studies:
+class AlignmentStudies:
     """一次训练的各项测量 / All that is measured on one training."""
 
     recall: Recall
@@ -320,9 +320,9 @@ def same_group(learned: Learner | None) -> SameGroup:
     return SameGroup(*(sum(values) / len(LANGUAGES) for values in zip(*found, strict=True)))
 
 
-def studies(learned: Learner | None) -> Studies:
+def studies(learned: Learner | None) -> AlignmentStudies:
     """各项测量 / All measurements; None measures the raw features."""
-    return Studies(recall(learned), geometry(learned), same_group(learned))
+    return AlignmentStudies(recall(learned), geometry(learned), same_group(learned))
 
 
 def shortening(data: views.Views, seed: int, steps: int = 600) -> Shortening:
@@ -357,7 +357,7 @@ class Setting:
     sigmoid: bool = False
 
 
-def train_and_test(setting: Setting, seed: int) -> Studies:
+def train_and_test(setting: Setting, seed: int) -> AlignmentStudies:
     """训练一次，再测量 / Train once and measure."""
     learned = learner(views.load(), seed, sigmoid=setting.sigmoid, device="cpu", batch=setting.batch,
                       repeats=setting.repeats, positives=setting.positives, one_language=setting.one_language)

@@ -225,7 +225,7 @@ class NewConcepts:
 
 
 @dataclass(frozen=True)
-class Studies:
+class RetrievalStudies:
     """一次训练的各项成绩 / What one training gave."""
 
     artists: Artists
@@ -257,10 +257,10 @@ def across_languages(model: RetrievalModel, data: emoji.Emoji) -> float:
     return mutual_scores(cosine_similarity(zh, en))["r@1"]
 
 
-def train_and_study(seed: int, tau: float, steps: int) -> Studies:
+def train_and_study(seed: int, tau: float, steps: int) -> RetrievalStudies:
     """训练一次，做完各项研究 / Train once and make every study: what the lesson runs in the background."""
     data = emoji.load()
     learning = learner(data, steps, seed, device="cpu")
     untrained = new_concepts(learning.model)
     model = learning.finish(tau=tau).model
-    return Studies(across_artists(model, data), new_concepts(model), untrained, across_languages(model, data))
+    return RetrievalStudies(across_artists(model, data), new_concepts(model), untrained, across_languages(model, data))

@@ -190,16 +190,16 @@ def draw_tiles(drawings: int, generator: torch.Generator, device: torch.device) 
     return augment(tiles[artist, thing] / 255, generator).to(device), thing.to(device)
 
 
-class Naming:
+class CellNaming:
     """第一段：编码器学认出每一格是什么 / Stage one: the encoder learns to say what is in a cell."""
 
     def __init__(self, model: CaptioningModel):
         self.model, self._features = model, None
-        self.eyes = nn.ModuleList([model.visual_encoder, model.namer])
+        self.recogniser = nn.ModuleList([model.visual_encoder, model.namer])
 
     def begin(self, device: torch.device) -> Descent:
         self.device = device
-        return Descent.of(self.eyes, self.losses, RATES[0], DECAY[0], total="L")
+        return Descent.of(self.recogniser, self.losses, RATES[0], DECAY[0], total="L")
 
     def step(self, trainer: Descent, generator: torch.Generator, withhold: float = 0.0) -> Losses:
         checks.share(withhold, "withhold")  # which acts in the second stage
@@ -207,8 +207,8 @@ class Naming:
         tiles, thing = draw_tiles(DRAWINGS, generator, self.device)
         return trainer.train_step({"tiles": tiles, "thing": thing})
 
-    def losses(self, eyes: nn.ModuleList, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        encoder, namer = eyes
+    def losses(self, recogniser: nn.ModuleList, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        encoder, namer = recogniser
         L_name = F.cross_entropy(namer(encoder(batch["tiles"])), batch["thing"], label_smoothing=SMOOTHING)
         return {"L_name": L_name, "L": L_name}
 
@@ -235,7 +235,7 @@ class Describing:
     0。
     """
 
-    def __init__(self, model: CaptioningModel, naming: Naming | None, batch: int = BATCH):
+    def __init__(self, model: CaptioningModel, naming: CellNaming | None, batch: int = BATCH):
         self.model, self.naming, self.batch = model, naming, batch
 
     def begin(self, device: torch.device) -> Descent:
@@ -245,7 +245,7 @@ class Describing:
             group["betas"] = BETAS
         if self.naming is not None:
             return Descent(self.model.decoder, optimizer, self.losses, "L")
-        for group in Naming(self.model).begin(device).optimizer.param_groups:  # the eyes learn in their own way
+        for group in CellNaming(self.model).begin(device).optimizer.param_groups:  # the encoder learns in its own way
             optimizer.add_param_group({name: group[name] for name in ("params", "lr", "weight_decay", "betas")})
         return Descent(self.model, optimizer, self.losses, "L")
 
@@ -266,7 +266,7 @@ class Describing:
                  "cells": drawn["cells"] % things + things * which, "tokens": tokens_of(self.model, drawn)}
         return {name: x.to(self.device) for name, x in batch.items()}
 
-    def losses(self, learns: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def losses(self, _: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         f = self.model.visual_encoder(batch["seen"]) if self.naming is None else batch["seen"]
         f_v = (f[batch["cells"]] + batch["noise"]).masked_fill(batch["blind"].view(-1, 1, 1), 0.0)
         L_caption = generation_loss(self.model.decoder(f_v, batch["tokens"][:, :-1]), batch["tokens"])
@@ -291,7 +291,7 @@ def learner(naming_steps: int = NAMING_STEPS, caption_steps: int = CAPTION_STEPS
         with seeded(seed):
             model = CaptioningModel().to(device)
         generator = torch.Generator().manual_seed(seed)
-        naming = Naming(model) if naming_steps else None
+        naming = CellNaming(model) if naming_steps else None
         first = [Learner(naming, naming_steps, seed, device, draws=generator)] if naming_steps else []
         second = Learner(Describing(model, naming, batch), caption_steps, seed, device, draws=generator)
         return model, [*first, second]
@@ -302,8 +302,8 @@ def learner(naming_steps: int = NAMING_STEPS, caption_steps: int = CAPTION_STEPS
 # -- what is tested ---------------------------------------------------------------------------------------------------
 
 @dataclass(frozen=True)
-class Scores:
-    """成绩，从 0 到 1 / Scores, from 0 to 1."""
+class CaptionScores:
+    """成绩，从 0 到 1 / CaptionScores, from 0 to 1."""
 
     exact: float  # what greedy writing gives is right to the letter
     token: float  # the share of next words right, given the right ones before
@@ -313,7 +313,7 @@ class Scores:
 
 
 def scores(model: CaptioningModel, data: scenes.Scenes, count: int = 400, pairs: str = "seen", blind: bool = False,
-           seed: int = 12345, compared: int = COMPARED) -> Scores:
+           seed: int = 12345, compared: int = COMPARED) -> CaptionScores:
     """在重新抽的 `count` 个场景上的成绩 / The scores on `count` newly drawn scenes.
 
     With `blind` the pictures are withheld. The first `compared` captions are written out for chrF; with 0 there is
@@ -340,7 +340,7 @@ def scores(model: CaptioningModel, data: scenes.Scenes, count: int = 400, pairs:
             wanted += texts
     cells, exact = torch.cat(named), torch.cat(right)
     whole = cells.all(1)
-    return Scores(exact=exact.double().mean().item(), token=torch.cat(token).double().mean().item(),
+    return CaptionScores(exact=exact.double().mean().item(), token=torch.cat(token).double().mean().item(),
                   chrf=chrf(written, wanted) if compared else None, named=cells.double().mean().item(),
                   exact_named=int((exact & whole).sum()) / max(1, int(whole.sum())))
 
@@ -390,7 +390,7 @@ def chrf(written: Sequence[str], wanted: Sequence[str]) -> float:
     return CHRF().corpus_score(list(written), [list(wanted)]).score / 100
 
 
-def majority(count: int = 1000, seed: int = 12345, examples: int = 20_000) -> Scores:
+def majority(count: int = 1000, seed: int = 12345, examples: int = 20_000) -> CaptionScores:
     """什么也不看，总说训练里最常见的那一句 / Looking at nothing: always the most frequent caption of training.
 
     One for each language and order; here `token` compares position by position.
@@ -410,7 +410,7 @@ def majority(count: int = 1000, seed: int = 12345, examples: int = 20_000) -> Sc
         a, b = (tokenizer.encode(line).ids[1:] for line in (one, other))
         hits, total = hits + sum(x == y for x, y in zip(a, b, strict=False)), total + len(b)
     exact = sum(a == b for a, b in zip(written, wanted, strict=True)) / count
-    return Scores(exact, hits / total, chrf(written, wanted))
+    return CaptionScores(exact, hits / total, chrf(written, wanted))
 
 
 def _instructions(drawn: Mapping[str, Tensor]) -> list[tuple[int, int]]:
@@ -418,13 +418,13 @@ def _instructions(drawn: Mapping[str, Tensor]) -> list[tuple[int, int]]:
 
 
 @dataclass(frozen=True)
-class Elsewhere:
+class DescribedElsewhere:
     """别的作者，别的搭配 / Other artists, other company."""
 
-    validation: Scores  # an artist it never saw
-    shift: Scores  # an artist it never saw, of quite another style
-    known_new: Scores  # artists it learned from, with two things that never met in training
-    test_new: Scores  # the test artist, with two things that never met in training
+    validation: CaptionScores  # an artist it never saw
+    shift: CaptionScores  # an artist it never saw, of quite another style
+    known_new: CaptionScores  # artists it learned from, with two things that never met in training
+    test_new: CaptionScores  # the test artist, with two things that never met in training
 
 
 @dataclass(frozen=True)
@@ -454,21 +454,22 @@ class Strange:
 
 
 @dataclass(frozen=True)
-class Studies:
+class CaptioningStudies:
     """一次训练之后的测试 / What one training was tested on."""
 
-    known: Scores  # artists it learned from, newly drawn scenes
-    test: Scores  # the test set: an artist it never saw
-    elsewhere: Elsewhere | None = None  # these for "two stages"
+    known: CaptionScores  # artists it learned from, newly drawn scenes
+    test: CaptionScores  # the test set: an artist it never saw
+    elsewhere: DescribedElsewhere | None = None  # these for "two stages"
     ways: Ways | None = None
     strange: Strange | None = None
 
 
-def study_elsewhere(model: CaptioningModel) -> Elsewhere:
+def study_elsewhere(model: CaptioningModel) -> DescribedElsewhere:
     """换了作者或搭配，写得怎样 / How well it writes with other artists and in other company."""
     train, test = training_set(), scenes.load("test")
-    return Elsewhere(validation=scores(model, scenes.load("validation")), shift=scores(model, scenes.load("shift")),
-                     known_new=scores(model, train, pairs="new"), test_new=scores(model, test, pairs="new"))
+    validation, shift = (scores(model, scenes.load(role)) for role in ("validation", "shift"))
+    return DescribedElsewhere(validation, shift, known_new=scores(model, train, pairs="new"),
+                              test_new=scores(model, test, pairs="new"))
 
 
 def study_ways(model: CaptioningModel, data: scenes.Scenes, count: int = 80, seed: int = 12345) -> Ways:
@@ -508,7 +509,7 @@ def things_in(sentence: str) -> list[str]:
     return _NAMES.findall(sentence)
 
 
-def study(variant: str, seed: int, **options: int) -> Studies:
+def study(variant: str, seed: int, **options: int) -> CaptioningStudies:
     """训练一次，然后测试 / Train once, then test.
 
     `variant` is one of `VARIANTS`, whose options those given replace; "blind" never sees a picture, in the tests
@@ -523,5 +524,5 @@ def study(variant: str, seed: int, **options: int) -> Studies:
     test, blind = scenes.load("test"), variant == "blind"
     known, tested = scores(model, training_set(), blind=blind), scores(model, test, blind=blind)
     if variant != "two stages":
-        return Studies(known, tested)
-    return Studies(known, tested, study_elsewhere(model), study_ways(model, test), study_strange(model, test))
+        return CaptioningStudies(known, tested)
+    return CaptioningStudies(known, tested, study_elsewhere(model), study_ways(model, test), study_strange(model, test))

@@ -182,7 +182,7 @@ def product_rule(decisions: list[Tensor]) -> Tensor:
     If the modalities are independent given the label, the classes equally frequent and every pᵢ exact, this is the best
     answer there is (Bayes' theorem), and nothing needs to be learned.
 
-    若给定标签后各模态互不相关、每类一样多，而且每个 pᵢ 都准，这就是最好的答案（贝叶斯定理），什么也不用学。
+    若给定标签后各模态相互独立、每类一样多，而且每个 pᵢ 都准，这就是最好的答案（贝叶斯定理），什么也不用学。
 
     Paper: Kittler et al. 1998, On Combining Classifiers.
     """
@@ -306,7 +306,7 @@ def bad_days(trainer: MultimodalFusionTrainer, experts: Experts, data: digits.Di
 
 
 @dataclass(frozen=True)
-class Studies:
+class FusionStudies:
     """一个种子的全部实验 / All studies of one seed."""
 
     single: dict[str, float]  # accuracy of each modality by itself, on the test set
@@ -323,7 +323,7 @@ class Studies:
     free: Tested  # and without
 
 
-def study(seed: int, separate_steps: int = SEPARATE_STEPS, together_steps: int = TOGETHER_STEPS) -> Studies:
+def study(seed: int, separate_steps: int = SEPARATE_STEPS, together_steps: int = TOGETHER_STEPS) -> FusionStudies:
     """用一个种子训练一遍，做全部实验 / Train all of it once with one seed, and do all studies."""
     train, validation, test = (digits.load(role) for role in digits.ROLES)
     experts = separately(separate_steps, seed, device="cpu").finish().model
@@ -333,7 +333,7 @@ def study(seed: int, separate_steps: int = SEPARATE_STEPS, together_steps: int =
     free = together(experts, together_steps // 2, seed, device="cpu").finish(pull=0.0).trainer
     noisy = {condition: observe_under(test, condition, 2) for condition in NOISY}
     clean, learned = noisy["clean"], observe_all(train)
-    return Studies(
+    return FusionStudies(
         single=experts.evaluate(clean), training_accuracy=experts.evaluate(learned),
         dropout=examine(dropout, test), no_dropout=examine(no_dropout, test),
         unwarned=product(experts, noisy), warned=product(warned, noisy),

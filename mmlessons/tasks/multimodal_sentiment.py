@@ -307,7 +307,7 @@ def with_perfect_senses(times: int = 200, seed: int = 0) -> dict[str, dict[str, 
 
 
 @dataclass(frozen=True)
-class Studies:
+class SentimentStudies:
     """一个种子的全部实验，在测试集上 / All studies of one seed, on the test set.
 
     Methods are the modalities, "majority", "late" (7.1), "no prior" (the prior not taken off), and (3.1) to (3.5).
@@ -341,7 +341,7 @@ def called_neutral(scores: Mapping[str, Tensor], label: Tensor) -> dict[str, flo
 
 
 def study(seed: int, separate_steps: int = SEPARATE_STEPS, together_steps: int = TOGETHER_STEPS,
-          times: int = 8) -> Studies:
+          times: int = 8) -> SentimentStudies:
     """用一个种子训练一遍，做全部实验 / Train all of it once with one seed, and do all studies."""
     test = utterances.load("test")
     experts = separately(separate_steps, seed, device="cpu").finish().model
@@ -351,4 +351,5 @@ def study(seed: int, separate_steps: int = SEPARATE_STEPS, together_steps: int =
     scores = {**dict(zip(MODALITIES, single, strict=True)), "majority": log_prior().expand(len(both), -1),
               "late": both, "no prior": sum(single), **{m: joint(trainer, seen, (), m) for m in (*CANDIDATES, "f")}}
     rows = {"all": torch.ones(len(both), dtype=torch.bool), **groups(test, seen)}
-    return Studies(by_group(scores, label, rows), one_missing(experts, trainer, seen), called_neutral(scores, label))
+    return SentimentStudies(by_group(scores, label, rows), one_missing(experts, trainer, seen),
+                            called_neutral(scores, label))

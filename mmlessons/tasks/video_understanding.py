@@ -303,7 +303,7 @@ class Sound:
 
 
 @dataclass(frozen=True)
-class Thing:
+class ThingStudy:
     """问它是什么 / Asked what it is: the accuracy of every model, by artists of the training set and by another."""
 
     known: Accuracies  # 训练里的作者，新的短片 / artists of the training set, new clips
@@ -329,11 +329,11 @@ def with_sound(seed: int, mute: float = MUTE, steps: int = STEPS, count: int = 5
                  {name: said for name, (said, _) in turns.items()}, {name: side for name, (_, side) in turns.items()})
 
 
-def what_it_is(seed: int, steps: int = STEPS, count: int = 500, role: str = "test") -> Thing:
+def what_it_is(seed: int, steps: int = STEPS, count: int = 500, role: str = "test") -> ThingStudy:
     """训练只看画面的模型，问它是什么 / Train the models of pictures, asked what the thing is, and test them."""
     model = learner(PICTURE, steps, seed, "thing", device="cpu").finish().model
     known, unseen = held_out("train", count, seed=1), held_out(role, count)  # seed 0 is what was learned from
-    return Thing(accuracies(model, known), accuracies(model, shuffled(known)),
+    return ThingStudy(accuracies(model, known), accuracies(model, shuffled(known)),
                  accuracies(model, unseen), accuracies(model, shuffled(unseen)))
 
 
@@ -353,6 +353,6 @@ def turning(z: Tensor, motion: Tensor) -> tuple[float, float]:
 STUDIES = {"picture": pictures_only, "sound": with_sound, "thing": what_it_is}
 
 
-def train_and_test(study: str, *arguments: float) -> Order | Sound | Thing:
+def train_and_test(study: str, *arguments: float) -> Order | Sound | ThingStudy:
     """做一项研究 / Do one of the `STUDIES`, by its name: train with a seed and test; ValueError for an unknown one."""
     return STUDIES[checks.one_of(study, "study", tuple(STUDIES))](*arguments)

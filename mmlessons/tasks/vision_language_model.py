@@ -65,7 +65,7 @@ class Concepts:
 
 
 @dataclass(frozen=True)
-class Scores:
+class NamingScores:
     """分对类别的比例，名字一字不差的比例 / The share of right kinds, and of names that are exact."""
 
     kind: float
@@ -76,9 +76,9 @@ class Scores:
 class ByInput:
     """只看图、只听提示、两样都有 / From the picture only, from the hint only, and from both."""
 
-    picture: Scores
-    text: Scores
-    both: Scores
+    picture: NamingScores
+    text: NamingScores
+    both: NamingScores
 
 
 def load(hints: str = "keywords", subset: str = "classroom") -> Concepts:
@@ -132,13 +132,13 @@ def hold_out_pairs(concepts: Concepts, seed: int = 0) -> tuple[Concepts, Concept
     return replace(concepts, pairs=concepts.pairs & ~chosen), replace(concepts, pairs=chosen)
 
 
-def majority(concepts: Concepts) -> Scores:
+def majority(concepts: Concepts) -> NamingScores:
     """什么也不看，总答最常见的 / Look at nothing and always give the most frequent answer."""
     weight = concepts.shares().sum(1)
-    return Scores(_by_class(concepts, weight).max().item(), weight.max().item())
+    return NamingScores(_by_class(concepts, weight).max().item(), weight.max().item())
 
 
-def text_limit(concepts: Concepts) -> Scores:
+def text_limit(concepts: Concepts) -> NamingScores:
     """只看提示，谁也超不过的成绩 / What nobody can exceed who sees the hint and nothing else.
 
     For each hint the most probable answer: Σₕ maxₖ P(k, h). It is counted, not trained.
@@ -146,7 +146,7 @@ def text_limit(concepts: Concepts) -> Scores:
     每个提示都答最可能的那个：Σₕ maxₖ P(k, h)。是数出来的，不是训练出来的。
     """
     P = concepts.shares()
-    return Scores(_by_class(concepts, P).amax(0).sum().item(), P.amax(0).sum().item())
+    return NamingScores(_by_class(concepts, P).amax(0).sum().item(), P.amax(0).sum().item())
 
 
 def _by_class(concepts: Concepts, P: Tensor) -> Tensor:
@@ -277,13 +277,13 @@ def evaluate(model: VisualLanguageModel, concepts: Concepts, artist: str) -> ByI
     count, label = len(concepts.label), concepts.label.to(model.device)
     name_ids = _name_ids(model, concepts).to(model.device)
 
-    def scores(v: Tensor | None, t: Tensor | None) -> Scores:
+    def scores(v: Tensor | None, t: Tensor | None) -> NamingScores:
         h = model.fusion(v, t)
         right = model.classifier(h).argmax(1) == label[concept]
         exact = [_same(model.write(h, [language] * len(h))[0], name_ids[i * count + concept, 1:],
                        model.generation_head.pad) for i, language in enumerate(LANGUAGES)]
         names = [(weight * found.cpu()).sum().item() for found in exact]
-        return Scores((weight * right.cpu()).sum().item(), sum(names) / len(names))
+        return NamingScores((weight * right.cpu()).sum().item(), sum(names) / len(names))
 
     with evaluating(model):
         return ByInput(scores(f_v[concept], None), scores(None, f_t[hint]), scores(f_v[concept], f_t[hint]))

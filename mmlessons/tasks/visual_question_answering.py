@@ -259,7 +259,7 @@ def majority(count: int = 1000, seed: int = 12345, examples: int = 20_000) -> Ac
 
 
 @dataclass(frozen=True)
-class Elsewhere:
+class AnsweredElsewhere:
     """别的作者，别的搭配 / Other artists, other company."""
 
     known: Accuracy  # artists it learned from, new scenes
@@ -277,18 +277,18 @@ class Biased:
 
 
 @dataclass(frozen=True)
-class Studies:
+class AnsweringStudies:
     """一次训练之后的测试 / What one training was tested on."""
 
     test: Accuracy  # the test set: an artist it never saw
-    elsewhere: Elsewhere | None = None  # for "gates"
+    elsewhere: AnsweredElsewhere | None = None  # for "gates"
     biased: Biased | None = None  # where training was biased
 
 
-def study_elsewhere(model: AnsweringModel) -> Elsewhere:
+def study_elsewhere(model: AnsweringModel) -> AnsweredElsewhere:
     """换了作者或搭配，还对几成 / How often it is right with other artists and in other company."""
     known, validation, shift = (accuracy(model, scenes.load(role)) for role in ("train", "validation", "shift"))
-    return Elsewhere(known, validation, shift, new=accuracy(model, scenes.load("test"), pairs="new"))
+    return AnsweredElsewhere(known, validation, shift, new=accuracy(model, scenes.load("test"), pairs="new"))
 
 
 def study_bias(model: AnsweringModel) -> Biased:
@@ -298,7 +298,7 @@ def study_bias(model: AnsweringModel) -> Biased:
     return Biased(alike, turned)
 
 
-def study(variant: str, seed: int, **options: object) -> Studies:
+def study(variant: str, seed: int, **options: object) -> AnsweringStudies:
     """训练一次，然后测试 / Train once, then test.
 
     `variant` is one of `VARIANTS`, whose options those given replace. Raises ValueError for an unknown variant.
@@ -308,6 +308,6 @@ def study(variant: str, seed: int, **options: object) -> Studies:
     checks.one_of(variant, "variant", tuple(VARIANTS))
     learned = learner(seed=seed, device="cpu", **{**VARIANTS[variant], **options}).finish()
     model = learned.model
-    return Studies(test=accuracy(model, scenes.load("test"), kinds=learned.task.kinds),
+    return AnsweringStudies(test=accuracy(model, scenes.load("test"), kinds=learned.task.kinds),
                    elsewhere=study_elsewhere(model) if variant == "gates" else None,
                    biased=study_bias(model) if learned.task.bias is not None else None)

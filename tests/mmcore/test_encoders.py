@@ -56,31 +56,6 @@ def test_padding_changes_no_text_feature(model_name: str) -> None:
     assert torch.allclose(single, padded, atol=1e-5)
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
-@pytest.mark.parametrize("model_name", TEXT_MODELS)
-def test_every_parameter_is_registered_and_reached_by_a_gradient(backbone: str, model_name: str) -> None:
-    visual, textual = VisualEncoder(16, backbone), TextEncoder(model_name, 16, TOKENIZER)
-    f_v = visual(images(3))
-    f_t = textual(**textual.tokenize(["red apple", "红苹果", "tree"]))
-    (f_v * f_t).pow(2).sum().backward()
-    still = [name for encoder in (visual, textual) for name, p in encoder.named_parameters() if p.grad is None]
-    assert still == []
-
-
-@pytest.mark.parametrize("backbone", BACKBONES)
-def test_the_same_picture_gives_the_same_feature_in_eval_mode(backbone: str) -> None:
-    encoder = VisualEncoder(16, backbone).eval()
-    together = encoder(images(4))
-    assert torch.equal(encoder(images(4)), together)
-    assert torch.allclose(encoder(images(4)[:1]), together[:1], atol=1e-5)
-
-
-@pytest.mark.parametrize("backbone", BACKBONES)
-def test_brightness_and_contrast_of_the_whole_picture_change_nothing(backbone: str) -> None:
-    encoder = VisualEncoder(16, backbone).eval()
-    assert torch.allclose(encoder(images(2)), encoder(0.2 + 0.5 * images(2)), atol=1e-2)
-
-
 @pytest.mark.parametrize(("make", "numbers", "width"), [
     (lambda: VisualEncoder(16, "resnet-tiny"), 60_192, 64 * 4 * 4), (lambda: VisualEncoder(16, "vit-tiny"), 80_576, 64),
     (lambda: TextEncoder("bert-tiny", 16, TOKENIZER), 37_824 + 64 * SIZE, 64),
@@ -120,24 +95,14 @@ def test_a_tiny_text_model_reads_up_to_64_tokens_and_drops_nothing_at_random(mod
     assert torch.equal(encoder(**tokens), encoder(**tokens))  # in training mode
 
 
-def test_a_state_dict_carries_an_encoder_over() -> None:
-    for make in (lambda: VisualEncoder(16), lambda: TextEncoder("bert-tiny", 16, TOKENIZER)):
-        first, second = make().eval(), make().eval()
-        second.load_state_dict(first.state_dict())
-        given = (images(2),) if isinstance(first, VisualEncoder) else tuple(first.tokenize(["tree", "red"]).values())
-        assert torch.equal(first(*given), second(*given))
-
-
 def test_without_a_tokenizer_the_text_encoder_knows_the_words_of_the_emoji_data() -> None:
     tokenizer = TextEncoder(feature_dim=8).tokenizer
     text.check_known(tokenizer, "red apple 红苹果 fruit 水果")
 
 
 @pytest.mark.parametrize(("image", "error", "match"), [
-    (torch.rand(2, 1, 32, 32), ValueError, r"got \(2, 1, 32, 32\)"),
     (torch.rand(2, 3, 16, 16), ValueError, r"got \(2, 3, 16, 16\)"),
     (torch.rand(2, 3, 32, 31), ValueError, r"must have shape \(B, 3, ≥32, ≥32\), got \(2, 3, 32, 31\)"),
-    (torch.rand(3, 32, 32), ValueError, r"got \(3, 32, 32\)"),
     (torch.zeros(2, 3, 32, 32, dtype=torch.uint8), TypeError, "got torch.uint8; use image / 255"),
     (torch.rand(2, 3, 32, 32).double(), TypeError, "image must be torch.float32, got torch.float64; use image.to"),
 ])
@@ -150,20 +115,16 @@ def test_pictures_of_a_wrong_shape_or_type_are_refused(image: torch.Tensor, erro
     (lambda: VisualEncoder(8, weights="DEFAULT"),
      "resnet-tiny is trained from nothing and has no weights to load, got 'DEFAULT'"),
     (lambda: TextEncoder("some-model", 8, TOKENIZER), "some-model comes with its own tokenizer and takes no other"),
-    (lambda: VisualEncoder(0), "feature_dim must be at least 1, got 0"),
-    (lambda: TextEncoder(feature_dim=0), "feature_dim must be at least 1, got 0"),
 ])
 def test_an_encoder_that_cannot_be_built_is_refused(make: Callable, match: str) -> None:
     with pytest.raises(ValueError, match=match):
         make()
 
 
-def test_a_text_too_long_or_a_mask_of_another_shape_is_refused() -> None:
+def test_a_text_too_long_is_refused() -> None:
     encoder = TextEncoder("bert-tiny", 8, TOKENIZER)
     with pytest.raises(ValueError, match=f"at most {MAX_TOKENS} tokens"):
         encoder.tokenize(["tree " * MAX_TOKENS])
-    with pytest.raises(ValueError, match=r"attention_mask must have shape \(1, 3\), got \(1, 4\)"):
-        encoder(torch.zeros(1, 3, dtype=torch.long), torch.ones(1, 4, dtype=torch.long))
 
 
 @pytest.mark.parametrize("kind", [*BACKBONES, *TEXT_MODELS])
@@ -179,7 +140,6 @@ def test_a_batch_of_one_in_training_is_refused_before_the_statistics_change(kind
 
 
 @pytest.mark.parametrize(("ids", "mask", "error", "match"), [
-    (torch.ones(2, 3), torch.ones(2, 3), TypeError, "input_ids must be an integer tensor, got torch.float32"),
     (torch.ones(2, 65, dtype=torch.long), torch.ones(2, 65).bool(), ValueError, "at most 64 tokens, got 65"),
     (torch.tensor([[SIZE]]), torch.ones(1, 1).int(), ValueError, f"input_ids must lie between 0 and {SIZE - 1}"),
     (torch.tensor([[-1]]), torch.ones(1, 1).int(), ValueError, f"input_ids must lie between 0 and {SIZE - 1}"),

@@ -22,13 +22,9 @@ from mmcore.fusion import (
     weighted_sum,
 )
 from tests.support import same as unchanged
-from tests.support import state
+from tests.support import state, tensor
 
 B, D, H = 3, 4, 5
-
-
-def tensor(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def modalities(m: int, b: int = B, d: int = D) -> list[Tensor]:
@@ -161,47 +157,6 @@ def test_the_mixture_is_3_5_of_the_four_fusions_of_the_projected_features(m: int
     assert same(out["f"], sum_by_loops(out["pi"].tolist(), candidates))
 
 
-def test_3_2_by_hand() -> None:
-    """¼ · (1, 2) + ¾ · (5, −2) = (0.25 + 3.75, 0.5 − 1.5) = (4, −1)."""
-    features = [torch.tensor([[1.0, 2.0]]), torch.tensor([[5.0, -2.0]])]
-    assert late_fusion(features, torch.tensor([0.25, 0.75])).tolist() == [[4.0, -1.0]]
-
-
-def test_3_3_by_hand() -> None:
-    """D = H = 1，W_f = 1，W_a = 2，f₁ = arctanh ½，f₂ = 0：分数是 1 和 0，α = (e, 1) / (e + 1)。
-
-    With D = H = 1, W_f = 1, W_a = 2, f₁ = arctanh ½ and f₂ = 0 the scores are 1 and 0, so α = (e, 1) / (e + 1).
-    """
-    features = [torch.tensor([[math.atanh(0.5)]]), torch.zeros(1, 1)]
-    alpha = attention_fusion_weights(features, torch.ones(1, 1), torch.zeros(1), torch.tensor([2.0]), 0.0)
-    assert alpha[0].tolist() == pytest.approx([math.e / (math.e + 1), 1 / (math.e + 1)], rel=1e-6)
-
-
-def test_3_4_by_hand() -> None:
-    """f₁ = 1，W_g = ln 3：g₁ = 3/(3 + 1) = ¾；f₂ = 2，W_g = 0：g₂ = ½；f_gated = ¾ + 1。
-
-    f₁ = 1 and W_g = ln 3 give g₁ = 3/(3 + 1) = ¾; f₂ = 2 and W_g = 0 give g₂ = ½; so f_gated = ¾ + 1.
-    """
-    features = [torch.ones(1, 1), torch.full((1, 1), 2.0)]
-    g = gated_fusion_weights(features, torch.tensor([[math.log(3)], [0.0]]), torch.zeros(2))
-    assert g[0].tolist() == pytest.approx([0.75, 0.5])
-    assert weighted_sum(g, features).item() == pytest.approx(1.75)
-
-
-def test_3_5_by_hand() -> None:
-    """选择器只看 f_early = ln 3，给自己打这个分：π = (3, 1, 1, 1) / 6；f = (3 ln 3 + 6) / 6。
-
-    The selector looks at f_early = ln 3 alone and gives it that score: π = (3, 1, 1, 1) / 6. The others are 2, so
-    f = (3 ln 3 + 6) / 6.
-    """
-    candidates = [torch.full((1, 1), x) for x in (math.log(3), 2.0, 2.0, 2.0)]
-    W_s = torch.zeros(4, 4)
-    W_s[0, 0] = 1.0
-    pi = adaptive_fusion_weights(candidates, W_s)
-    assert pi[0].tolist() == pytest.approx([1 / 2, 1 / 6, 1 / 6, 1 / 6])
-    assert weighted_sum(pi, candidates).item() == pytest.approx((3 * math.log(3) + 6) / 6)
-
-
 def test_the_gradients_are_those_of_the_formulas() -> None:
     features = [f_i.requires_grad_() for f_i in modalities(3)]
     candidates = [f_k.requires_grad_() for f_k in modalities(4, 2, 2)]
@@ -235,92 +190,12 @@ def test_b_a_cancels_in_the_softmax() -> None:
     assert abs(gradient.item()) < 1e-12
 
 
-def changed_by_the_second(module: nn.Module) -> list[bool]:
-    features = modalities(3)
-    other = [features[0], features[1] + 1, features[2]]
-    return [not same(x, y) for x, y in zip(module.weights(features).T, module.weights(other).T, strict=True)]
-
-
-def test_attention_weights_compete_gates_do_not_and_late_weights_do_not_look() -> None:
-    """改变一个模态：注意力全变，门只变自己的，晚期全不变 / Change one modality: all, its own alone, none."""
-    assert changed_by_the_second(randomise(AttentionFusion(D, H).double())) == [True, True, True]
-    assert changed_by_the_second(randomise(GatedFusion(D, 3).double())) == [False, True, False]
-    assert changed_by_the_second(randomise(LateFusion(D, 3).double())) == [False, False, False]
-
-
-def test_the_rows_of_late_and_attention_weights_sum_to_1_and_gates_may_all_be_open() -> None:
-    features = modalities(5)
-    for module in (LateFusion(D, 5), AttentionFusion(D)):
-        assert same(randomise(module.double()).weights(features).sum(1), torch.ones(B, dtype=torch.float64))
-    gates = GatedFusion(D, 5).double()
-    assert same(gates.weights(features), torch.full((B, 5), 0.5, dtype=torch.float64))  # half open at the start
-    nn.init.constant_(gates.b_g, 30.0)
-    assert gates.weights(features).sum(1).min() > 4.99
-
-
-def test_attention_takes_any_number_of_modalities() -> None:
-    module = AttentionFusion(D).double()
-    assert [module.weights(modalities(m)).shape for m in (2, 3, 7)] == [(B, 2), (B, 3), (B, 7)]
-
-
-def test_early_fusion_is_not_linear() -> None:
-    """缺陷 15：若中间没有 σ，f(x + y) = f(x) + f(y) − f(0) / fault 15: without σ the two sides would be equal."""
-    module = randomise(EarlyFusion([D, D], D).double())
-    x, y = modalities(2), list(tensor(2, B, D, seed=8))
-    both = module([p + q for p, q in zip(x, y, strict=True)])
-    linear = module(x) + module(y) - module([torch.zeros_like(p) for p in x])
-    assert (both - linear).abs().max() > 0.1
-
-
 # -- modules ----------------------------------------------------------------------------------------------------------
 
 WIDTHS = (6, 5, 4)
 MODULES = {"early": lambda: EarlyFusion([D] * 3, D), "late": lambda: LateFusion(D, 3),
            "attention": lambda: AttentionFusion(D), "gated": lambda: GatedFusion(D, 3),
            "multimodal": lambda: MultimodalFusion([D] * 3, D)}
-
-
-def result(module: nn.Module, features: list[Tensor]) -> Tensor:
-    out = module(features)
-    return out["f"] if isinstance(out, dict) else out
-
-
-@pytest.mark.parametrize("name", MODULES)
-def test_every_parameter_is_registered_and_reached_by_a_gradient(name: str) -> None:
-    torch.manual_seed(0)
-    module = MODULES[name]().double()
-    result(module, modalities(3)).pow(2).sum().backward()
-    still = [n for n, p in module.named_parameters() if p.grad is None or not p.grad.any()]
-    assert [n for n in still if not n.endswith("b_a")] == []
-    assert all(p.grad is not None for p in module.parameters())  # b_a too is reached; its gradient is 0 by (3.3)
-
-
-@pytest.mark.parametrize("name", MODULES)
-def test_two_evaluations_agree_and_a_state_dict_carries_a_module_over(name: str) -> None:
-    """缺陷 1：每次调用都新建投影，两次结果就不同 / Fault 1: projections made anew at each call make the two differ."""
-    first, second = MODULES[name]().double(), randomise(MODULES[name]().double())
-    features = modalities(3)
-    assert torch.equal(result(first, features), result(first, features))
-    assert not torch.equal(result(first, features), result(second, features))
-    second.load_state_dict(first.state_dict())
-    assert torch.equal(result(first, features), result(second, features))
-
-
-def test_what_late_attention_and_gated_fusion_weigh_has_one_length_whatever_came_in() -> None:
-    """否则权重小可能只是因为特征长 / Otherwise a small weight might only mean a long feature."""
-    model = MultimodalFusion(WIDTHS, D)
-    features = [scale * tensor(B, d).float() for scale, d in zip((0.5, 1.0, 100.0), WIDTHS, strict=True)]
-    out = model(features)
-    for i in (1, 2, 3):
-        assert torch.allclose(out[f"f_{i}"].norm(dim=1), torch.full((B,), D ** 0.5), rtol=1e-2)
-
-
-def test_projections_for_different_widths_are_registered_once() -> None:
-    model = MultimodalFusion(WIDTHS, D)
-    features = [f_i.float() for f_i in (tensor(B, 6), tensor(B, 5), tensor(B, 4))]
-    assert torch.equal(model(features)["f"], model(features)["f"])
-    assert [model.state_dict()[f"projections.{i}.weight"].shape for i in range(3)] == [(D, 6), (D, 5), (D, 4)]
-    assert model(features)["pi"].tolist() == [[0.25] * 4] * B  # at the start no fusion is preferred
 
 
 def test_the_selector_judges_the_candidates_without_changing_them() -> None:
@@ -374,75 +249,26 @@ def test_a_late_weight_may_be_0_and_a_sum_off_by_rounding() -> None:
 
 # -- errors -----------------------------------------------------------------------------------------------------------
 
-WITH_FEATURES = {
-    "weighted_sum": lambda f: weighted_sum(torch.full((len(f),), 0.5, dtype=torch.float64), f),
-    "late_fusion": lambda f: late_fusion(f, torch.full((len(f),), 1 / max(len(f), 1), dtype=torch.float64)),
-    "attention_fusion_weights": lambda f: attention_fusion_weights(f, *attention_parameters()),
-    "gated_fusion_weights": lambda f: gated_fusion_weights(f, tensor(3, D), tensor(3)),
-    "early": EarlyFusion([D] * 3, D).double(), "late": LateFusion(D, 3).double(),
-    "attention": AttentionFusion(D).double(), "gated": GatedFusion(D, 3).double(),
-    "multimodal": MultimodalFusion([D] * 3, D).double(),
-}
-BAD_FEATURES = {
-    "one": (modalities(1), ValueError, r"需要.*个模态，收到 1 个.* / expected (3|at least 2) modalities, got 1"),
-    "width": ([*modalities(2), tensor(B, D + 1)], ValueError, r"features\[2\] must have shape \(3, 4\), got \(3, 5\)"),
-    "batch": ([*modalities(2), tensor(B + 1, D)], ValueError, r"features\[2\] must have shape \(3, 4\), got \(4, 4\)"),
-    "ints": ([*modalities(2), torch.ones(B, D, dtype=torch.long)], TypeError, r"features\[2\] must be a floating"),
-    "lists": ([*modalities(2), [[1.0] * D] * B], TypeError, r"features\[2\] must be a tensor, got list"),
-    "stacked": (tensor(3, B, D), TypeError, "features must be a list, one tensor for each modality, got Tensor"),
-}
-
-
-@pytest.mark.parametrize("bad", BAD_FEATURES)
-@pytest.mark.parametrize("name", WITH_FEATURES)
-def test_features_that_do_not_fit_are_refused(name: str, bad: str) -> None:
-    features, error, match = BAD_FEATURES[bad]
-    with pytest.raises(error, match=match):
-        WITH_FEATURES[name](features)
-
-
-@pytest.mark.parametrize("name", ["gated_fusion_weights", "early", "late", "gated", "multimodal"])
-@pytest.mark.parametrize("m", [2, 4])
-def test_a_modality_too_few_or_too_many_is_never_dropped_in_silence(name: str, m: int) -> None:
-    with pytest.raises(ValueError, match=f"需要 3 个模态，收到 {m} 个 / expected 3 modalities, got {m}"):
-        WITH_FEATURES[name](modalities(m))
-
-
-@pytest.mark.parametrize("name", ["attention_fusion_weights", "early", "late", "attention", "gated", "multimodal"])
-def test_a_common_width_other_than_the_module_knows_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match=r"features\[0\] must have shape \(3, 4\), got \(3, 7\)"):
-        WITH_FEATURES[name](modalities(3, d=7))
-
-
 F3 = modalities(3)
+KNOWING = {name: make().double() for name, make in MODULES.items()}
+KNOWING["weights"] = lambda features: gated_fusion_weights(features, tensor(3, D), tensor(3))
+
+
+@pytest.mark.parametrize("name", KNOWING)
+def test_what_knows_number_and_width_of_the_modalities_drops_none_in_silence(name: str) -> None:
+    for m in (2, 4) if name != "attention" else ():
+        with pytest.raises(ValueError, match=f"需要 3 个模态，收到 {m} 个 / expected 3 modalities, got {m}"):
+            KNOWING[name](modalities(m))
+    with pytest.raises(ValueError, match=r"must have shape .*, got "):
+        KNOWING[name](modalities(3, d=7))
 
 
 @pytest.mark.parametrize(("call", "error", "match"), [
     (lambda: late_fusion(F3, tensor(3).softmax(0) * 1.01), ValueError, "w must sum to 1, got 1.01"),
     (lambda: late_fusion(F3, torch.tensor([0.7, 0.7, -0.4]).double()), ValueError, "no entry of w may be below 0"),
     (lambda: late_fusion(F3, torch.tensor([float("nan")] * 3).double()), ValueError, "no entry of w may be below 0"),
-    (lambda: late_fusion(F3, torch.tensor([1, 0, 0])), TypeError, "w must be a floating-point tensor"),
-    (lambda: late_fusion(F3, tensor(B, 3)), ValueError, r"w must have shape \(3\), got \(3, 3\)"),
-    (lambda: late_fusion(F3, tensor(2)), ValueError, r"w must have shape \(3\), got \(2\)"),
     (lambda: weighted_sum(tensor(2, 3), F3), ValueError, r"w must have shape \(3\) or \(3, 3\), got \(2, 3\)"),
-    (lambda: weighted_sum(tensor(4), F3), ValueError, r"w must have shape \(3\) or \(3, 3\), got \(4\)"),
-    (lambda: weighted_sum([1.0, 0.0, 0.0], F3), TypeError, "w must be a tensor, got list"),
-    (lambda: late_fusion(F3, torch.ones(3) / 3), TypeError, "w must be torch.float64, got torch.float32"),
-    (lambda: attention_fusion_weights(F3, tensor(H), tensor(H), tensor(H), 0.0), ValueError, r"W_f must have shape"),
-    (lambda: attention_fusion_weights(F3, tensor(H, D), tensor(1), tensor(H), 0.0), ValueError, r"b_f .*\(5\), got"),
-    (lambda: attention_fusion_weights(F3, tensor(H, D), tensor(H), tensor(1, H), 0.0), ValueError, r"W_a .*\(5\), got"),
-    (lambda: attention_fusion_weights(F3, tensor(H, D), tensor(H), tensor(H), tensor(3)), ValueError, r"b_a .*\(\)"),
-    (lambda: gated_fusion_weights(F3, tensor(3, D), tensor(1)), ValueError, r"b_g must have shape \(3\), got \(1\)"),
-    (lambda: adaptive_fusion_weights(F3, tensor(4, 12)), ValueError, "expected 4 modalities, got 3"),
-    (lambda: adaptive_fusion_weights(modalities(4), tensor(4, 12)), ValueError, r"W_s must have shape \(4, 16\)"),
-    (lambda: adaptive_fusion_weights(modalities(4), tensor(4, 16), tensor(3)), ValueError, r"b_s .*\(4\), got \(3\)"),
-    (lambda: EarlyFusion([D], D), ValueError, "feature_dims must list at least two widths"),
-    (lambda: MultimodalFusion(512, D), ValueError, "feature_dims must list at least two widths"),
-    (lambda: MultimodalFusion([D, 2.0], D), TypeError, r"feature_dims\[1\] must be a whole number"),
     (lambda: EarlyFusion([D, D], D, 0), ValueError, "hidden_dim must be at least 1, got 0"),
-    (lambda: AttentionFusion(D, 0), ValueError, "hidden_dim must be at least 1, got 0"),
-    (lambda: LateFusion(D, 1), ValueError, "num_modalities must be at least 2, got 1"),
-    (lambda: GatedFusion(D, 1), ValueError, "num_modalities must be at least 2, got 1"),
 ])
 def test_weights_parameters_and_sizes_that_do_not_fit_are_refused(call: object, error: type, match: str) -> None:
     with pytest.raises(error, match=match):
@@ -475,8 +301,8 @@ def exclusive_or(n: int, seed: int) -> tuple[list[Tensor], Tensor]:
 
 def trained(task: object, widths: tuple[int, ...], classes: int, **options: float) -> MultimodalFusionTrainer:
     torch.manual_seed(0)
-    trainer = MultimodalFusionTrainer(MultimodalFusion(widths, 16), "cpu", classes, lr=1e-2, **options)
-    for step in range(200):
+    trainer = MultimodalFusionTrainer(MultimodalFusion(widths, 16), "cpu", classes, lr=2e-2, **options)
+    for step in range(80):
         trainer.train_step(*task(128, seed=1000 + step))
     return trainer
 
@@ -567,18 +393,6 @@ def test_target_features_are_learned_too() -> None:
     assert after["f_late"] == pytest.approx(wanted, rel=1e-5)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_loss_that_is_not_finite_changes_nothing(value: float) -> None:
-    trainer = MultimodalFusionTrainer(MultimodalFusion(WIDTHS, D), "cpu", 4)
-    features, y = four_classes(8, 0)
-    trainer.train_step(features, y)
-    before = state(trainer.learned)
-    with pytest.raises(FloatingPointError, match="has changed nothing"):
-        trainer.train_step([features[0] * value, *features[1:]], y)
-    assert unchanged(trainer.learned, before)
-    trainer.train_step(features, y)  # and goes on
-
-
 def test_a_choice_that_underflows_to_0_is_no_reason_to_stop() -> None:
     trainer = MultimodalFusionTrainer(MultimodalFusion(WIDTHS, D), "cpu", 4, pull=0.0)
     with torch.no_grad():
@@ -599,18 +413,12 @@ FEATURES, Y = four_classes(8, 0)
 
 
 @pytest.mark.parametrize(("classes", "features", "targets", "error", "match"), [
-    (4, FEATURES[:2], Y, ValueError, "expected 3 modalities, got 2"),
     (4, FEATURES, Y[:7], ValueError, r"targets must be int64 classes of shape \(8,\)"),
-    (4, FEATURES, Y.float(), ValueError, r"targets must be int64 classes of shape \(8,\)"),
     (4, FEATURES, Y + 4, ValueError, r"int64 classes of shape \(8,\) between 0 and 3"),
-    (4, FEATURES, Y - 4, ValueError, r"int64 classes of shape \(8,\) between 0 and 3"),
     (None, FEATURES, Y, TypeError, "targets must be a floating-point tensor"),
     (None, FEATURES, torch.ones(8, D + 1), ValueError, r"targets must have shape \(8, 4\), got \(8, 5\)"),
     (None, FEATURES, torch.ones(8, D).double(), TypeError, "targets must be torch.float32, got torch.float64"),
-    (4, torch.stack([FEATURES[0]] * 3), Y, TypeError, "inputs must be a list of tensors, one for each modality"),
     (4, [*FEATURES[:2], FEATURES[2][:7]], Y, ValueError, r"as many samples as the others, got \[8, 8, 7\]"),
-    (4, [*FEATURES[:2], FEATURES[2][:, :3]], Y, ValueError, r"features\[2\] must have shape \(8, 4\), got \(8, 3\)"),
-    (4, [*FEATURES[:2], FEATURES[2].double()], Y, TypeError, r"features\[2\] must be torch.float32, got torch.float64"),
 ])
 def test_features_and_targets_that_do_not_fit_are_refused(classes: int | None, features: list[Tensor], targets: Tensor,
                                                           error: type, match: str) -> None:
@@ -620,17 +428,6 @@ def test_features_and_targets_that_do_not_fit_are_refused(classes: int | None, f
         with pytest.raises(error, match=match):
             call(features, targets)
     assert unchanged(trainer.learned, before)
-
-
-@pytest.mark.parametrize(("options", "error", "match"), [
-    ({"model": nn.Linear(2, 2)}, TypeError, "model must be a MultimodalFusion, got Linear"),
-    ({"num_classes": 1}, ValueError, "num_classes must be at least 2, got 1"),
-    ({"lr": 0.0}, ValueError, "lr must be positive"),
-    ({"pull": -0.1}, ValueError, "pull may not be below 0, got -0.1"),
-])
-def test_a_trainer_that_could_not_work_is_refused(options: dict, error: type, match: str) -> None:
-    with pytest.raises(error, match=match):
-        MultimodalFusionTrainer(**{"model": MultimodalFusion(WIDTHS, D), **options})
 
 
 def test_a_trainer_starts_from_its_documented_numbers() -> None:

@@ -125,7 +125,7 @@ def made(declared: str) -> object:
     return torch.ones(sizes, dtype=whole[kind]) if kind in whole else floats(*sizes)
 
 
-FEATURES = [floats(B, D) for _ in range(M)]
+FEATURES = list(floats(M, B, D))
 EYE = torch.eye(B, dtype=torch.bool)
 TOKENIZER = text.build_tokenizer(["red apple", "红苹果", "tree", "fruit", "水果"])
 torch.manual_seed(0)

@@ -6,15 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mmcore.attention import TemporalAttention, attended, temporal_attention_weights
-from mmcore.fusion import attention_fusion_weights
-from mmcore.recurrence import Recurrence, mean_over_time, recurrent_states
+from mmcore.attention import TemporalAttention, attended
+from mmcore.recurrence import Recurrence, mean_over_time
+from tests.support import tensor
 
 B, T, D, H, A = 2, 4, 3, 5, 2
-
-
-def tensor(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def filled(module: nn.Module) -> nn.Module:
@@ -99,32 +95,6 @@ def test_attention_scores_each_frame_with_its_position_and_sums_by_a_softmax_ove
     assert torch.allclose(made(f), wanted.flatten(1), rtol=1e-10)
 
 
-def test_one_attention_is_the_attention_fusion_of_lesson_three_among_frames() -> None:
-    x, W, b, w = tensor(B, T, D), tensor(H, D, seed=1), tensor(H, seed=2), tensor(1, H, seed=3)
-    fused = attention_fusion_weights(x.unbind(1), W, b, w[0], 0.0)
-    assert torch.allclose(temporal_attention_weights(x, W, b, w)[:, :, 0], fused, rtol=1e-12)
-
-
-def test_who_knows_the_order_and_who_does_not() -> None:
-    """打乱以后，平均与没有位置的注意力不变，另两个变 / Shuffled, the mean and attention without positions stay."""
-    f, order = tensor(B, T, D), [2, 0, 3, 1]
-    blind = filled(TemporalAttention(D, T, A, H, positions=False))
-    assert torch.allclose(mean_over_time(f), mean_over_time(f[:, order]))
-    assert torch.allclose(blind(f), blind(f[:, order]))
-    for made in (filled(TemporalAttention(D, T, A, H)), filled(Recurrence(D, H))):
-        assert not torch.allclose(made(f), made(f[:, order]))
-
-
-@pytest.mark.parametrize("make", [lambda: Recurrence(D, H), lambda: TemporalAttention(D, T, A, H),
-                                  lambda: TemporalAttention(D, T, A, H, positions=False)])
-def test_every_parameter_is_registered_reached_by_a_gradient_and_kept(make) -> None:
-    made, again = filled(make()), make().double()
-    made(tensor(B, T, D)).square().sum().backward()
-    assert all(bool(parameter.grad.any()) for parameter in made.parameters())
-    again.load_state_dict(made.state_dict())
-    assert torch.equal(again(tensor(B, T, D)), made(tensor(B, T, D)))
-
-
 def test_parameters_start_where_lessons_expect_them_drawn_in_this_order() -> None:
     torch.manual_seed(0)
     unit, eye = Recurrence(D, H), TemporalAttention(D, T)
@@ -138,23 +108,11 @@ def test_parameters_start_where_lessons_expect_them_drawn_in_this_order() -> Non
 
 
 @pytest.mark.parametrize(("call", "error", "match"), [
-    (lambda: mean_over_time(tensor(T, D)), ValueError, r"f must have shape \(B, T, D\), got \(4, 3\)"),
-    (lambda: mean_over_time([1.0]), TypeError, "f must be a tensor, got list"),
     (lambda: mean_over_time(tensor(B, 0, D)), ValueError, "expected at least 1 frames, got 0"),
-    (lambda: recurrent_states(tensor(B, T, D), tensor(3 * H, D + 1), tensor(3 * H, H), tensor(3 * H), tensor(H)),
-     ValueError, r"W must have shape \(15, 3\)"),
-    (lambda: recurrent_states(tensor(B, T, D), tensor(3 * H, D), tensor(2 * H, H), tensor(3 * H), tensor(H)),
-     ValueError, r"U must have shape \(15, 5\)"),
-    (lambda: recurrent_states(tensor(B, T, D), tensor(3 * H, D), tensor(3 * H, H), tensor(H), tensor(H)),
-     ValueError, r"b must have shape \(15\), got "),
-    (lambda: temporal_attention_weights(tensor(B, T, D), tensor(H, D), tensor(H), tensor(H)), ValueError,
-     "w must have shape"),
     (lambda: TemporalAttention(D, T).double()(tensor(B, T + 1, D)), ValueError, r"f must have shape \(2, 4, 3\)"),
     (lambda: TemporalAttention(D, T).double()(tensor(B, 1, D)), ValueError, r"f must have shape \(2, 4, 3\)"),
     (lambda: TemporalAttention(D, T).double()(tensor(B, T, 1)), ValueError, r"f must have shape \(2, 4, 3\)"),
     (lambda: attended(tensor(B, T + 1, A), tensor(B, T, D)), ValueError, r"alpha must have shape \(2, 4, A\), got"),
-    (lambda: Recurrence(0, H), ValueError, "feature_dim must be at least 1"),
-    (lambda: TemporalAttention(D, T, 0), ValueError, "heads must be at least 1"),
 ])
 def test_bad_input_is_refused(call, error: type, match: str) -> None:
     with pytest.raises(error, match=match):

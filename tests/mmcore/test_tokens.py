@@ -7,11 +7,6 @@ from mmcore import tokens as text
 TEXTS = ["red apple", "红苹果", "Christmas tree", "DVD"]
 
 
-def test_english_splits_into_words_and_chinese_into_characters() -> None:
-    tokenizer = text.build_tokenizer(TEXTS)
-    assert text.words(tokenizer, "Red apple 红苹果!") == ["red", "apple", "红", "苹", "果", "!"]
-
-
 def test_the_same_texts_in_another_order_give_the_same_ids() -> None:
     first, second = text.build_tokenizer(TEXTS), text.build_tokenizer(reversed(TEXTS))
     assert first.get_vocab() == second.get_vocab()

@@ -42,7 +42,7 @@ def test_a_loss_that_is_not_finite_changes_nothing(value: float) -> None:
     x = torch.randn(5, 3)
     optimize(net, optimizer, lambda: net(x).pow(2).mean())
     before = {name: t.clone() for name, t in net.state_dict().items()}
-    with pytest.raises(FloatingPointError, match=r"损失 loss 出现了 NaN.*has changed nothing"):
+    with pytest.raises(FloatingPointError, match=r"损失 loss .*请降低学习率 / .*nothing; lower the learning rate$"):
         optimize(net, optimizer, lambda: net(x * value).sum())
     assert all(torch.equal(before[name], t) for name, t in net.state_dict().items())
     optimize(net, optimizer, lambda: net(x).pow(2).mean())  # and goes on
@@ -97,12 +97,6 @@ def test_a_fusion_is_evaluated_on_a_device_without_float64() -> None:
     trainer = MultimodalFusionTrainer(MultimodalFusion([3, 3], 4), "cpu", num_classes=2)
     features, targets = [torch.randn(6, 3), torch.randn(6, 3)], torch.tensor([0, 1, 0, 1, 0, 0])
     assert trainer.evaluate(features, targets.as_subclass(OnMPS)) == trainer.evaluate(features, targets)
-
-
-def test_the_advice_after_a_loss_that_is_not_finite_fits_every_trainer() -> None:
-    net = model()
-    with pytest.raises(FloatingPointError, match=r"请降低学习率 / .*lower the learning rate$"):
-        optimize(net, make_optimizer(net, 0.1, 0.1), lambda: net(torch.randn(5, 3)).sum() * torch.nan)
 
 
 def test_evaluating_restores_the_mode_even_after_an_error() -> None:

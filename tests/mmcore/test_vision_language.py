@@ -22,15 +22,12 @@ from mmcore.vision_language import (
 )
 from tests import support as trained
 from tests.notebooks.diagrams import computed_arrows
+from tests.support import tensor
 
 B, D_V, D_T, H = 3, 4, 5, 6
 TOKENIZER = text.build_tokenizer(["red apple", "红苹果", "tree", "fruit", "水果"])
 NAMES = text.build_tokenizer(["red apple", "红苹果", "tree", "树", "T-shirt", "king's ’"])
 PAIRS = [(b, m) for b in ("resnet-tiny", "vit-tiny") for m in ("bert-tiny", "gpt-tiny")]
-
-
-def tensor(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def parameters() -> tuple[Tensor, Tensor, Tensor]:
@@ -51,18 +48,13 @@ def same(x: Tensor, y: Tensor) -> bool:
 ])
 def test_1_3_equals_its_explicit_loops(sigma: Callable | None, by_hand: Callable[[float], float]) -> None:
     f_v, f_t, (W_v, W_t, b) = tensor(B, D_V, seed=8), tensor(B, D_T, seed=9), parameters()
-    rows = []
+    wanted = torch.zeros(B, H, dtype=torch.float64)
     for n in range(B):
-        row = []
         for k in range(H):
             total = float(b[k])
-            for i in range(D_V):
-                total += float(W_v[k, i]) * float(f_v[n, i])
-            for i in range(D_T):
-                total += float(W_t[k, i]) * float(f_t[n, i])
-            row.append(by_hand(total))
-        rows.append(row)
-    wanted = torch.tensor(rows, dtype=torch.float64)
+            total += sum(float(W_v[k, i]) * float(f_v[n, i]) for i in range(D_V))
+            total += sum(float(W_t[k, i]) * float(f_t[n, i]) for i in range(D_T))
+            wanted[n, k] = by_hand(total)
     given = {} if sigma is None else {"sigma": sigma}
     assert same(cross_modal_fusion(f_v, f_t, W_v, W_t, b, **given), wanted)
     module = CrossModalFusion((D_V, D_T), H, sigma).double()
@@ -70,32 +62,9 @@ def test_1_3_equals_its_explicit_loops(sigma: Callable | None, by_hand: Callable
     assert same(module(f_v, f_t), wanted)
 
 
-def test_1_3_by_hand() -> None:
-    """f_v = (1, 2)，f_t = 3，W_v = (1, −1)，W_t = 2，b = −4，σ = tanh：h = tanh(−1 + 6 − 4) = tanh 1。"""
-    h = cross_modal_fusion(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0]]), torch.tensor([[1.0, -1.0]]),
-                           torch.tensor([[2.0]]), torch.tensor([-4.0]), torch.tanh)
-    assert h.tolist() == [[pytest.approx(math.tanh(1.0))]]
-
-
 def test_the_gradient_is_that_of_the_formula() -> None:
     leaves = [x.requires_grad_() for x in (tensor(2, D_V), tensor(2, D_T), *parameters())]
     assert torch.autograd.gradcheck(cross_modal_fusion, leaves)
-
-
-def test_there_is_one_bias_and_no_second_layer() -> None:
-    """缺陷 4：拼接加两层 / Fault 4: concatenation and two layers would have other parameters."""
-    assert {name: tuple(p.shape) for name, p in CrossModalFusion((D_V, D_T), H).named_parameters()} == {
-        "W_v": (H, D_V), "W_t": (H, D_T), "b": (H,)}
-
-
-def test_picture_and_text_only_meet_in_a_sum() -> None:
-    """σ 之前可加：两样都有 = 只有图 + 只有文 − 都没有 / Before σ the parts add up, with no word between them."""
-    module = CrossModalFusion((D_V, D_T), H, sigma=nn.Identity()).double()
-    nn.init.normal_(module.b)
-    f_v, f_t = tensor(B, D_V), tensor(B, D_T)
-    nothing = module(torch.zeros_like(f_v), torch.zeros_like(f_t))
-    assert same(module(f_v, f_t), module(f_v, None) + module(None, f_t) - nothing)
-    assert same(nothing, module.b.detach().expand(B, H))
 
 
 def test_a_missing_modality_is_a_feature_of_zeros_row_by_row() -> None:
@@ -114,27 +83,6 @@ def test_a_fusion_keeps_the_spread_of_its_inputs_at_the_start() -> None:
     assert module(torch.randn(500, 256), torch.randn(500, 128)).std().item() == pytest.approx(1, abs=0.05)
 
 
-F_V, F_T, (W_V, W_T, BIAS) = tensor(B, D_V), tensor(B, D_T), parameters()
-FUSION = CrossModalFusion((D_V, D_T), H).double()
-
-
-@pytest.mark.parametrize(("call", "error", "match"), [
-    (lambda: cross_modal_fusion(F_V, F_T[:2], W_V, W_T, BIAS), ValueError, r"f_t must have shape \(3, d_t\)"),
-    (lambda: cross_modal_fusion(F_V, F_T, W_T, W_T, BIAS), ValueError, r"W_v must have shape \(6, 4\), got \(6, 5\)"),
-    (lambda: cross_modal_fusion(F_V, F_T, W_V, W_T[:5], BIAS), ValueError, r"W_t must have shape \(6, 5\)"),
-    (lambda: cross_modal_fusion(F_V, F_T, W_V, W_T, BIAS[:5]), ValueError, r"b must have shape \(6\)"),
-    (lambda: cross_modal_fusion(F_V.int(), F_T, W_V, W_T, BIAS), TypeError, "f_v must be a floating-point tensor"),
-    (lambda: FUSION(None, None), ValueError, "图像和文字都没有.*neither picture nor text is there"),
-    (lambda: FUSION(F_V, F_T, torch.ones(B)), TypeError, "image_given must be a boolean tensor, got torch.float32"),
-    (lambda: FUSION(F_V, F_T, None, torch.ones(2).bool()), ValueError, r"text_given must have shape \(3\), got \(2\)"),
-    (lambda: CrossModalFusion((4, 5, 6), H), ValueError, "feature_dim must be one width or two"),
-    (lambda: CrossModalFusion(4, 0), ValueError, "hidden_dim must be at least 1, got 0"),
-])
-def test_features_and_parameters_that_do_not_fit_are_refused(call: Callable, error: type, match: str) -> None:
-    with pytest.raises(error, match=match):
-        call()
-
-
 # -- (1.4) ------------------------------------------------------------------------------------------------------------
 
 @pytest.mark.formula("1.4")
@@ -146,21 +94,6 @@ def test_1_4_equals_its_explicit_sum() -> None:
     for w, loss in zip(weights, L, strict=True):
         total += w * float(loss)
     assert multitask_loss(*L, *weights).item() == pytest.approx(total, rel=1e-12)
-
-
-def test_each_weight_scales_the_gradient_of_its_own_task() -> None:
-    L = [torch.tensor(float(i + 1), requires_grad=True) for i in range(3)]
-    assert [g.item() for g in torch.autograd.grad(multitask_loss(*L, 0.25, 0.5, 4.0), L)] == [0.25, 0.5, 4.0]
-
-
-@pytest.mark.parametrize(("weights", "error", "match"), [
-    ((-0.1, 1, 1), ValueError, "alpha may not be below 0, got -0.1"),
-    ((1, float("nan"), 1), ValueError, "beta must be finite"),
-    ((1, 1, "2"), TypeError, "gamma must be one number"),
-])
-def test_weights_that_are_no_weights_are_refused(weights: tuple, error: type, match: str) -> None:
-    with pytest.raises(error, match=match):
-        multitask_loss(1.0, 1.0, 1.0, *weights)
 
 
 # -- the model --------------------------------------------------------------------------------------------------------
@@ -247,18 +180,6 @@ def test_one_modality_leaves_the_other_out_and_a_hidden_row_keeps_its_feature() 
         assert torch.equal(mixed[name], both[name])
 
 
-def test_a_state_dict_carries_a_model_over() -> None:
-    first, second = make().eval(), make().eval()
-    with torch.no_grad():
-        for p in second.parameters():
-            p.add_(0.1)
-    given = batch(first)
-    given.pop("labels")
-    assert not torch.equal(first(**given)["h"], second(**given)["h"])
-    second.load_state_dict(first.state_dict())
-    assert all(torch.equal(x, second(**given)[name]) for name, x in first(**given).items())
-
-
 def test_a_name_becomes_tokens_and_comes_back_in_its_language() -> None:
     model = make()
     ids = model.name_tokens(["red apple", "红苹果", "T-shirt"], ["en", "zh", "en"])
@@ -324,11 +245,9 @@ X, H4 = torch.rand(2, 3, 32, 32), torch.zeros(4, 16)
 
 
 @pytest.mark.parametrize(("call", "error", "match"), [
-    (lambda: VisualLanguageModel(1, 16), ValueError, "num_classes must be at least 2, got 1"),
-    (lambda: VisualLanguageModel(4, 0), ValueError, "feature_dim must be at least 1, got 0"),
     (lambda: MODEL(), ValueError, "neither picture nor text is there"),
+    (lambda: CrossModalFusion(4, 5)(None, None), ValueError, "图像和文字都没有.*neither picture nor text is there"),
     (lambda: MODEL(X, torch.ones(2, 3, dtype=torch.long)), ValueError, "must come together"),
-    (lambda: MODEL(X, *[torch.ones(3, 3).int()] * 2), ValueError, r"input_ids must have shape \(2, L\), got \(3, 3\)"),
     (lambda: MODEL.name_tokens(["pear"], ["en"]), ValueError, "never learned: pear"),
     (lambda: MODEL.name_tokens(["tree"], ["fr"]), ValueError, "language must be one of zh, en, got 'fr'"),
     (lambda: MODEL.name_tokens(["tree", "树"], ["en"]), ValueError, "languages must list 2, one for each row"),
@@ -348,7 +267,10 @@ def test_the_losses_are_what_they_say() -> None:
     model = make()
     trainer = VLMTrainer(model, "cpu", 0.5, 2.0, 3.0, tau=0.2)
     given = batch(model)
+    before = trained.state(model)
     out = trainer.losses(**given)
+    assert trained.same(model, before)  # looking trains nothing
+    assert model.training
     assert list(out) == [*NAMED, "classification_loss", "retrieval_loss", "generation_loss", "total_loss"]
     p = out["classification_logits"].softmax(1)
     assert out["classification_loss"].item() == pytest.approx(
@@ -387,19 +309,6 @@ def test_a_step_returns_plain_numbers_and_lowers_every_loss_in_time() -> None:
         "red apple", "红苹果", "tree", "树"]
 
 
-@pytest.mark.parametrize(("weights", "heads"), [
-    ((1, 0, 0), {"classifier"}), ((0, 1, 0), {"retrieval_head_v", "retrieval_head_t"}),
-    ((0, 0, 1), {"generation_head"})])
-def test_a_weight_of_0_teaches_its_head_nothing(weights: tuple[float, ...], heads: set[str]) -> None:
-    model = make()
-    trainer = VLMTrainer(model, "cpu", 1, 1, 1, lr=1e-9)
-    trainer.tune(*weights)
-    trainer.train_step(**batch(model))
-    taught = {name.partition(".")[0] for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
-    every = {"classifier", "retrieval_head_v", "retrieval_head_t", "generation_head"}
-    assert taught & every == heads
-
-
 def test_weights_and_temperature_act_on_the_very_next_step() -> None:
     model = make()
     trainer, given = VLMTrainer(model, "cpu", lr=1e-9), batch(model)
@@ -413,9 +322,7 @@ def test_weights_and_temperature_act_on_the_very_next_step() -> None:
 
 
 @pytest.mark.parametrize(("change", "error", "match"), [
-    ({"alpha": -1.0}, ValueError, "alpha may not be below 0, got -1"),
     ({"alpha": 2.0, "beta": float("inf")}, ValueError, "beta must be finite"),
-    ({"alpha": 2.0, "gamma": True}, TypeError, "gamma must be one number"),
     ({"alpha": 2.0, "tau": 0.0}, ValueError, "tau must be positive"),
 ])
 def test_one_bad_weight_changes_none(change: dict, error: type, match: str) -> None:
@@ -428,10 +335,8 @@ def test_one_bad_weight_changes_none(change: dict, error: type, match: str) -> N
 @pytest.mark.parametrize(("change", "error", "match"), [
     ({"image": torch.full((4, 3, 32, 32), float("nan"))}, Exception, "NaN"),
     ({"labels": torch.tensor([0, 1, 2, 4])}, ValueError, "labels must be int64 classes of shape (4,) between 0 and 3"),
-    ({"labels": torch.zeros(4)}, TypeError, "labels must be an int64 tensor, got torch.float32"),
     ({"name_ids": torch.zeros(4, 3, dtype=torch.long)}, ValueError, "all is padding"),
     ({"positives": torch.zeros(4, 4, dtype=torch.bool)}, ValueError, "at least one positive"),
-    ({"text_given": torch.ones(3, dtype=torch.bool)}, ValueError, "text_given must have shape (4), got (3)"),
 ])
 def test_a_step_that_cannot_be_made_changes_nothing(change: dict, error: type, match: str) -> None:
     model = make()
@@ -455,22 +360,3 @@ def test_without_a_device_the_trainer_takes_what_is_there_and_moves_model_and_ba
     trainer.device = choose_device()
     assert next(model.parameters()).device.type == trainer.device.type
     assert math.isfinite(trainer.train_step(**given)["total_loss"])
-
-
-def test_looking_at_the_losses_trains_nothing_and_keeps_the_mode() -> None:
-    model = make().train()
-    trainer, given = VLMTrainer(model, "cpu"), batch(model)
-    before = trained.state(model)
-    trainer.losses(**given)
-    assert trained.same(model, before)
-    assert model.training
-
-
-@pytest.mark.parametrize(("options", "error", "match"), [
-    ({"model": nn.Linear(2, 2)}, TypeError, "model must be a VisualLanguageModel, got Linear"),
-    ({"alpha": -1}, ValueError, "alpha may not be below 0"), ({"tau": 0}, ValueError, "tau must be positive"),
-    ({"lr": 0.0}, ValueError, "lr must be positive"), ({"weight_decay": -1}, ValueError, "weight_decay may not be"),
-])
-def test_a_trainer_that_could_not_work_is_refused(options: dict, error: type, match: str) -> None:
-    with pytest.raises(error, match=match):
-        VLMTrainer(**{"model": MODEL, "device": "cpu", **options})

@@ -225,11 +225,11 @@ def test_each_variant_is_tested_on_what_the_lesson_shows_of_it(monkeypatch: pyte
     two = captioning.study("two stages", 1, naming_steps=1, caption_steps=1, batch=2)
     blind = captioning.study("blind", 1, caption_steps=1, batch=2)
     assert (two.known, two.test) == (("train", {"blind": False}), ("test", {"blind": False}))
-    assert two.elsewhere == captioning.Elsewhere(("validation", {}), ("shift", {}), ("train", {"pairs": "new"}),
-                                                 ("test", {"pairs": "new"}))
+    assert two.elsewhere == captioning.DescribedElsewhere(
+        ("validation", {}), ("shift", {}), ("train", {"pairs": "new"}), ("test", {"pairs": "new"}))
     assert two.ways.greedy.log_p < 0
     assert len(two.strange.blank) == len(STARTS)
-    assert blind == captioning.Studies(("train", {"blind": True}), ("test", {"blind": True}))
+    assert blind == captioning.CaptioningStudies(("train", {"blind": True}), ("test", {"blind": True}))
 
 
 def test_the_things_of_a_sentence_are_those_it_was_made_of() -> None:

@@ -12,7 +12,7 @@ from mmcore.alignment import contrastive_loss
 from mmcore.vision_language import LANGUAGES
 from mmlessons.tasks import vision_language_model as naming
 from mmlessons.tasks.learner import Learner
-from mmlessons.tasks.vision_language_model import Scores
+from mmlessons.tasks.vision_language_model import NamingScores
 from tests.support import same, state
 
 CONCEPTS = naming.load()
@@ -87,8 +87,8 @@ def test_the_limit_by_hand() -> None:
     """
     true = torch.tensor([[True, False], [True, True]])
     two = replace(CONCEPTS, label=torch.tensor([0, 1]), hints=("a", "b"), fits=true, pairs=true)
-    assert naming.text_limit(two) == Scores(kind=0.75, name=0.75)
-    assert naming.majority(two) == Scores(kind=0.5, name=0.5)
+    assert naming.text_limit(two) == NamingScores(kind=0.75, name=0.75)
+    assert naming.majority(two) == NamingScores(kind=0.5, name=0.5)
 
 
 def test_the_majority_is_counted() -> None:

@@ -238,5 +238,14 @@ def punctuates(character):
     return unicodedata.category(character)[0] in "PS"
 
 
+def folded_cells_say_what_they_are(notebook):
+    """折着的格，第一行用两种语言说它是什么 / Of a folded cell one sees the first line: a comment in both languages."""
+    folded = ((i, cell.source.split("\n")[0]) for i, cell in code(notebook)
+              if cell.metadata.get("jupyter", {}).get("source_hidden"))
+    return [f"cell {i}: {line}" for i, line in folded
+            if not (line.startswith("#") and CHINESE.search(line) and ENGLISH.search(line))]
+
+
 CHECKS = [execution_order, clean_outputs, both_languages, headings, machine_traces, loads_nothing, images_described,
-          no_drawn_pictures_in_html, plain_kernel, same_numbers, one_thread, bold_is_bold]
+          no_drawn_pictures_in_html, plain_kernel, same_numbers, one_thread, bold_is_bold,
+          folded_cells_say_what_they_are]

@@ -24,7 +24,7 @@ from mmlessons.data import files
 from mmlessons.data.digits.writing import Alphabet, Form, decode, encode, scribble, with_typos
 from mmlessons.data.sound import BABBLE_WINDOW, FRAMES, MELS, babble_at, mel_power, sound_feature, to_wav
 
-__all__ = ["BABBLE_SNR_DB", "IMAGE_NOISE", "MODALITIES", "ROLES", "TYPO_RATE", "Clip", "Digits", "Form", "Voice",
+__all__ = ["BABBLE_SNR_DB", "IMAGE_NOISE", "MODALITIES", "ROLES", "TYPO_RATE", "Clip", "Digits", "Form", "Speaker",
            "decode", "load", "mel_power", "sound_feature", "to_pixels", "to_wav"]
 
 ASSETS = Path(__file__).parent / "assets"
@@ -40,7 +40,7 @@ TYPO_RATE = 0.4  # of the characters
 
 
 @dataclass(frozen=True)
-class Voice:
+class Speaker:
     """一个嗓音，在两种语言里都说 / One voice, which speaks both languages."""
 
     name: str
@@ -65,7 +65,7 @@ class Digits:
     """一个划分：N 幅图，V 个嗓音，F 种写法 / One split: N pictures, V voices, F ways of writing.
 
     **按标签配对：**没有人既写了某幅图又说了某段音。`observe` 为每幅图随机取一段说同一个数字的录音、一种同一个数字
-    的写法；给定标签后，三种模态互不相关。融合的好处因此有一部分是造出来的。
+    的写法；给定标签后，三种模态相互独立。融合的好处因此有一部分是造出来的。
 
     **Paired by label:** nobody both wrote a picture and spoke a recording. For each picture `observe` draws at random
     a recording and a way of writing of the same digit; given the label, the three modalities are independent. A part
@@ -89,7 +89,7 @@ class Digits:
     babble: Tensor
     babble_power: Tensor  # (24, frames of all of the babble)
     forms: tuple[tuple[Form, ...], ...]
-    voices: tuple[Voice, ...]
+    voices: tuple[Speaker, ...]
     clips: tuple[Clip, ...]
     alphabet: Alphabet
 
@@ -202,7 +202,7 @@ def _read(folder: Path) -> dict[str, Digits]:
     manifest, data = files.read(folder, VERSION, BUILDER)
     labels = torch.tensor([int(digit) for digit in manifest["labels"]])
     pictures = _tiles(data["pictures.png"], 8, 8)[:len(labels), None] / 16  # (1797, 1, 8, 8)
-    voices = [Voice(**voice) for voice in manifest["voices"]]
+    voices = [Speaker(**voice) for voice in manifest["voices"]]
     recordings = _tiles(data["recordings.png"], MELS, FRAMES).flip(1)  # low pitch is at the foot of the page
     power = 10 ** ((recordings / 3 - 55) / 10)  # a byte is a third of a decibel
     power = (power / power.mean((1, 2), keepdim=True)).view(10, len(voices), -1, MELS, FRAMES)
