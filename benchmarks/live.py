@@ -50,7 +50,7 @@ class Work:
 async def watched(steps: int) -> tuple[float, float]:
     work = Work()
     plots = [live.Plot("损失", "loss", {"loss": ("损失", "loss")}),
-             live.Plot("损失（对数）", "loss (logarithmic)", {"loss": ("损失", "loss")}, log=True)]
+             live.Plot("同一个损失", "the same loss", {"loss": ("损失", "loss")})]
     run = live.Training(work.step, steps, plots,
                         sliders={"temperature": live.slider("温度", "temperature", 1.0, 0.1, 2.0, step=0.1)})
     began = time.perf_counter()

@@ -56,11 +56,9 @@ def legend(ax: Axes, lines: Sequence[Line2D], columns: int) -> None:
               borderaxespad=0.2, handlelength=2.8, columnspacing=1.4)
 
 
-def room(values: Iterable[float], log: bool = False) -> tuple[float, float]:
+def room(values: Iterable[float]) -> tuple[float, float]:
     """容得下这些数的范围，留有余地 / Limits that hold these values, with room to grow."""
-    seen = [v for v in values if math.isfinite(v) and (v > 0 or not log)]
-    if log:
-        return (min(seen, default=0.1) / 2.5, max(seen, default=1.0) * 1.6)
+    seen = [v for v in values if math.isfinite(v)]
     low, high = min(0.0, *seen, 0.0), max(seen, default=1.0)
     spread = (high - low) or 1.0
     return (low - 0.1 * spread if low < 0 else 0.0, high + 0.1 * spread)

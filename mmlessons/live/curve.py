@@ -38,7 +38,6 @@ class Plot:
     lines: Mapping[str, Name]
     levels: Mapping[Name, float] = field(default_factory=dict)
     ylim: tuple[float, float] | None = None
-    log: bool = False
     colours: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -47,10 +46,6 @@ class Plot:
             check_name(name)
         stray = sorted(set(self.colours) - set(self.lines))
         require(not stray, f"colours 里的 {stray} 不是任何一条线", f"colours has {stray}, which is no line")
-        if self.log:
-            low = [v for v in [*self.levels.values(), *(self.ylim or ())] if v <= 0]
-            require(not low,
-                    f"对数坐标需要正数，收到 {low}", f"a logarithmic axis needs positive numbers, got {low}")
 
 
 class Curves:
@@ -126,8 +121,6 @@ class _Axes:
         self.fitted = False  # the first limits are a guess
         dress(ax, (plot.zh, plot.en), ("步", "step"), rows)
         ax.set_xlim(0, steps)
-        if plot.log:
-            ax.set_yscale("log")
         ax.set_ylim(plot.ylim or self._room([]))
         self.lines = {name: ax.plot([], [], label=both(*label), animated=True, **style(k, plot.colours.get(name)))[0]
                       for k, (name, label) in enumerate(plot.lines.items())}
@@ -136,7 +129,7 @@ class _Axes:
         self.levels = Levels(ax, plot.levels)
 
     def _room(self, values: Sequence[float]) -> tuple[float, float]:
-        return room([*values, *self.plot.levels.values()], self.plot.log)
+        return room([*values, *self.plot.levels.values()])
 
     def fit(self, history) -> bool:
         """Widen the vertical axis if needed, and tell whether it changed."""
@@ -144,7 +137,7 @@ class _Axes:
             return False
         values = [v for name in self.lines for v in history.get(name, ([], []))[1]]
         low, high = self.ax.get_ylim()
-        seen = [v for v in values if math.isfinite(v) and (v > 0 or not self.plot.log)]
+        seen = [v for v in values if math.isfinite(v)]
         if not seen or (low <= min(seen) and max(seen) <= high and self.fitted):
             return False
         self.ax.set_ylim(self._room(seen))
