@@ -19,11 +19,13 @@ _TO_YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, 
 _TO_RGB = torch.linalg.inv(_TO_YIQ)
 
 
-@checks.shapes(image="B 3 H W")
+@checks.shapes(image="B 3 H W", least={"B": 1})
 def augment(image: Tensor, generator: torch.Generator) -> Tensor:
-    """一批图画各自随机变化 / Change each picture of a batch at random: (B, 3, H, W), values from 0 to 1.
-    """
+    """一批图画各自随机变化 / Change each picture of a batch at random: (B, 3, H, W), values from 0 to 1."""
     checks.instance(generator, "generator", torch.Generator)
+    checks.require(image.dtype in (torch.float32, torch.float64),
+                   f"image 需要是 float32 或 float64，收到 {image.dtype}",
+                   f"image must be float32 or float64, got {image.dtype}", TypeError)
     return _erase(_recolour(_move(image, generator), generator), generator)
 
 

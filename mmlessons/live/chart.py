@@ -1,5 +1,6 @@
 """不动的曲线图 / Line charts that stand still: what several runs found, over what was varied."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -71,3 +72,4 @@ def _check(title, x, at, lines, levels, bands, colours) -> None:
                 f"{plain(name)} needs {len(at)} values, got {len(values)}")
     stray = [plain(name) for name in (*bands, *colours) if name not in lines]
     require(not stray, f"{stray} 不是任何一条线", f"{stray} is no line")
+    require(all(map(math.isfinite, at)), "at 里有 NaN 或无穷", "at holds NaN or infinity")

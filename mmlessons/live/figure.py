@@ -58,6 +58,8 @@ def scatter(points: Any, labels: Sequence[int], names: Sequence[Text], title: Te
     require(colours is None or len(colours) == kinds,
             f"{kinds} 类需要 {kinds} 种颜色", f"{kinds} classes need {kinds} colours")
     pairs = np.asarray([] if links is None else links, int).reshape(-1, 2)
+    require(pairs.size == 0 or (pairs.min() >= 0 and pairs.max() < len(xy)),
+            f"links 里的编号需要在 0 与 {len(xy) - 1} 之间", f"links must number points from 0 to {len(xy) - 1}")
     shades = [shade(colour) for colour in colours or [PALETTE[k % len(PALETTE)] for k in range(kinds)]]
     letters = all(isinstance(name, str) and len(name) == 1 for name in names)
     marks = [name if letters else list(SHAPES)[k % len(SHAPES)] for k, name in enumerate(names)]
@@ -132,6 +134,8 @@ def _on_page(xy: np.ndarray, size: tuple[int, int], limits: tuple | None) -> np.
     margin = 16 * SHARPNESS
     if limits is not None:
         low, high = np.array(limits, float).T
+        require(bool((low < high).all()), f"limits 需要 ((x0, x1), (y0, y1)) 且 x0 < x1、y0 < y1，收到 {limits}",
+                f"limits must be ((x0, x1), (y0, y1)) with x0 < x1 and y0 < y1, got {limits}")
         return margin + (xy - low) / (high - low) * (extent - 2 * margin)
     low, high = xy.min(0), xy.max(0)
     span = np.where(high > low, high - low, 1e-9)

@@ -96,3 +96,10 @@ def test_bad_pictures_are_refused_before_a_random_number_is_drawn(image: object,
 def test_without_a_generator_the_global_random_numbers_are_not_taken_instead() -> None:
     with pytest.raises(TypeError, match=r"generator must be a Generator, got NoneType"):
         augment(pictures(2), None)
+
+
+def test_half_precision_and_an_empty_batch_are_refused() -> None:
+    with pytest.raises(TypeError, match="must be float32 or float64"):
+        augment(torch.rand(2, 3, 32, 32).half(), torch.Generator())
+    with pytest.raises(ValueError, match="expected at least 1 samples"):
+        augment(torch.rand(0, 3, 32, 32), torch.Generator())

@@ -72,3 +72,8 @@ def test_an_unknown_subset_role_or_language_is_refused() -> None:
         emoji.load().by_role("teacher")
     with pytest.raises(ValueError, match="language must be one of en, zh, got 'fr'"):
         emoji.load().names("fr")
+
+
+def test_an_unknown_concept_is_refused_in_both_languages() -> None:
+    with pytest.raises(ValueError, match=r"没有叫 'unicorns' 的概念 / there is no concept named 'unicorns'"):
+        emoji.drawings(["unicorns"], "train")

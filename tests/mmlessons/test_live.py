@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import io
+import math
 import os
 import re
 import subprocess
@@ -1172,3 +1173,13 @@ def test_source_shows_the_lines_that_run_without_their_docstring():
     assert '"""' not in shown
     with pytest.raises(TypeError, match="has no source"):
         live.source(len)
+
+
+@pytest.mark.parametrize(("draw", "said"), [
+    (lambda: live.scatter([[0.0, 0.0]], [0], [("甲", "a")], links=[(0, 1)]), "links must number points"),
+    (lambda: live.scatter([[0.0, 0.0]], [0], [("甲", "a")], limits=((1, 0), (0, 1))), "limits must be"),
+    (lambda: live.chart(("图", "chart"), ("横", "x"), [0, math.inf], {("甲", "a"): [0, 1]}), "NaN or infinity"),
+])
+def test_what_cannot_be_drawn_is_refused(draw, said):
+    with pytest.raises(ValueError, match=said):
+        draw()

@@ -113,6 +113,8 @@ def drawings(concepts: Sequence[str], role: str) -> tuple[Tensor, tuple[str, ...
     """
     data = load()
     artists, names = data.by_role(role), data.names("en")
+    for concept in concepts:
+        checks.require(concept in names, f"没有叫 {concept!r} 的概念", f"there is no concept named {concept!r}")
     keep = [names.index(concept) for concept in concepts]
     return (torch.stack([data.pictures[artist][keep] for artist in artists]),
             tuple(data.artists[artist].title for artist in artists))

@@ -77,6 +77,8 @@ def contour(manner: Tensor, base: Tensor, voice_range: Tensor, tempo: Tensor, ji
       decibels, whether there is sound |
     """
     checks.not_negative(noise, "noise")
+    checks.require(bool(((manner >= 0) & (manner < len(MANNERS))).all()),
+                   f"manner 需要在 0 到 {len(MANNERS) - 1} 之间", f"manner must be from 0 to {len(MANNERS) - 1}")
     b = len(manner)
     level, width, pace, loud = torch.tensor([[m.level, m.range, m.tempo, m.loudness] for m in MANNERS.values()])[
         manner].unbind(1)
