@@ -142,6 +142,20 @@ def test_an_aligner_starts_from_its_documented_numbers() -> None:
     assert CrossModalAligner(4, "cpu", weight_decay=0.25).optimizer.param_groups[0]["weight_decay"] == 0.25
 
 
+def test_an_aligner_hands_its_settings_on_to_the_projections_and_the_losses() -> None:
+    made = CrossModalAligner(6, "cpu", 4, temperature=0.7, normalize=False)
+    assert (made.alignment.temperature, made.loss.temperature, made.loss.normalize) == (0.7, 0.7, False)
+
+
+def test_the_losses_that_are_shown_know_what_is_right_as_those_that_train_do() -> None:
+    trainer, (a, b) = aligner(), pairs()
+    positives = torch.eye(12, dtype=torch.bool)
+    positives[0, 1:4] = positives[1, 0] = True
+    assert trainer.align_features(a, b)["total_loss"] != trainer.align_features(a, b, None, positives)["total_loss"]
+    shown = {name: trainer.align_features(a, b, None, positives)[name].item() for name in KEYS}
+    assert trainer.train_step(a, b, None, positives) == pytest.approx(shown, rel=1e-5)
+
+
 def test_a_score_without_a_negative_is_refused() -> None:
     """缺陷 17：一对里找一对，总是对的 / Fault 17: one out of one is always right."""
     a, b = pairs()

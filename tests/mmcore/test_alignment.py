@@ -370,9 +370,8 @@ def test_without_y_a_pair_means_itself_or_its_positives_in_equal_shares() -> Non
     positives = torch.eye(4, dtype=torch.bool)
     alone = semantic_alignment_loss(a, b, torch.eye(4).double())
     assert AlignmentLoss()(a, b)["semantic_loss"] == alone
-    positives[0, 1] = positives[1, 0] = True
-    shared = torch.eye(4).double()
-    shared[:2, :2] = 0.5
+    positives[0, 1:3] = positives[1, 0] = True  # three, two and one in a row: each row is shared by itself
+    shared = positives.double() / torch.tensor([[3.0], [2.0], [1.0], [1.0]]).double()
     losses = AlignmentLoss()(a, b, positives=positives)
     assert losses["semantic_loss"] == semantic_alignment_loss(a, b, shared)
     assert losses["contrastive_loss"] == contrastive_loss(a, b, 0.1, positives)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mmcore import tokens as text
 from mmcore.alignment import contrastive_loss
+from mmcore.decoder import generation_loss
 from mmcore.training import choose_device
 from mmcore.vision_language import (
     LOSSES,
@@ -294,6 +295,29 @@ def test_a_text_true_of_two_pictures_is_no_negative_of_either() -> None:
     assert torch.equal(out["retrieval_loss"], contrastive_loss(out["retrieval_v"], out["retrieval_t"], trainer.tau,
                                                                positives))
     assert trainer.losses(**given)["retrieval_loss"] != out["retrieval_loss"]
+
+
+def test_a_step_and_its_losses_know_which_pictures_and_texts_are_given() -> None:
+    model = make()
+    trainer, batch_of_all = VLMTrainer(model, "cpu"), batch(model)
+    hidden = {"image_given": torch.tensor([True, False, True, True]),
+              "text_given": torch.tensor([True, True, False, True])}
+    model.eval()
+    out, wanted = trainer.losses(**batch_of_all, **hidden), model(**{
+        name: x for name, x in batch_of_all.items() if name != "labels"}, **hidden)
+    assert torch.equal(out["h"], wanted["h"])
+    for name in hidden:
+        assert not torch.equal(trainer.losses(**batch_of_all, **{name: hidden[name]})["h"], out["h"])
+
+
+def test_the_padding_that_does_not_count_is_that_of_the_models_decoder() -> None:
+    model = make()
+    trainer, given = VLMTrainer(model, "cpu"), batch(model)
+    model.generation_head.pad = int(given["name_ids"][0, 1])
+    out = trainer.losses(**given)
+    assert torch.equal(out["generation_loss"], generation_loss(out["generation_logits"], given["name_ids"],
+                                                               model.generation_head.pad))
+    assert not torch.equal(out["generation_loss"], generation_loss(out["generation_logits"], given["name_ids"]))
 
 
 def test_a_step_returns_plain_numbers_and_lowers_every_loss_in_time() -> None:
