@@ -3,12 +3,12 @@
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from html import escape
 
 import torch
 from torch import Tensor
 
 from mmcore import checks
+from mmlessons.live.output import bilingual
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Verdict:
     def _repr_html_(self) -> str:
         colour, sign = ("#1a7f37", "✓") if self.ok else ("#9a6700", "…")
         return (f'<div role="status" class="mm mm-say" style="border-color:{colour}">{sign} '
-                f'<span lang="zh">{escape(self.zh)}</span><span lang="en">{escape(self.en)}</span></div>')
+                f"{bilingual((self.zh, self.en))}</div>")
 
 
 def check(answer: Callable[..., float | Tensor | None], cases: Sequence[Case], start: tuple[str, str],

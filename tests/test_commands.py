@@ -78,7 +78,7 @@ def small(command: str) -> str | None:
         return f"{command} --help"
     if re.search(r"-m benchmarks( |$)", command):  # its other half is tested below
         return "python -m benchmarks ratios --quick"
-    if match := re.match(r"python -m (benchmarks|makers|tests)\.\w+", command):
+    if match := re.match(r"(?:\.venv/bin/)?python -m (benchmarks|makers|tests)(\.\w+)+", command):
         return f"{match[0]} --help"
     return f"{UNKNOWN}{command}"
 

@@ -34,9 +34,10 @@ def is_live() -> bool:
 
 
 def running_cell() -> str | None:
-    """正在运行的格子的编号，不知道就是 None / The id of the cell that is running, or None if unknown."""
+    """正在运行的格子的编号，没有就用它的代码 / The id of the cell that is running, or its code where it has none."""
     kernel = getattr(get_ipython(), "kernel", None)
-    return None if kernel is None else kernel.get_parent("shell").get("metadata", {}).get("cellId")
+    request = {} if kernel is None else kernel.get_parent("shell")
+    return request.get("metadata", {}).get("cellId") or request.get("content", {}).get("code")
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:

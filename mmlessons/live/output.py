@@ -29,7 +29,8 @@ def bilingual(text: Text, tag: str = "span") -> str:
             f"需要 (中文, English) 或一个字符串，收到 {text!r}",
             f"(Chinese, English) or one string wanted, got {text!r}", TypeError)
     zh, en = map(escape, text)
-    return f'<{tag} lang="zh">{zh}</{tag}><{tag} lang="en">{en}</{tag}>'
+    dot = '<span class="mm-dot"> · </span>' if tag == "span" else ""  # between the two; hidden with one of them
+    return f'<{tag} lang="zh">{zh}{dot}</{tag}><{tag} lang="en">{en}</{tag}>'
 
 
 def reason(error: Exception) -> str:

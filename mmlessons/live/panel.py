@@ -131,7 +131,8 @@ class Panel:
         """显示在格子里 / Show it in the cell."""
         display(self.widget)
         # JupyterLab and nbconvert drop a picture's alternative text: page.js takes it from here
-        display(Output(f'<div class="mm-alt mm-unseen">{escape(self.curves.alt)}</div>', self.curves.alt))
+        words = f"<summary>图的文字说明 · the figure in words</summary><p>{escape(self.curves.alt)}</p>"
+        display(Output(f'<details class="mm-alt mm-unseen">{words}</details>', self.curves.alt))
         self._picture = display(self._image(), display_id=True)
 
     # -- what the run tells -------------------------------------------------------------------------------------------

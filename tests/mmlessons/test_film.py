@@ -39,7 +39,7 @@ def test_a_film_has_its_name_in_both_languages_and_its_sound() -> None:
     import torch
 
     silent, heard = live.film(FRAMES, NAME, 1.0), live.film(FRAMES, NAME, 1.0, digits.to_wav(torch.rand(2, 100)))
-    assert '<span lang="zh">短片</span>' in silent.html
+    assert '<span lang="zh">短片<' in silent.html
     assert 'alt="短片 / a clip"' in silent.html
     assert "<audio" not in silent.html
     assert "<audio" in heard.html

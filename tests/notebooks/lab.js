@@ -7,6 +7,9 @@ window.lab = (() => {
     const meant = cell => (cell?.model.getMetadata('tags') ?? []).includes('raises-exception');
     const start = text => text.trim().slice(0, 300);
 
+    const output = (cell, number) =>
+        cells()[cell].outputArea.widgets[number].node.querySelector('.jp-OutputArea-output');
+
     // --- errors ---
 
     // The kernel's own messages: what a callback of a widget, a task or a thread raises is shown nowhere on the page.
@@ -161,6 +164,6 @@ window.lab = (() => {
     const readout = handle =>
         parseFloat(handle.closest('.widget-slider').querySelector('.widget-readout').textContent);
 
-    return {kernel, listen, errors, visible, height, stickingOut, moveEverything, runningPanel, watch, delay, usedValues,
-            readout};
+    return {kernel, listen, errors, output, visible, height, stickingOut, moveEverything, runningPanel, watch, delay,
+            usedValues, readout};
 })();

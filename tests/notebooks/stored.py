@@ -31,6 +31,7 @@ PLACES = re.compile(
     r"|https?://(?:127\.0\.0\.1|localhost|0\.0\.0\.0)|file://"
 )
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
+WIDGET = "application/vnd.jupyter.widget-view+json"
 SELF_CONTAINED = re.compile(r"data:[\w/+.-]+;base64,[A-Za-z0-9+/=\s]+")
 
 
@@ -214,6 +215,20 @@ def no_drawn_pictures_in_html(notebook):
                 yield f"cell {i}: a picture in text/html; live shows it as a widget with a PNG beside it"
 
 
+def widgets_alone(notebook):
+    """(cell, number of the output, has it controls?) of the outputs that are a widget and nothing else to look at."""
+    for i, cell in code(notebook):
+        for number, output in enumerate(cell.outputs):
+            data = output.get("data", {})
+            if WIDGET in data and not {"text/html", "image/png", "image/jpeg"} & set(data):
+                yield i, number, data["text/plain"] != "<mmlessons.live>"
+
+
+def nothing_is_a_widget_alone(notebook):
+    """控件旁边都有静止的画面 / Where no widget can be shown there is a picture (python -m tests.notebooks.stills)."""
+    return [f"cell {i}, output {number}" for i, number, _ in widgets_alone(notebook)]
+
+
 def one_thread(notebook):
     """只用一个线程，机器有几个都一样 / One thread: sums are made in one order, however many a machine has."""
     cells = [cell.source for _, cell in code(notebook)]
@@ -247,5 +262,5 @@ def folded_cells_say_what_they_are(notebook):
 
 
 CHECKS = [execution_order, clean_outputs, both_languages, headings, machine_traces, loads_nothing, images_described,
-          no_drawn_pictures_in_html, plain_kernel, same_numbers, one_thread, bold_is_bold,
+          no_drawn_pictures_in_html, nothing_is_a_widget_alone, plain_kernel, same_numbers, one_thread, bold_is_bold,
           folded_cells_say_what_they_are]

@@ -13,7 +13,7 @@
       for (const part of box.querySelectorAll(".noUi-handle, input"))
         if (name && part.getAttribute("aria-label") !== name) part.setAttribute("aria-label", name);
     }
-    for (const alt of document.querySelectorAll(".mm-alt")) {
+    for (const alt of document.querySelectorAll(".mm-alt p")) {
       const picture = alt.closest(".jp-OutputArea")?.querySelector(".jp-RenderedImage img");
       if (picture && picture.alt !== alt.textContent) picture.alt = alt.textContent;
     }
