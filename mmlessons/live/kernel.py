@@ -22,22 +22,30 @@ _awaiting = 0  # how many cells are busy in `await run.wait()`
 def is_live() -> bool:
     """有人在看吗 / Is a person watching?
 
-    The environment variable MM_LIVE decides if it is 0 or 1; otherwise: is this a kernel that a Jupyter server opened
-    for a document?
+    The environment variable MM_LIVE decides if it is 0 or 1. Otherwise the request that runs the cell says whether
+    somebody could answer a question: JupyterLab and the like say yes, nbconvert and nbval no. Voila says no, but it
+    shows the page to a reader.
 
-    环境变量 MM_LIVE 为 0 或 1 时由它决定；否则看这是不是 Jupyter 服务器为一份文档打开的内核。
+    环境变量 MM_LIVE 为 0 或 1 时由它决定。否则看运行这一格的请求：它写着有没有人能回答提问。JupyterLab 等等说有，
+    nbconvert 和 nbval 说没有。Voila 也说没有，可它把页面给读者看。
     """
     chosen = os.environ.get("MM_LIVE")
     if chosen in ("0", "1"):
         return chosen == "1"
-    return "JPY_SESSION_NAME" in os.environ and hasattr(get_ipython(), "kernel")
+    if "VOILA_REQUEST_URL" in os.environ:
+        return hasattr(get_ipython(), "kernel")
+    return bool(_request().get("content", {}).get("allow_stdin"))
 
 
 def running_cell() -> str | None:
     """正在运行的格子的编号，没有就用它的代码 / The id of the cell that is running, or its code where it has none."""
+    return _request().get("metadata", {}).get("cellId") or _request().get("content", {}).get("code")
+
+
+def _request() -> dict:
+    """The message that asked for the cell to be run; empty outside a kernel."""
     kernel = getattr(get_ipython(), "kernel", None)
-    request = {} if kernel is None else kernel.get_parent("shell")
-    return request.get("metadata", {}).get("cellId") or request.get("content", {}).get("code")
+    return {} if kernel is None else kernel.get_parent("shell")
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:

@@ -142,13 +142,15 @@ class Panel:
             self._told = ""
         if self.run.state == "failed":
             self._told = self._error()
+        if self.run.state == "finished" and self.run.loop is None:
+            self._told = _say(NO_LOOP)
         self._draw()
 
     def moved_on(self) -> None:
         # eight pictures a second, or as few as two where drawing is slow: it should take about 3 % of the time
         pause = min(max(0.125, 30 * self._draw_cost), 0.5)
         if self._drawn_state != self.run.state or time.perf_counter() - self._drawn_at > pause:
-            self._draw()
+            self._draw(picture=self.run.loop is not None)
 
     def uses(self, values: Record) -> None:
         listed = escape(" ".join(f"{name}={_written(value)}" for name, value in values.items()))
@@ -193,7 +195,7 @@ class Panel:
     # -- what is seen -------------------------------------------------------------------------------------------------
 
     def _tell(self, text: Name) -> None:
-        self._told = f'<div class="mm-say">{bilingual(text, "div")}</div>'
+        self._told = _say(text)
         self._refresh()
 
     def _error(self) -> str:
@@ -208,7 +210,7 @@ class Panel:
         word, icon = {"running": ("暂停 · Pause", "pause"), "paused": ("继续 · Resume", "play"),
                       "failed": ("再试 · Try again", "play")}.get(state, ("开始 · Start", "play"))
         self._start_button.description, self._start_button.icon = word, icon
-        self._start_button.disabled = state in ("finished", "replaced")
+        self._start_button.disabled = state == "replaced" or (state == "finished" and run.loop is not None)
         self._reset_button.disabled = state == "replaced"
         kept = run.snapshots.before(run.i)
         back = kept[-1][0] if kept else 0
@@ -222,19 +224,23 @@ class Panel:
         bar = f'<progress max="{run.steps}" value="{run.i}" aria-label="训练进度 · progress"></progress>'
         self._progress.value = f'{bar}<div>{count}</div><div class="mm-now">{now}</div>'
         waits = run.waiting and state in ("paused", "ready")
-        self._message.value = self._told + (f'<div class="mm-say">{bilingual(WAITING, "div")}</div>' if waits else "")
+        self._message.value = self._told + (_say(WAITING) if waits else "")
 
     def _image(self) -> Image:
         width, height = self.curves.size
         return Image(self.curves.png(), width=width, height=height, alt=self.curves.alt)
 
-    def _draw(self) -> None:
+    def _draw(self, picture: bool = True) -> None:
         began = time.perf_counter()
         self._refresh()
-        if self._picture is not None:
+        if picture and self._picture is not None:
             self._picture.update(self._image())
         self._drawn_at, self._drawn_state = time.perf_counter(), self.run.state
         self._draw_cost = self._drawn_at - began
+
+
+def _say(text: Name) -> str:
+    return f'<div class="mm-say">{bilingual(text, "div")}</div>'
 
 
 def _written(value: object) -> str:

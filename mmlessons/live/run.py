@@ -97,9 +97,8 @@ class Run:
         try:
             while not self.done:
                 self._advance()
-                if self.loop is not None:
-                    self.state = "running"
-                    self._tell("moved_on")
+                self.state = "running"
+                self._tell("moved_on")
         except KeyboardInterrupt:
             self._wish = "pause"
             self._become("paused")

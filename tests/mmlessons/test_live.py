@@ -1104,19 +1104,53 @@ def test_the_page_is_the_same_every_time(monkeypatch, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_the_environment_decides_whether_a_person_watches_and_outside_a_kernel_nobody_does(monkeypatch):
-    monkeypatch.setenv("JPY_SESSION_NAME", "x")
-    for chosen, expected in (("0", False), ("1", True), ("", False)):
-        monkeypatch.setenv("MM_LIVE", chosen)
-        assert live.is_live() is expected
+def asked(monkeypatch, **request):
+    """As if a front end had asked a kernel to run this cell."""
+    request = {"metadata": {}, "content": {}} | request
+    monkeypatch.setattr(kernel, "get_ipython", lambda: SimpleNamespace(
+        kernel=SimpleNamespace(get_parent=lambda channel: request)))
+
+
+@pytest.mark.parametrize("can_answer", [True, False])
+def test_a_person_watches_where_the_front_end_says_that_somebody_could_answer(monkeypatch, can_answer):
+    asked(monkeypatch, content={"allow_stdin": can_answer})
+    monkeypatch.delenv("MM_LIVE", raising=False)
+    assert live.is_live() is can_answer
+    for chosen in (0, 1):
+        monkeypatch.setenv("MM_LIVE", str(chosen))
+        assert live.is_live() is bool(chosen)
+
+
+def test_voila_shows_its_page_to_a_person_though_nobody_can_answer_and_outside_a_kernel_nobody_watches(monkeypatch):
+    monkeypatch.delenv("MM_LIVE", raising=False)
+    assert not live.is_live()
+    monkeypatch.setenv("VOILA_REQUEST_URL", "http://127.0.0.1/voila/render/lesson.ipynb")
+    assert not live.is_live()
+    asked(monkeypatch, content={"allow_stdin": False})
+    assert live.is_live()
+
+
+def test_where_nobody_watches_the_bar_moves_and_one_sentence_says_why_it_ran_to_its_end():
+    seen = []
+
+    def step():
+        time.sleep(0.002)
+        return {"loss": 1.0}
+
+    training = live.Training(step, 300, [LOSS])
+    training.panel._progress.observe(lambda change: seen.append(change.new), "value")
+    training.start()
+    assert len({re.search(r'value="(\d+)"', bar)[1] for bar in seen}) > 3
+    assert "Nobody was watching" in training.panel._message.value
+    assert not training.panel._start_button.disabled  # a press says it again
+    training.panel._start_button.click()
+    assert "Nobody was watching" in training.panel._message.value
 
 
 @pytest.mark.parametrize(("metadata", "cell"), [({"cellId": "a1"}, "a1"), ({}, "run.start()")])
 def test_a_cell_that_has_no_id_is_known_by_its_code(monkeypatch, metadata, cell):
     """Two trainings of one notebook do not replace each other where a front end sends no ids."""
-    request = {"metadata": metadata, "content": {"code": "run.start()"}}
-    shell = SimpleNamespace(kernel=SimpleNamespace(get_parent=lambda channel: request))
-    monkeypatch.setattr(kernel, "get_ipython", lambda: shell)
+    asked(monkeypatch, metadata=metadata, content={"code": "run.start()"})
     assert kernel.running_cell() == cell
 
 
