@@ -63,9 +63,10 @@ def small(png: bytes) -> tuple[str, bytes]:
 
 
 def slim(notebook: nbformat.NotebookNode) -> None:
-    """控件状态里的 null 不用存 / A null in the state of a widget is its default and need not be stored."""
+    """状态里的默认值不用存 / What the state of a widget would be without saying: nulls, and what its kind decides."""
     for model in notebook.metadata["widgets"]["application/vnd.jupyter.widget-state+json"]["state"].values():
-        model["state"] = {name: value for name, value in model["state"].items() if value is not None}
+        model["state"] = {name: value for name, value in model["state"].items()
+                          if value is not None and not name.startswith(("_model_", "_view_"))}
 
 
 def add(path: Path) -> None:
