@@ -38,6 +38,7 @@ CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disab
 OWN = re.compile(r"^(?:https?|wss?)://127\.0\.0\.1[:/]|^(?:data|blob|about):")
 READY = "() => lab.kernel()?.status === 'idle'"
 SCRIPT = Path(__file__).with_suffix(".js")
+CONFIG = Path(__file__).parents[2] / "jupyter_lab_config.py"  # as it is read where JupyterLab is started in our folder
 KNOWN_NOISE = ()  # parts of console errors that are JupyterLab's own, each with its reason; 4.6 has none
 
 
@@ -94,7 +95,7 @@ class Lab:
                    f"--port={self.url.rpartition(':')[2]}", "--ServerApp.port_retries=0",
                    f"--IdentityProvider.token={self.token}", f"--ServerApp.root_dir={self.folder / 'notebooks'}",
                    "--LabApp.expose_app_in_browser=True", "--LabApp.extension_manager=readonly",
-                   "--LabApp.news_url=None"]  # fmt: skip
+                   "--LabApp.news_url=None", f"--config={CONFIG}"]  # fmt: skip
         log = self.folder / "server.log"
         with log.open("w") as out:
             self.server = psutil.Popen(command, env=env, cwd=self.folder, stdout=out, stderr=subprocess.STDOUT)
@@ -209,6 +210,13 @@ class Page:
         self.window.wait_for_function("() => window.mmDone", timeout=timeout * 1000)
         self.window.wait_for_function(READY, timeout=timeout * 1000)
         self.window.wait_for_timeout(500)
+
+    def end_kernel(self):
+        """The kernel ends, as it does overnight, and nothing is run again."""
+        self.command("docmanager:save")
+        self.settle(1)
+        self.js("() => window.jupyterapp.shell.currentWidget.context.sessionContext.shutdown()")
+        self.settle(1)
 
     def save_and_reload(self):
         self.command("docmanager:save")

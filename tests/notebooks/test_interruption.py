@@ -149,6 +149,20 @@ def test_after_a_restart_of_the_kernel_the_notebook_runs_anew(page):
     assert not page.errors()
 
 
+def test_opened_again_the_next_day_the_panel_is_there_without_running_anything(lab, page):
+    button(page, "Pause").click()
+    says(page, "paused")
+    at = page.js(STEP)
+    page.end_kernel()
+    page.window.close()
+    again = lab.open("one.ipynb")
+    again.window.wait_for_selector(".mm-panel [role=slider]", timeout=20_000)
+    assert again.js(STEP) == at
+    assert "Error displaying widget" not in again.text()
+    assert again.js("() => [...document.querySelectorAll('.jp-RenderedImage img')].length") == 1  # the curve
+    again.window.close()
+
+
 def test_the_console_stays_clean(lab, page):
     assert not lab.console
     assert not lab.network()
