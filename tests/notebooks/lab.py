@@ -38,7 +38,7 @@ CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disab
 OWN = re.compile(r"^(?:https?|wss?)://127\.0\.0\.1[:/]|^(?:data|blob|about):")
 READY = "() => lab.kernel()?.status === 'idle'"
 SCRIPT = Path(__file__).with_suffix(".js")
-CONFIG = Path(__file__).parents[2] / "jupyter_lab_config.py"  # as it is read where JupyterLab is started in our folder
+CONFIG = Path(__file__).parents[2] / "jupyter_lab_config.py"
 KNOWN_NOISE = ()  # parts of console errors that are JupyterLab's own, each with its reason; 4.6 has none
 
 
@@ -91,11 +91,11 @@ class Lab:
                "JUPYTER_DATA": "data", "JUPYTER_RUNTIME": "runtime"}  # fmt: skip
         env = self.environment() | {f"{name}_DIR": str(self.folder / folder) for name, folder in own.items()}
         self.token, self.url = secrets.token_hex(16), f"http://127.0.0.1:{free_port()}"
-        command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1",
+        command = [sys.executable, "-m", "jupyterlab", "--no-browser", f"--config={CONFIG}", "--ip=127.0.0.1",
                    f"--port={self.url.rpartition(':')[2]}", "--ServerApp.port_retries=0",
                    f"--IdentityProvider.token={self.token}", f"--ServerApp.root_dir={self.folder / 'notebooks'}",
                    "--LabApp.expose_app_in_browser=True", "--LabApp.extension_manager=readonly",
-                   "--LabApp.news_url=None", f"--config={CONFIG}"]  # fmt: skip
+                   "--LabApp.news_url=None"]  # fmt: skip
         log = self.folder / "server.log"
         with log.open("w") as out:
             self.server = psutil.Popen(command, env=env, cwd=self.folder, stdout=out, stderr=subprocess.STDOUT)

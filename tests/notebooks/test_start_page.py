@@ -107,7 +107,7 @@ def test_every_link_of_an_html_export_exists():
 
 def test_the_first_command_of_the_readme_opens_the_start_page():
     command = re.search(r"```bash\n(.*)\n```", README)[1]
-    assert command.endswith("jupyter lab --allow-root notebooks/" + DOOR.name)
+    assert command.endswith("jupyter lab --config=jupyter_lab_config.py notebooks/" + DOOR.name)
 
 
 # -- the glossary -----------------------------------------------------------------------------------------------------
