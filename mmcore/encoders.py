@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from mmcore import checks, pretrained, tokens
-from mmcore.checks import refuse, shapes
+from mmcore.checks import refuse, shapes, typed
 
 BACKBONES = ("resnet-tiny", "vit-tiny")
 TEXT_MODELS = ("bert-tiny", "gpt-tiny")
@@ -59,6 +59,7 @@ class VisualEncoder(nn.Module):
     torch.Size([2, 8])
     """
 
+    @typed
     def __init__(self, feature_dim: int = 512, backbone: str = "resnet-tiny", weights: str | Path | None = None):
         super().__init__()
         feature_dim = checks.whole(feature_dim, "feature_dim")
@@ -122,6 +123,7 @@ class TextEncoder(nn.Module):
     torch.Size([2, 8])
     """
 
+    @typed
     def __init__(self, model_name: str = "bert-tiny", feature_dim: int = 512, tokenizer: Tokenizer | None = None):
         super().__init__()
         feature_dim = checks.whole(feature_dim, "feature_dim")
