@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mmcore import checks
 from mmcore.checks import refuse, shapes
+from mmcore.training import Bounded
 
 
 @shapes(logits="B L V", tokens="int64 B length")
@@ -151,7 +152,7 @@ class CausalDecoder(nn.Module):
                    f"width must be a multiple of heads, got {width} and {heads}")
         self.pad, self.end = (checks.index(x, name, self.vocabulary) for x, name in ((pad, "pad"), (end, "end")))
         self.one_each = one_each
-        self.open = nn.Linear(self.feature_dim, width if one_each else self.prefix * width)
+        self.open = Bounded(self.feature_dim, width if one_each else self.prefix * width)
         self.embed = nn.Embedding(self.vocabulary + self.starts, width)
         self.positions = nn.Embedding(self.prefix + self.max_tokens, width)
         self.blocks = nn.ModuleList(_Block(width, heads) for _ in range(layers))

@@ -85,6 +85,8 @@ class VisualEncoder(nn.Module):
         if min(image.shape[2:]) < PIXELS:
             refuse(f"image 需要形状 (B, 3, ≥{PIXELS}, ≥{PIXELS})，收到 {checks.shape_of(image)}",
                    f"image must have shape (B, 3, ≥{PIXELS}, ≥{PIXELS}), got {checks.shape_of(image)}")
+        if not bool((image.abs() < 1e4).all()):  # of squares that overflow, standardising would make a blank picture
+            refuse("image 的值需要在 0 到 1 之间", "image must hold values from 0 to 1")
         _check_batch(self.normalise, len(image))
 
     def encode(self, image: Tensor) -> Tensor:

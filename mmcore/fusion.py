@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from mmcore import checks
 from mmcore.checks import refuse, shapes, typed
 from mmcore.ranking import accuracy
-from mmcore.training import brought, choose_device, evaluating, make_optimizer, train_on
+from mmcore.training import Bounded, brought, choose_device, evaluating, make_optimizer, train_on
 
 CANDIDATES = ("f_early", "f_attention", "f_gated", "f_late")  # in the order of (3.5)
 TWO = {"M": 2}  # fewer are nothing to fuse
@@ -61,8 +61,7 @@ class EarlyFusion(nn.Module):
     Concatenates first and then lets one small network see all modalities together, so that it can learn an "if … then"
     between them. Without σ its layers would be one linear map, which cannot learn exclusive or. By default H = D/2.
 
-    先拼接，再让一个小网络一起看所有模态，所以它能学会模态之间的“如果……那么……”。没有激活函数 σ，两层仍只是一个线性映射，
-    学不会异或。默认 H = D/2。
+    先拼接，再让一个小网络一起看所有模态，所以它能学会“如果……那么……”。没有 σ，就只是线性映射，学不会异或。默认 H = D/2。
 
     Paper: Baltrušaitis et al. 2019, Multimodal Machine Learning: A Survey and Taxonomy.
 
@@ -99,8 +98,7 @@ def late_fusion(features: Sequence[Tensor], w: Tensor) -> Tensor:
     Each modality is worked out by itself to the end, then they are added in fixed proportions: the same weights for
     every sample, even for one whose sound has failed. The same formula fuses decisions, given probabilities of classes.
 
-    每个模态各自算到最后，再按固定的比例相加：所有样本用同一组权重，哪怕其中一个样本的声音坏了。给它各模态的类别概率，
-    同一个公式就是决策的融合。
+    每个模态各自算到最后，再按固定的比例相加：所有样本用同一组权重，哪怕一个样本的声音坏了。给它类别的概率，融合的就是决策。
 
     Paper: Kittler et al. 1998, On Combining Classifiers.
 
@@ -306,15 +304,6 @@ def product_of_experts(log_p: Sequence[Tensor], log_prior: Tensor) -> Tensor:
     return log_q.log_softmax(-1)
 
 
-class _Projection(nn.Linear):
-    """Rows so long that their squares overflow, of which layer normalisation would make zeros, are made shorter."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = super().forward(x)
-        most, bound = x.detach().abs().amax(-1, keepdim=True), torch.finfo(x.dtype).max ** 0.25
-        return x / (most.clamp_min(bound) / bound)
-
-
 class MultimodalFusion(nn.Module):
     """四种融合与它们的混合 (3.5) / All four fusions and their mixture (3.5).
 
@@ -345,7 +334,7 @@ class MultimodalFusion(nn.Module):
         super().__init__()
         self.feature_dims = checks.widths(feature_dims, "feature_dims")
         self.output_dim = output_dim = checks.whole(output_dim, "output_dim", 3)  # of 2, layer norm makes a sign
-        self.projections = nn.ModuleList(_Projection(width, output_dim) for width in self.feature_dims)
+        self.projections = nn.ModuleList(Bounded(width, output_dim) for width in self.feature_dims)
         self.early_fusion = EarlyFusion(self.feature_dims, output_dim)
         self.late_fusion = LateFusion(output_dim, len(self.feature_dims))
         self.attention_fusion = AttentionFusion(output_dim)

@@ -37,6 +37,15 @@ def brought(device: torch.device, **given: Any) -> dict[str, Any]:
     return given
 
 
+class Bounded(nn.Linear):
+    """线性层，平方会溢出的行缩短，免得归一化成 0 / A linear layer that shortens rows whose squares would overflow."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = super().forward(x)
+        most, bound = x.detach().abs().amax(-1, keepdim=True), torch.finfo(x.dtype).max ** 0.25
+        return x / (most.clamp_min(bound) / bound)
+
+
 @typed
 def make_optimizer(model: nn.Module, lr: float, weight_decay: float) -> torch.optim.AdamW:
     """AdamW，只对矩阵做权重衰减 / AdamW that decays matrices only: biases and normalisations need no pull to zero."""

@@ -259,6 +259,19 @@ def test_at_the_edge_of_a_value_layer_normalisation_does_not_make_zeros_of_a_lon
     assert wanted.abs().max() > 0.5
 
 
+def test_at_the_edge_of_a_value_a_decoder_reads_a_feature_whose_square_overflows() -> None:
+    torch.manual_seed(0)
+    decoder, h, tokens = mmcore.CausalDecoder(9, 6, width=8), 1e20 * floats(2, 6), torch.tensor([[9, 4], [10, 3]])
+    wanted = deepcopy(decoder).double()(h.double(), tokens)
+    assert torch.allclose(decoder(h, tokens).double(), wanted, atol=1e-4)
+    assert not torch.allclose(decoder(0 * h, tokens).double(), wanted, atol=0.01)
+
+
+def test_at_the_edge_of_a_value_a_picture_far_out_of_range_is_refused_and_not_taken_for_a_blank_one() -> None:
+    with pytest.raises(ValueError, match="image 的值需要在 0 到 1 之间 / image must hold values from 0 to 1"):
+        VisualEncoder(8)(1e20 * torch.rand(2, 3, 32, 32))
+
+
 @pytest.mark.parametrize("score", [mmcore.retrieval_scores, lambda S: accuracy(S, torch.zeros(0).long())])
 def test_at_the_edge_of_a_size_the_score_of_nothing_is_refused(score: Callable) -> None:
     with pytest.raises(ValueError, match="expected at least 1"):
