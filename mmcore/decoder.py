@@ -261,5 +261,5 @@ class _Block(nn.Module):
 
 def _draw(logits: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
     low = logits - logits.amax(1, keepdim=True)  # the largest is 0 then, and cannot overflow however cold it is
-    p = (low / temperature).softmax(1).to(generator.device)
+    p = (low / max(temperature, torch.finfo(low.dtype).tiny)).softmax(1).to(generator.device)
     return torch.multinomial(p, 1, generator=generator).squeeze(1).to(logits.device)

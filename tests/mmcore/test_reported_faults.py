@@ -164,10 +164,11 @@ def test_a_score_for_what_cannot_be_scored_no_token_is_chosen_from_nan(name: str
         getattr(decoder, name)(h, torch.tensor([0, 1]))
 
 
-def test_a_score_for_what_cannot_be_scored_a_very_low_temperature_writes_as_greedily_as_none() -> None:
+@pytest.mark.parametrize("temperature", [1e-20, 1e-40, 1e-300])
+def test_at_the_edge_of_a_value_a_very_low_temperature_writes_as_greedily_as_none(temperature: float) -> None:
     decoder = mmcore.CausalDecoder(9, 6, width=8)
     h, which = floats(3, 6), torch.tensor([0, 1, 0])
-    cold = decoder.generate(h, which, 1e-30, torch.Generator().manual_seed(0))
+    cold = decoder.generate(h, which, temperature, torch.Generator().manual_seed(0))
     assert all(map(torch.equal, cold, decoder.generate(h, which)))
 
 
