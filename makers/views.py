@@ -20,10 +20,11 @@ from torch import Tensor, nn
 from mmcore import tokens as text
 from mmcore.alignment import contrastive_loss
 from mmcore.encoders import TextEncoder, VisualEncoder
-from mmcore.training import evaluating, make_optimizer, one_cycle, optimize
+from mmcore.training import evaluating, make_optimizer, optimize
 from mmlessons.data import emoji, files
 from mmlessons.data.augment import augment
 from mmlessons.data.views import ARTISTS, ASSETS, LANGUAGES, VERSION, draw_artists
+from mmlessons.tasks.learner import one_cycle
 
 SEED = 0
 WIDTH = 128  # of the features

@@ -3,16 +3,15 @@ r"""跨模态对齐的公式与模块 / The formulas and modules of cross-modal 
 Letters: N pairs, M candidates, D feature width, P projection width.
 Three ways to say that two things mean the same: choose your own among a batch (2.1); lie close to your own (2.2); give
 each its share of the meaning (2.3). (2.4) is a sibling of (2.1): every pair answers a yes-or-no question of its own.
-What does not fit in type, shape or value is refused with TypeError or ValueError, as is a feature of zeros where a
-cosine is taken.
+What does not fit is refused with TypeError or ValueError, as is a feature of zeros where a loss divides by lengths.
 
 字母：N 对，M 个候选，D 特征宽度，P 投影宽度。
 三种说法，一个意思：在一批里选出自己的那一个 (2.1)；与自己的那一个靠近 (2.2)；按意思分给每一个 (2.3)。(2.4) 是 (2.1)
-的姊妹：每一对各答一道是非题。类型、形状或数值不符时报 TypeError 或 ValueError；要算余弦而特征全是 0，也一样。
+的姊妹：每一对各答一道是非题。不符时报 TypeError 或 ValueError；损失要除以长度而特征全是 0，也一样。
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -20,23 +19,21 @@ from torch import Tensor, nn
 
 from mmcore import checks
 from mmcore.checks import refuse, shapes
-from mmcore.ranking import mutual_scores
-from mmcore.training import choose_device, evaluating, make_optimizer, train_on
-
-SOME = {"N": 1, "M": 1, "D": 1, "P": 1}  # where a mean is taken there has to be something
+from mmcore.ranking import SOME, mutual_scores
+from mmcore.training import brought, choose_device, evaluating, make_optimizer, train_on
 
 
-@shapes(a="N D", b="M D")
+@shapes(a="N D", b="M D", least={"D": 1}, precise="a b")
 def cosine_similarity(a: Tensor, b: Tensor) -> Tensor:
-    """两两余弦 / Every cosine: (N, D), (M, D) → (N, M).
+    """两两余弦，与全是 0 的特征是 0 / Every cosine, 0 with a feature of zeros: (N, D), (M, D) → (N, M).
 
     >>> cosine_similarity(torch.tensor([[3.0, 0.0]]), torch.tensor([[5.0, 0.0], [0.0, 1.0]]))
     tensor([[1., 0.]])
     """
-    return F.normalize(a, dim=-1) @ F.normalize(b, dim=-1).T
+    return F.normalize(_near_1(a), dim=-1) @ F.normalize(_near_1(b), dim=-1).T
 
 
-@shapes(a="N D", b="N D", positives="bool N N", least={"N": 2, "D": 1})
+@shapes(a="N D", b="N D", positives="bool N N", least={"N": 2, "D": 1}, precise="a b")
 def contrastive_loss(a: Tensor, b: Tensor, tau: float | Tensor, positives: Tensor | None = None) -> Tensor:
     r"""对比损失 / Contrastive loss (InfoNCE, as in CLIP): (N, D), (N, D) → ().
 
@@ -50,17 +47,15 @@ def contrastive_loss(a: Tensor, b: Tensor, tau: float | Tensor, positives: Tenso
     | $\mathrm{sim}$ | `cosine_similarity` | (N, N) | cosine similarity | 余弦相似度 |
     | $\tau$ | `tau` | | temperature, above 0 | 温度，大于 0 |
     | | `positives` | (N, N) | true where aᵢ and bⱼ mean the same | aᵢ 与 bⱼ 意思相同处为真 |
-    | $L$ | returned | () | loss | 损失 |
 
     Every picture looks for its own text among the batch, and every text for its own picture; the more confidently it
     picks a wrong one, the larger the loss. The smaller the temperature τ, the more the closest rivals dominate. With
     `positives` (a caption that occurs twice, say) row i takes the mean of the log over its positives, each of them in
-    the denominator; without it, only the diagonal is positive. Features of half precision become float32 first. There
-    must be 2 pairs, and a positive in every row and column.
+    the denominator; without it, only the diagonal is positive. Features of half precision become float32 first.
 
     每幅图像都在一批文字里找自己的那一句，每句文字也在一批图像里找自己的那一幅；认错得越有把握，损失越大。温度 τ 越小，
     越只计较最像的那几个对手。给了 `positives`（例如同一句说明出现两次），就对第 i 行的每个正例各算一次 log，再取平均，
-    每个正例都在分母里；不给时只有对角线。半精度的特征先变成 float32。至少要有 2 对，每行每列都要有正例。
+    每个正例都在分母里；不给时只有对角线。半精度的特征先变成 float32。
 
     Paper: van den Oord et al. 2018, Representation Learning with Contrastive Predictive Coding; Radford et al. 2021,
     Learning Transferable Visual Models From Natural Language Supervision.
@@ -71,9 +66,8 @@ def contrastive_loss(a: Tensor, b: Tensor, tau: float | Tensor, positives: Tenso
     temperature = checks.positive(tau, "tau")
     if positives is not None:
         _check_positives(positives)
-    a, b = _precise(a, b)
     tau = _one_number(tau, a)
-    S = _cosines_over(a, b, tau)
+    S = _directions(a, "a") @ _directions(b, "b", tau).T  # sim(aᵢ, bⱼ) / τ: (N, N)
     if positives is not None:
         return (_several(S, positives) + _several(S.T, positives.T)) / 2
     positive = S.diagonal()
@@ -87,7 +81,7 @@ def contrastive_loss(a: Tensor, b: Tensor, tau: float | Tensor, positives: Tenso
     return (F.softplus(rows - positive) + F.softplus(columns - positive)).mean() / 2
 
 
-@shapes(a="N P", b="N P", least=SOME)
+@shapes(a="N P", b="N P", least=SOME, precise="a b")
 def feature_alignment_loss(a: Tensor, b: Tensor, normalize: bool = True) -> Tensor:
     r"""特征对齐 / Feature alignment: (N, P), (N, P) → ().
 
@@ -105,11 +99,10 @@ def feature_alignment_loss(a: Tensor, b: Tensor, normalize: bool = True) -> Tens
 
     Every pair is to lie close, and nothing else matters. It has no negatives: where all features have become one and
     the same vector it is exactly 0, and nothing can be told apart: collapse. It is the squared length and not a mean
-    over the width, which would be the smaller the wider P. With `normalize=False` features half as long have a quarter
-    of the loss, and nothing need be learned.
+    over the width, which would be the smaller the wider P.
 
     每一对都要靠近，别的什么也不管。它没有负例：所有特征变成同一个向量时，它正好是 0，却什么也分不清，这叫坍缩。是长度
-    的平方，不是对宽度求平均：P 越宽，后者就越小。`normalize=False` 时把特征缩小一半，损失就只有四分之一。
+    的平方，不是对宽度求平均：P 越宽，后者就越小。
 
     Paper: Hadsell et al. 2006, Dimensionality Reduction by Learning an Invariant Mapping; Wang and Isola 2020,
     Understanding Contrastive Representation Learning through Alignment and Uniformity on the Hypersphere.
@@ -117,13 +110,12 @@ def feature_alignment_loss(a: Tensor, b: Tensor, normalize: bool = True) -> Tens
     >>> feature_alignment_loss(torch.tensor([[3.0, 4.0]]), torch.tensor([[4.0, 3.0]]))  # 2 / 5²
     tensor(0.0800)
     """
-    a, b = _precise(a, b)
     if normalize:
-        a, b = a / _lengths(a, "a"), b / _lengths(b, "b")
+        a, b = _directions(a, "a"), _directions(b, "b")
     return (a - b).square().sum() / len(a)
 
 
-@shapes(a="N D", b="M D", least=SOME)
+@shapes(a="N D", b="M D", least=SOME, precise="a b")
 def semantic_similarity(a: Tensor, b: Tensor) -> Tensor:
     """语义相似度 S，(2.3) 的前一半 / Semantic similarity S, the first half of (2.3): (N, D), (M, D) → (N, M).
 
@@ -131,15 +123,13 @@ def semantic_similarity(a: Tensor, b: Tensor) -> Tensor:
 
     每行和为 1：每个 a 把一份注意力分给全部 b。这就是注意力的公式，只是没有值。
 
-    Paper: Vaswani et al. 2017, Attention Is All You Need.
-
     >>> semantic_similarity(torch.zeros(1, 4), torch.ones(2, 4))
     tensor([[0.5000, 0.5000]])
     """
-    return _scaled_products(a, b).softmax(1)
+    return ((a / math.sqrt(a.shape[1])) @ b.T).softmax(1)
 
 
-@shapes(a="N D", b="M D", y="N M", least=SOME)
+@shapes(a="N D", b="M D", y="N M", least=SOME, precise="a b")
 def semantic_alignment_loss(a: Tensor, b: Tensor, y: Tensor) -> Tensor:
     r"""语义对齐 / Semantic alignment: (N, D), (M, D), (N, M) → ().
 
@@ -156,29 +146,27 @@ def semantic_alignment_loss(a: Tensor, b: Tensor, y: Tensor) -> Tensor:
     | $L_{\mathrm{semantic}}$ | returned | () | loss, never below the entropy of y | 损失，不小于 y 的熵 |
 
     Row i of y says how the meaning of aᵢ is shared out among the b: most of it to its own, some to others of its group.
-    The loss is the cross-entropy, so that S learns to become y: a dog lies nearer a cat than a key. The standard
-    deviation of an inner product over d dimensions grows like √d; divided by it, wide features do not make the softmax
-    see only one candidate from the start. Features keep their lengths here, which do what a temperature does.
+    The loss is the cross-entropy, so that S learns to become y: a dog lies nearer a cat than a key. Inner products grow
+    like √d; divided by it, wide features do not make the softmax see only one candidate from the start.
 
     y 的第 i 行说明 aᵢ 的意思怎样分给每个 b：自己的那一个最多，同组的也有一些。损失是交叉熵，所以 S 学着变成 y：狗离猫
-    比离钥匙近。d 个数的内积，标准差随 √d 增长；除以 √d，宽的特征才不会一开始就让 softmax 只认一个。这里的特征不除以
-    长度，长度起温度的作用。
+    比离钥匙近。内积随 √d 增长；除以 √d，宽的特征才不会一开始就让 softmax 只认一个。
 
     Paper: Khosla et al. 2020, Supervised Contrastive Learning; Vaswani et al. 2017, Attention Is All You Need (√d).
 
     >>> semantic_alignment_loss(torch.zeros(1, 4), torch.ones(2, 4), torch.tensor([[0.5, 0.5]]))  # ln 2
     tensor(0.6931)
     """
-    logits = _scaled_products(a, b)
+    logits = (a / math.sqrt(a.shape[1])) @ b.T
     if not bool((y >= 0).all()):
         refuse("y 的每一项都不能小于 0", "no entry of y may be below 0")
-    off = (y.double().sum(1) - 1).abs().max().item()
+    off = (y.sum(1, dtype=torch.promote_types(y.dtype, torch.float32)) - 1).abs().max().item()
     if not off <= max(1e-4, torch.finfo(y.dtype).eps * y.shape[1]):
         refuse(f"y 的每行和需要为 1，最多差了 {off:.3g}", f"every row of y must sum to 1, one is off by {off:.3g}")
     return -(y.to(logits) * logits.log_softmax(1)).sum() / len(logits)
 
 
-@shapes(a="N D", b="N D", positives="bool N N", least=SOME)
+@shapes(a="N D", b="N D", positives="bool N N", least=SOME, precise="a b")
 def sigmoid_loss(a: Tensor, b: Tensor, tau: float | Tensor, bias: float | Tensor,
                  positives: Tensor | None = None) -> Tensor:
     r"""成对的 sigmoid 损失 / The pairwise sigmoid loss (as in SigLIP): (N, D), (N, D) → ().
@@ -193,14 +181,12 @@ def sigmoid_loss(a: Tensor, b: Tensor, tau: float | Tensor, bias: float | Tensor
     | $\tau$ | `tau` | | temperature, above 0 | 温度，大于 0 |
     | $c$ | `bias` | | bias, commonly learned from −10 | 偏置，常从 −10 学起 |
     | $z = 1$ | `positives` | (N, N) | where it is true; −1 elsewhere | 真处为 1，其余为 −1 |
-    | $L_{\mathrm{sigmoid}}$ | returned | () | loss | 损失 |
 
-    A sibling of (2.1). That is a multiple-choice question with one right answer in the batch; here every (i, j) is a
-    yes-or-no question: are these a pair? No answer bears on another, so that several may be right. Of a batch N are
-    “yes” and N² − N are “no”; c starts low, or all would begin as a “yes”. Without `positives`: the diagonal only.
+    A sibling of (2.1). There one answer in the batch is right; here every (i, j) is a question of its own: are these a
+    pair? Several may be right. Most answers are “no”, so c starts low. Without `positives`: the diagonal only.
 
-    (2.1) 的姊妹。(2.1) 是选择题，一批里只有一个对；这里每个 (i, j) 是一道是非题：它们是一对吗？答案互不影响，所以几个
-    都对也不矛盾。一批里 N 对是“是”，N² − N 对是“否”，c 从很低开始，免得一上来全答“是”。不给 `positives`：只有对角线。
+    (2.1) 的姊妹。那里一批里只有一个对；这里每个 (i, j) 是一道是非题：它们是一对吗？几个都对也不矛盾。答案大多是“否”，
+    所以 c 从很低开始。不给 `positives`：只有对角线。
 
     Paper: Zhai et al. 2023, Sigmoid Loss for Language Image Pre-Training.
 
@@ -213,12 +199,11 @@ def sigmoid_loss(a: Tensor, b: Tensor, tau: float | Tensor, bias: float | Tensor
         positives = torch.eye(len(a), dtype=torch.bool, device=a.device)
     else:
         _check_positives(positives)
-    a, b = _precise(a, b)
-    logits = _cosines_over(a, b, _one_number(tau, a)) + _one_number(bias, a)
+    logits = _directions(a, "a") @ _directions(b, "b", _one_number(tau, a)).T + _one_number(bias, a)
     return F.softplus(torch.where(positives, -logits, logits)).sum() / len(a)
 
 
-@shapes(a="N D", b="M D", least=SOME)
+@shapes(a="N D", b="M D", least=SOME, precise="a b")
 def modality_gap(a: Tensor, b: Tensor) -> Tensor:
     """模态间隙 / The modality gap: ‖mean a − mean b‖ of features divided by their lengths, (N, D), (M, D) → ().
 
@@ -232,8 +217,7 @@ def modality_gap(a: Tensor, b: Tensor) -> Tensor:
     >>> modality_gap(torch.tensor([[2.0, 0.0]]), torch.tensor([[-5.0, 0.0]]))
     tensor(2.)
     """
-    a, b = _precise(a, b)
-    return ((a / _lengths(a, "a")).mean(0) - (b / _lengths(b, "b")).mean(0)).norm()
+    return (_directions(a, "a").mean(0) - _directions(b, "b").mean(0)).norm()
 
 
 class CrossModalAlignment(nn.Module):
@@ -256,7 +240,7 @@ class CrossModalAlignment(nn.Module):
     def __init__(self, feature_dim: int | Sequence[int] = 512, projection_dim: int = 256, temperature: float = 0.1):
         super().__init__()
         self.feature_dim = checks.two_widths(feature_dim, "feature_dim")
-        self.projection_dim = checks.whole(projection_dim, "projection_dim")
+        self.projection_dim = checks.whole(projection_dim, "projection_dim", least=2)  # a cosine of one number is ±1
         self.temperature = checks.positive(temperature, "temperature")
         self.projection_A = nn.Linear(self.feature_dim[0], self.projection_dim)
         self.projection_B = nn.Linear(self.feature_dim[1], self.projection_dim)
@@ -288,12 +272,11 @@ class AlignmentLoss(nn.Module):
     | `semantic_loss` | (2.3) | (2.3) |
     | `total_loss` | alpha · contrastive_loss + beta · feature_loss + gamma · semantic_loss | 加权和 |
 
-    Without `y` each pair means only itself; with `positives` (as in (2.1)) it is shared evenly among them.
-    The temperature and the weights may be changed between steps and are checked at each use. If (2.2) did not divide by
-    the lengths, it would fall by shortening the features, as one sees with `normalize=False`.
+    Without `y` each pair means only itself; with `positives` (as in (2.1)) it is shared evenly among them. Temperature
+    and weights may be changed between steps. Without `normalize`, (2.2) falls by merely shortening the features.
 
     不给 `y` 时，每一对只与自己同义；给了 `positives`（意思见 (2.1)），就平分给它的每个正例。温度和权重可以在两步之间
-    改变，每次用到时检查。(2.2) 若不除以长度，就会靠缩短特征来下降：`normalize=False` 让人看见这件事。
+    改变。不做 `normalize`，(2.2) 只靠缩短特征就能下降。
 
     >>> losses = AlignmentLoss(temperature=1.0)(torch.eye(2), torch.eye(2))
     >>> losses["contrastive_loss"], losses["feature_loss"]
@@ -376,12 +359,11 @@ class CrossModalAligner:
                                 positives: Tensor | None = None) -> dict[str, float]:
         """对齐得好不好 / How good an alignment is: {"r@1", "r@5", "mean_cosine", "chance"}.
 
-        r@k is the mean of both directions: each A searches all B, each B all A, and ties are misses, so that constant
-        features get 0. mean_cosine is the mean cosine of the matching pairs and says nothing by itself: constant
-        features get 1. There must be two pairs, or there is no negative.
+        r@k is the mean of both directions, each A among all B and each B among all A; ties are misses, so that constant
+        features get 0. mean_cosine is that of the matching pairs and says nothing by itself: constant features get 1.
 
-        r@k 是两个方向的平均：每个 A 在全部 B 里找，每个 B 在全部 A 里找，并列算错，所以常数特征得 0。mean_cosine 是配对
-        的平均余弦，单独看不说明什么：常数特征得 1。至少要有两对，否则没有负例。
+        r@k 是两个方向的平均，每个 A 在全部 B 里找，每个 B 在全部 A 里找；并列算错，所以常数特征得 0。mean_cosine 是配对
+        的平均余弦，单独看不说明什么：常数特征得 1。
         """
         features_A, features_B, _, positives = self._moved(features_A, features_B, None, positives)
         with evaluating(self.alignment):
@@ -394,37 +376,30 @@ class CrossModalAligner:
         found = mutual_scores(S, right) | {"mean_cosine": S[right].cpu().double().mean().item()}
         return {name: found[name] for name in ("r@1", "r@5", "mean_cosine", "chance")}
 
-    def _moved(self, *tensors: Tensor | None) -> list[Tensor | None]:
-        return [x.to(self.device) if isinstance(x, Tensor) else x for x in tensors]
+    def _moved(self, a: Tensor, b: Tensor, y: Tensor | None, positives: Tensor | None) -> Iterable:
+        return brought(self.device, features_A=a, features_B=b, y=y, positives=positives).values()
 
 
 def _one_number(x: float | Tensor, like: Tensor) -> float | Tensor:
     return x.reshape(()).to(like) if isinstance(x, Tensor) else float(x)
 
 
-def _precise(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Half precision becomes float32."""
-    return (a.float(), b.float()) if a.dtype in (torch.float16, torch.bfloat16) else (a, b)
+def _near_1(x: Tensor) -> Tensor:
+    """Rows so long or short that their squares over- or underflow, made less so; others stay exactly as they are."""
+    most = x.detach().abs().amax(1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
+    return x / (most / most.clamp(1e-12, 1e12))
 
 
-def _scaled_products(a: Tensor, b: Tensor) -> Tensor:
-    """aᵢᵀ bⱼ / √d: (N, D), (M, D) → (N, M)."""
-    a, b = _precise(a, b)
-    return (a / math.sqrt(a.shape[1])) @ b.T
-
-
-def _lengths(x: Tensor, name: str) -> Tensor:
-    """The length of each feature: (N, D) → (N, 1). Its values are read: 0/0 would be silent in a mean."""
+def _directions(x: Tensor, name: str, tau: float | Tensor | None = None) -> Tensor:
+    """x over the length of each row, over τ. The lengths are read: 0/0 would be silent in a mean."""
     length = x.norm(dim=1, keepdim=True)
-    if bool((length == 0).any()):
-        refuse(f"{name} 有一行全是 0，没有方向，算不出余弦",
-               f"{name} has a row of zeros: it has no direction, and a cosine needs one")
-    return length
-
-
-def _cosines_over(a: Tensor, b: Tensor, tau: float | Tensor) -> Tensor:
-    """sim(aᵢ, bⱼ) / τ: (N, D), (N, D) → (N, N)."""
-    return (a / _lengths(a, "a")) @ (b / (_lengths(b, "b") * tau)).T
+    if not length.detach().log2().abs().amax().item() < 40:
+        x = _near_1(x)
+        length = x.norm(dim=1, keepdim=True)
+        if bool((length == 0).any()):
+            refuse(f"{name} 有一行全是 0，没有方向，算不出余弦",
+                   f"{name} has a row of zeros: it has no direction, and a cosine needs one")
+    return x / (length if tau is None else length * tau)
 
 
 def _several(S: Tensor, positives: Tensor) -> Tensor:

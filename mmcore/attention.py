@@ -1,13 +1,10 @@
 r"""注意力与门 / Attention and gates: which cells of a picture (4.1), (4.2), and which frames (8.3), are looked at.
 
-Letters: B batch, P cells, T frames, D feature width, H hidden width, A attention heads. In (4.1), (4.2) f_t is
-the feature of a question (a text), in (8.3) that of frame t.
-(4.1) and (4.2) have the same scores and differ in how these become weights: attention lets the cells share a total of
-1, gates let every cell decide for itself how far to open. What does not fit raises TypeError or ValueError.
+Letters: B batch, P cells, T frames, D feature width, H hidden width, A attention heads. In (4.1), (4.2) f_t is the
+feature of a question, in (8.3) that of frame t. What does not fit raises TypeError or ValueError.
 
 字母：B 批，P 格，T 帧，D 特征宽度，H 隐藏宽度，A 个注意力头。f_t 在 (4.1)、(4.2) 里是问题的特征，在 (8.3) 里是第 t 帧
-的。类型或形状不符时报 TypeError 或 ValueError。
-(4.1) 与 (4.2) 的得分相同，差的只是怎样变成权重：注意力让各格分一份总量为 1 的权重，门让每格自己决定开多大。
+的。不符时报 TypeError 或 ValueError。
 """
 
 import math
@@ -82,8 +79,7 @@ def cell_gates(f_t: Tensor, x: Tensor, b_g: float | Tensor) -> Tensor:
 
     得分与 (4.1) 相同，但每格有自己的门：两格都合，两扇都开，c 就有两份；都不合，都关着，c 就接近 0。
 
-    Paper: Zhang et al. 2018, Learning to Count Objects in Natural Images for Visual Question Answering (why a softmax
-    cannot count; their remedy is another one).
+    Paper: Zhang et al. 2018, Learning to Count Objects in Natural Images for VQA (why a softmax cannot count).
 
     >>> cell_gates(torch.zeros(1, 4), torch.ones(1, 2, 4), 0.0)  # no question, half open
     tensor([[0.5000, 0.5000]])
@@ -141,10 +137,9 @@ def temporal_attention_weights(x: Tensor, W: Tensor, b: Tensor, w: Tensor) -> Te
     | $f^{(k)}$ | `attended(alpha, x)[:, k]` | (B, D) | output of head k | 第 k 个头的输出 |
 
     This is (3.3), shared among frames instead of modalities. A score sees one frame only, so the order is written into
-    it: x_t = f_t + p_t. Without p, shuffling the frames leaves the sum. There are A heads, each for itself.
+    it: without p, shuffling the frames leaves the sum. There are A heads, each for itself.
 
-    这就是 (3.3)，只是在各帧之间分，而不是在各模态之间。分数只看那一帧，所以先后写在那一帧里：x_t = f_t + p_t。没有 p，
-    打乱各帧，和也不变。A 个头各看各的。
+    这就是 (3.3)，只是在各帧之间分。分数只看那一帧，所以先后写在那一帧里：没有 p，打乱各帧，和也不变。A 个头各看各的。
 
     Paper: Bahdanau et al. 2015, Neural Machine Translation by Jointly Learning to Align and Translate; Vaswani et al.
     2017, Attention Is All You Need (positions added to features; several heads).

@@ -18,11 +18,12 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from mmcore import checks
-from mmcore.checks import refuse
+from mmcore.checks import refuse, typed
 
 FORMAT, VERSION = "mmcore checkpoint", 1
 
 
+@typed
 def save(model: nn.Module, path: str | Path, about: Mapping[str, object] | None = None) -> Path:
     """存下模型学到的一切 / Save all that a model has learned; returns the path.
 
@@ -38,7 +39,6 @@ def save(model: nn.Module, path: str | Path, about: Mapping[str, object] | None 
     ...     load(nn.Linear(2, 1), path)
     {'steps': 300}
     """
-    checks.instance(model, "model", nn.Module)
     state = model.state_dict()
     if not state:
         refuse("这个模型没有参数，没有可存的", "this model has no parameters, nothing to save")
@@ -63,6 +63,7 @@ def save(model: nn.Module, path: str | Path, about: Mapping[str, object] | None 
     return path
 
 
+@typed
 def load(model: nn.Module, path: str | Path) -> dict[str, object]:
     """把存下的放回同样的模型 / Put what was saved back into a model of the same build; returns the `about` of `save`.
 
@@ -75,7 +76,6 @@ def load(model: nn.Module, path: str | Path) -> dict[str, object]:
     Traceback (most recent call last):
     FileNotFoundError: 没有 gone 这个文件；请先 save，或检查文件夹 / there is no file gone; save first, ...
     """
-    checks.instance(model, "model", nn.Module)
     own, path = model.state_dict(), Path(path)
     if not path.is_file():
         refuse(f"没有 {path.name} 这个文件；请先 save，或检查文件夹",

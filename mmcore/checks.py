@@ -14,16 +14,17 @@ import inspect
 import math
 import numbers
 import operator
+import types
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args, get_origin
 
 import torch
 from torch import Tensor
 
 Kind = tuple[torch.dtype, torch.device]
-MISSING = object()
+MISSING, HALF = object(), (torch.float16, torch.bfloat16)
 COUNTED = {"B": ("个样本", "samples"), "N": ("对", "pairs"), "M": ("个候选", "candidates"), "T": ("帧", "frames"),
-           "D": ("维", "dimensions"), "P": ("维", "dimensions")}
+           "D": ("维", "dimensions"), "P": ("维", "dimensions"), "K": ("类", "classes")}
 KINDS = {  # what a declaration may begin with: the types it allows, and their name in both languages
     "float": ((), "浮点张量", "a floating-point tensor"),
     "int": ((torch.int32, torch.int64), "整数张量", "an integer tensor"),
@@ -51,7 +52,8 @@ def _refuse_value(name: str, zh: str, en: str, came: object, error: type[Excepti
     refuse(f"{name} {zh}，收到 {came}{use_zh}", f"{name} {en}, got {came}{use_en}", error)
 
 
-def shapes(own: str = "", like: str = "", least: Mapping[str, int] | None = None, **declared: str) -> Callable:
+def shapes(own: str = "", like: str = "", least: Mapping[str, int] | None = None, precise: str = "",
+           **declared: str) -> Callable:
     """在入口处说出每个参数的形状 / Say the shape of every argument, at the border.
 
     | declaration | allows |
@@ -65,11 +67,12 @@ def shapes(own: str = "", like: str = "", least: Mapping[str, int] | None = None
 
     All floating tensors have one type and lie on one device (under autocast types may differ). An argument whose
     default is None may be None. `own="M=feature_dims D=output_dim"` binds letters to attributes of `self`: to the
-    length of a list, not at all to None. `like` names a tensor of `self` whose type and device count, and
-    `least={"M": 2}` sets a lowest size.
+    length of a list, not at all to None. `like` names a tensor of `self` whose type and device count, `least={"M": 2}`
+    sets a lowest size, `precise` names what becomes float32 if it is less, without autocast. Others are as annotated.
 
     所有浮点张量同一类型、同一设备（autocast 之下类型可以不同）；默认值是 None 的参数可以是 None。`own` 把字母绑在
-    `self` 的属性上（列表取长度，None 不绑），`like` 指出 `self` 的哪个张量定类型和设备，`least` 是最小的大小。
+    `self` 的属性上（列表取长度，None 不绑），`like` 指出 `self` 的哪个张量定类型和设备，`least` 是最小的大小，`precise`
+    所列的不到 float32 就变成它，里面没有 autocast。别的参数必须是注解的那一类。
 
     >>> @shapes(a="N D", b="M D")
     ... def products(a, b): return a @ b.T
@@ -83,6 +86,8 @@ def shapes(own: str = "", like: str = "", least: Mapping[str, int] | None = None
         parameters = inspect.signature(function).parameters
         todo = [(list(parameters).index(name), name, _Declared(text), parameters[name].default is None)
                 for name, text in declared.items()]
+        others = [(i, name, kinds) for i, (name, parameter) in enumerate(parameters.items())
+                  if name not in declared and (kinds := _kinds(parameter.annotation))]
         constants = {size: n for *_, wanted, _ in todo for size, n in wanted.constants.items()}
         words = COUNTED | {wanted.count: ("个模态", "modalities") for *_, wanted, _ in todo if wanted.one}
 
@@ -104,12 +109,33 @@ def shapes(own: str = "", like: str = "", least: Mapping[str, int] | None = None
                     zh, en = words[letter]
                     refuse(f"需要至少 {n} {zh}，收到 {sizes[letter]} {zh}",
                            f"expected at least {n} {en}, got {sizes[letter]}")
-            return function(*args, **kwargs)
+            for position, name, kinds in others:
+                x = args[position] if position < len(args) else kwargs.get(name, MISSING)
+                if x is not MISSING:
+                    instance(x, name, *kinds)
+            if not (precise and kind and (kind[0] in HALF or torch.is_autocast_enabled(kind[1].type))):
+                return function(*args, **kwargs)
+            given = dict(zip(parameters, args, strict=False)) | kwargs
+            given |= {name: x.float() for name, x in given.items() if name in precise.split() and x.dtype in HALF}
+            with torch.autocast(kind[1].type, enabled=False):
+                return function(**given)
 
         border.shapes = declared
         return border
 
     return decorate
+
+
+typed = shapes()  # for a function that takes no tensors
+
+
+def _kinds(annotation: Any) -> tuple[type, ...]:
+    """The classes that an annotation allows, if it names classes and functions only, no number and no tensor."""
+    several = get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+    kinds = [Callable if get_origin(kind) is Callable else kind for kind in several]
+    loose = (inspect.Parameter.empty, int, float, bool, object, Tensor)
+    return tuple(kinds) if all(isinstance(kind, type) and kind not in loose and get_origin(kind) is None
+                               for kind in kinds) else ()
 
 
 class _Declared:
@@ -190,7 +216,7 @@ class _Declared:
             way = f"{name} / 255" if x.dtype == torch.uint8 else f"{name}.float()"  # bytes are most often pixels
             _refuse_value(name, f"需要是{self.named[0]}", f"must be {self.named[1]}", x.dtype, TypeError,
                           "" if self.types or x.is_complex() else way)
-        if not torch.is_autocast_enabled(x.device.type):  # which sees to the types itself
+        if torch.float64 in (x.dtype, wanted) or not torch.is_autocast_enabled(x.device.type):  # which mixes the others
             _refuse_value(name, f"需要是 {wanted}", f"must be {wanted}", x.dtype, TypeError, f"{name}.to({wanted})")
 
     def _wrong_shape(self, x: Tensor, name: str, sizes: dict[str, Any]) -> NoReturn:
@@ -291,15 +317,22 @@ def widths(x: Sequence[int], name: str) -> tuple[int, ...]:
 
 def one_of(x: str, name: str, choices: Sequence[str]) -> str:
     """x 必须是所列选项之一 / x must be one of the choices."""
-    if x not in choices:
+    if not isinstance(x, str) or x not in choices:
         _refuse_value(name, f"需要是 {', '.join(choices)} 之一", f"must be one of {', '.join(choices)}", repr(x))
     return x
 
 
-def instance(x: object, name: str, kind: type) -> None:
-    """x 必须是这一种 / x must be of this kind."""
-    if not isinstance(x, kind):
-        _refuse_value(name, f"需要是 {kind.__name__}", f"must be a {kind.__name__}", type(x).__name__, TypeError)
+def instance(x: object, name: str, *kinds: type) -> None:
+    """x 必须是这一种，或这几种之一 / x must be of this kind, or of one of these."""
+    if not isinstance(x, kinds):
+        zh, en = (word.join(kind.__name__ for kind in kinds) for word in (" 或 ", " or "))
+        _refuse_value(name, f"需要是 {zh}", f"must be a {en}", type(x).__name__, TypeError)
+
+
+def ranked(scores: Tensor, name: str) -> None:
+    """scores 不能有 NaN，否则最大的会是随便哪个；看它的值 / The largest of NaN would be any index; values are read."""
+    if bool(scores.isnan().any()):
+        refuse(f"{name} 里有 NaN，无法排名", f"{name} holds NaN and cannot be ranked")
 
 
 def classes(labels: Tensor, name: str, rows: int, count: int) -> None:

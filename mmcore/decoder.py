@@ -1,9 +1,8 @@
 r"""小小的因果解码器：一个词一个词地写 / A small causal decoder: it writes one token at a time.
 
-Letters: B batch, L tokens, V vocabulary size, D feature width, W decoder width, K positions of the prefix. What does
-not fit in type, size or value is refused with TypeError or ValueError.
+Letters: B batch, L tokens, V vocabulary, D feature width, W decoder width, K prefix. What does not fit is refused.
 
-字母：B 批，L 词元，V 词表大小，D 特征宽度，W 解码器宽度，K 前缀的位置数。不符时报 TypeError 或 ValueError。
+字母：B 批，L 词元，V 词表大小，D 特征宽度，W 解码器宽度，K 前缀。不符时报错。
 """
 
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from mmcore import checks
 from mmcore.checks import refuse, shapes
+from mmcore.training import Bounded
 
 
 @shapes(logits="B L V", tokens="int64 B length")
@@ -29,22 +29,20 @@ def generation_loss(logits: Tensor, tokens: Tensor, pad: int = 0) -> Tensor:
     | $p$ | `logits.softmax(-1)` | (B, L, V) | probability of the next token | 下一个词元的概率 |
     | $L_n$ | | | how many real tokens row n has to write | 第 n 行要写的真词元数 |
 
-    Each position asks: given h and the tokens before, how probable is the true next token? Padding does not count, and
-    there must be a real token. Guessing blindly gives ln V.
+    Each position asks: given h and the tokens before, how probable is the true next token? Guessing blindly gives ln V.
 
-    每个位置都问：给定 h 和前面的词元，真正的下一个词元有多大概率？补齐不算，至少要有一个真词元。全凭猜测是 ln V。
+    每个位置都问：给定 h 和前面的词元，真正的下一个词元有多大概率？补齐不算。全凭猜测是 ln V。
 
     >>> blind = torch.zeros(1, 2, 9)  # nine tokens, all alike: ln 9
     >>> generation_loss(blind, torch.tensor([[8, 4, 3]]))
     tensor(2.1972)
     """
-    if tokens.shape[1] != logits.shape[1] + 1:
-        refuse(f"tokens 需要形状 ({len(logits)}, {logits.shape[1] + 1})，收到 {checks.shape_of(tokens)}",
-               f"tokens must have shape ({len(logits)}, {logits.shape[1] + 1}), got {checks.shape_of(tokens)}")
+    checks.fits(tokens, "tokens", "int64 B length", B=len(logits), length=logits.shape[1] + 1)
     wanted = tokens[:, 1:]
-    real = wanted != pad
+    real = wanted != checks.whole(pad, "pad", 0)
     if not bool(real.any()):  # the mean of nothing would be NaN
         refuse("没有一个要写的词元，全是补齐", "there is no token to write, all is padding")
+    checks.classes(wanted[real], "tokens", int(real.sum()), logits.shape[2])
     return F.cross_entropy(logits[real], wanted[real])  # of the real tokens only: half the time of ignoring the others
 
 
@@ -65,13 +63,13 @@ def beam_search(next_log_p: Callable[[Tensor], Tensor], start: Tensor, most: int
     | $s$ | second result | (B, beams) | scores, from the best down | 得分，从高到低 |
 
     Greedy writing keeps one text and cannot take back a first word; beam search keeps the `beams` best at each step,
-    finished ones among them. With 1 it is greedy; so large that nothing is dropped, it is exhaustive. A probability is
-    a product of many numbers below 1, which favours short texts; λ above 0 makes up for that. `next_log_p` is given
-    tokens (B · beams, l), the texts of one row together. Returns tokens (B, beams, ≤ most) and s, −∞ for no text.
+    finished ones among them. A probability is a product of many numbers below 1, which favours short texts; λ above 0
+    makes up for that. `next_log_p` is given tokens (B · beams, l), the texts of one row together. Returns tokens
+    (B, beams, ≤ most) and s, −∞ for no text.
 
-    贪心每一步只留一句，所以第一个词选错就回不来；束搜索每一步留下得分最高的 `beams` 句，写完的也在其中。`beams` 是 1 时
-    就是贪心；大到一句也不用丢时，就是穷举。概率是许多小于 1 的数相乘，句子越短越占便宜；λ 大于 0 就是在补偿。
-    `next_log_p` 收到 (B · beams, l) 的词元，第 n 行的几句在一起。返回词元 (B, beams, ≤ most) 和 s；不够的得分是 −∞。
+    贪心每一步只留一句，所以第一个词选错就回不来；束搜索每一步留下得分最高的 `beams` 句，写完的也在其中。概率是许多小于
+    1 的数相乘，句子越短越占便宜；λ 大于 0 就是在补偿。`next_log_p` 收到 (B · beams, l) 的词元，第 n 行的几句在一起。
+    返回词元 (B, beams, ≤ most) 和 s；不够的得分是 −∞。
 
     Paper: Sutskever et al. 2014, Sequence to Sequence Learning; Wu et al. 2016, Google's NMT (division by length).
 
@@ -79,11 +77,7 @@ def beam_search(next_log_p: Callable[[Tensor], Tensor], start: Tensor, most: int
     >>> beam_search(lambda tokens: always.expand(len(tokens), -1), torch.tensor([[1]]), most=2, beams=2)[0].tolist()
     [[[3, 0], [2, 3]]]
     """
-    if not callable(next_log_p):
-        refuse(f"next_log_p 需要是函数，收到 {type(next_log_p).__name__}",
-               f"next_log_p must be a function, got {type(next_log_p).__name__}", TypeError)
     most, beams = checks.whole(most, "most"), checks.whole(beams, "beams")
-    pad, end = checks.whole(pad, "pad", 0), checks.whole(end, "end", 0)
     length_power = checks.not_negative(length_power, "length_power")
     n, device = len(start), start.device
     tokens = start.repeat_interleave(beams, 0)  # (B · beams, 1): the texts so far
@@ -94,6 +88,8 @@ def beam_search(next_log_p: Callable[[Tensor], Tensor], start: Tensor, most: int
     for _ in range(most):
         log_p = next_log_p(tokens)
         checks.fits(log_p, "next_log_p", "N V", N=len(tokens))
+        checks.ranked(log_p, "next_log_p")
+        pad, end = (checks.index(x, name, log_p.shape[1]) for x, name in ((pad, "pad"), (end, "end")))
         log_p = log_p.view(n, beams, -1)  # (B, beams, V)
         stay = torch.full_like(log_p, -torch.inf)
         stay[..., pad] = 0.0  # a finished text goes on as it is, and in one way only
@@ -127,16 +123,12 @@ class CausalDecoder(nn.Module):
 
     A linear layer turns h into the first K = `prefix` positions, and the tokens follow; each position sees itself and
     those before it. One table of tokens serves input and output. The `starts` start tokens (one for each language, say)
-    come after the vocabulary: they begin a text and can never be written.
-
-    `forward(h, tokens)`: (B, D), (B, L) → logits (B, L, V), where position l predicts token l + 1. With `one_each=True`
-    h is (B, K, D), as in (5.1): each cell of a picture becomes a "word" in front of the sentence.
+    come after the vocabulary: they begin a text and can never be written. `forward(h, tokens)`: (B, D), (B, L) → logits
+    (B, L, V), where position l predicts token l + 1. With `one_each=True` h is (B, K, D), as in (5.1).
 
     一个线性层把 h 变成开头的 K = `prefix` 个位置，词元跟在后面；每个位置只看见自己和前面的。输入和输出共用一张词元表。
-    `starts` 个起始词元（例如每种语言一个）排在词表之后：它们只用来开头，永远写不出来。
-
-    `forward(h, tokens)`：(B, D)，(B, L) → logits (B, L, V)，第 l 个位置预测第 l + 1 个词元。`one_each=True` 时，h 是
-    (B, K, D)，如 (5.1)：图画的每一格成为句前的一个“词”。
+    `starts` 个起始词元（例如每种语言一个）排在词表之后：它们只用来开头，永远写不出来。`forward(h, tokens)`：(B, D)，
+    (B, L) → logits (B, L, V)，第 l 个位置预测第 l + 1 个词元。`one_each=True` 时，h 是 (B, K, D)，如 (5.1)。
 
     Paper: Vaswani et al. 2017, Attention Is All You Need; Press and Wolf 2017, Using the Output Embedding to Improve
     Language Models; Mokady et al. 2021, ClipCap; Tsimpoukelli et al. 2021, Multimodal Few-Shot Learning with Frozen
@@ -153,16 +145,14 @@ class CausalDecoder(nn.Module):
         super().__init__()
         self.vocabulary, self.starts = checks.whole(vocabulary, "vocabulary"), checks.whole(starts, "starts")
         self.prefix, self.max_tokens = checks.whole(prefix, "prefix"), checks.whole(max_tokens, "max_tokens")
-        self.feature_dim, width = checks.whole(feature_dim, "feature_dim"), checks.whole(width, "width")
+        self.feature_dim, width = checks.whole(feature_dim, "feature_dim"), checks.whole(width, "width", 3)
         layers, heads = checks.whole(layers, "layers"), checks.whole(heads, "heads")
         if width % heads:
             refuse(f"width 需要是 heads 的倍数，收到 {width} 和 {heads}",
                    f"width must be a multiple of heads, got {width} and {heads}")
-        if not (0 <= pad < vocabulary and 0 <= end < vocabulary):
-            refuse(f"pad 和 end 需要在词表里（0 到 {vocabulary - 1}），收到 {pad} 和 {end}",
-                   f"pad and end must be in the vocabulary (0 to {vocabulary - 1}), got {pad} and {end}")
-        self.pad, self.end, self.one_each = pad, end, one_each
-        self.open = nn.Linear(self.feature_dim, width if one_each else self.prefix * width)
+        self.pad, self.end = (checks.index(x, name, self.vocabulary) for x, name in ((pad, "pad"), (end, "end")))
+        self.one_each = one_each
+        self.open = Bounded(self.feature_dim, width if one_each else self.prefix * width)
         self.embed = nn.Embedding(self.vocabulary + self.starts, width)
         self.positions = nn.Embedding(self.prefix + self.max_tokens, width)
         self.blocks = nn.ModuleList(_Block(width, heads) for _ in range(layers))
@@ -220,17 +210,17 @@ class CausalDecoder(nn.Module):
         温度 0 每次取最可能的（贪心）；大于 0 时把 logits 除以它再抽签，用 `generator` 的随机数。写出 `end` 就停，后面
         补齐。p 是每个词元被选中时的概率（除以温度之前），补齐处是 1。
         """
-        if temperature != 0:
-            temperature = checks.positive(temperature, "temperature")
-            if not isinstance(generator, torch.Generator):
-                refuse("temperature 大于 0 时需要 generator", "a temperature above 0 needs a generator", TypeError)
+        temperature = checks.not_negative(temperature, "temperature")
+        if temperature and generator is None:
+            refuse("temperature 大于 0 时需要 generator", "a temperature above 0 needs a generator", TypeError)
         self._check_h(h)
         tokens = self.start(which)
         written, chances = [], []
         done = torch.zeros(len(h), dtype=torch.bool, device=h.device)
         for _ in range(self.max_tokens):
             logits = self.logits(h, tokens)[:, -1]  # (B, V)
-            token = logits.argmax(1) if temperature == 0 else _draw(logits / temperature, generator)
+            checks.ranked(logits, "logits")
+            token = logits.argmax(1) if temperature == 0 else _draw(logits, temperature, generator)
             p = logits.softmax(1).gather(1, token.unsqueeze(1)).squeeze(1)
             written.append(token.masked_fill(done, self.pad))
             chances.append(p.masked_fill(done, 1.0))
@@ -250,15 +240,10 @@ class CausalDecoder(nn.Module):
                            self.max_tokens, beams, length_power, self.pad, self.end)
 
     def _check_h(self, h: Tensor) -> None:
-        if h.ndim != 2 + self.one_each:
-            wanted = f"(B, {self.prefix}, {self.feature_dim})" if self.one_each else f"(B, {self.feature_dim})"
-            refuse(f"h 需要形状 {wanted}，收到 {checks.shape_of(h)}",
-                   f"h must have shape {wanted}, got {checks.shape_of(h)}")
+        checks.fits(h, "h", "B K D" if self.one_each else "B D", K=self.prefix, D=self.feature_dim)
 
 
 class _Block(nn.Module):
-    """Attention, then a network of two layers."""
-
     def __init__(self, width: int, heads: int):
         super().__init__()
         self.heads = heads
@@ -274,6 +259,7 @@ class _Block(nn.Module):
         return x + self.network(self.before_network(x))
 
 
-def _draw(logits: Tensor, generator: torch.Generator) -> Tensor:
-    p = logits.softmax(1).to(generator.device)
+def _draw(logits: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
+    low = logits - logits.amax(1, keepdim=True)  # the largest is 0 then, and cannot overflow however cold it is
+    p = (low / max(temperature, torch.finfo(low.dtype).tiny)).softmax(1).to(generator.device)
     return torch.multinomial(p, 1, generator=generator).squeeze(1).to(logits.device)

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from mmcore import checks, pretrained, tokens
-from mmcore.checks import refuse, shapes
+from mmcore.checks import refuse, shapes, typed
 
 BACKBONES = ("resnet-tiny", "vit-tiny")
 TEXT_MODELS = ("bert-tiny", "gpt-tiny")
@@ -59,6 +59,7 @@ class VisualEncoder(nn.Module):
     torch.Size([2, 8])
     """
 
+    @typed
     def __init__(self, feature_dim: int = 512, backbone: str = "resnet-tiny", weights: str | Path | None = None):
         super().__init__()
         feature_dim = checks.whole(feature_dim, "feature_dim")
@@ -84,6 +85,8 @@ class VisualEncoder(nn.Module):
         if min(image.shape[2:]) < PIXELS:
             refuse(f"image 需要形状 (B, 3, ≥{PIXELS}, ≥{PIXELS})，收到 {checks.shape_of(image)}",
                    f"image must have shape (B, 3, ≥{PIXELS}, ≥{PIXELS}), got {checks.shape_of(image)}")
+        if not bool((image.abs() < 1e4).all()):  # of squares that overflow, standardising would make a blank picture
+            refuse("image 的值需要在 0 到 1 之间", "image must hold values from 0 to 1")
         _check_batch(self.normalise, len(image))
 
     def encode(self, image: Tensor) -> Tensor:
@@ -122,6 +125,7 @@ class TextEncoder(nn.Module):
     torch.Size([2, 8])
     """
 
+    @typed
     def __init__(self, model_name: str = "bert-tiny", feature_dim: int = 512, tokenizer: Tokenizer | None = None):
         super().__init__()
         feature_dim = checks.whole(feature_dim, "feature_dim")

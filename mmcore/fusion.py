@@ -3,12 +3,11 @@ r"""多模态融合的公式与模块 / The formulas and modules of multimodal f
 Letters: B batch, M modalities (M ≥ 2), D feature width, H hidden width, K classes.
 Late, attention and gated fusion are one formula, f = Σ wᵢ fᵢ, and differ only in where w comes from: learned constants;
 a budget of one to be shared; gates that do not compete. So each module has `weights(features) -> (B, M)` and
-`weighted_sum` does the rest, of a slider's own w as well. What does not fit raises TypeError or ValueError.
+`weighted_sum` does the rest. What does not fit raises TypeError or ValueError.
 
 字母：B 批，M 个模态（M ≥ 2），D 特征宽度，H 隐藏宽度，K 类。
 晚期、注意力、门控是同一个公式 f = Σ wᵢ fᵢ，只差 w 从哪里来：一组学到的常数；大家分一份的注意力；各管各的门。
-所以每个模块都有 `weights(features) -> (B, M)`，其余的都由 `weighted_sum` 完成；滑块也可以把自己的 w 交给它。
-不符时报 TypeError 或 ValueError。
+所以每个模块都有 `weights(features) -> (B, M)`，其余的都由 `weighted_sum` 完成。不符时报 TypeError 或 ValueError。
 """
 
 import math
@@ -19,8 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmcore import checks
-from mmcore.checks import refuse, shapes
-from mmcore.training import choose_device, evaluating, make_optimizer, train_on
+from mmcore.checks import refuse, shapes, typed
+from mmcore.ranking import accuracy
+from mmcore.training import Bounded, brought, choose_device, evaluating, make_optimizer, train_on
 
 CANDIDATES = ("f_early", "f_attention", "f_gated", "f_late")  # in the order of (3.5)
 TWO = {"M": 2}  # fewer are nothing to fuse
@@ -59,11 +59,9 @@ class EarlyFusion(nn.Module):
     | $f_{\mathrm{early}}$ | `f_early` | (B, D) | fused feature | 融合后的特征 |
 
     Concatenates first and then lets one small network see all modalities together, so that it can learn an "if … then"
-    between them. Without the activation σ its layers would be a single linear map, which cannot learn exclusive or.
-    By default H = D/2: where inputs are as wide as the output, that costs less than one linear layer.
+    between them. Without σ its layers would be one linear map, which cannot learn exclusive or. By default H = D/2.
 
-    先拼接，再让一个小网络一起看所有模态，所以它能学会模态之间的“如果……那么……”。两层之间必须有激活函数 σ：没有它，两层仍
-    只是一个线性映射，学不会异或。不给 `hidden_dim` 时 H = D/2：输入与输出一样宽时，它比“拼接加一层线性”还便宜。
+    先拼接，再让一个小网络一起看所有模态，所以它能学会“如果……那么……”。没有 σ，就只是线性映射，学不会异或。默认 H = D/2。
 
     Paper: Baltrušaitis et al. 2019, Multimodal Machine Learning: A Survey and Taxonomy.
 
@@ -98,11 +96,9 @@ def late_fusion(features: Sequence[Tensor], w: Tensor) -> Tensor:
     | $f_{\mathrm{late}}$ | `f_late` | (B, D) | fused feature | 融合后的特征 |
 
     Each modality is worked out by itself to the end, then they are added in fixed proportions: the same weights for
-    every sample, even for one whose sound has failed. With the decisions pᵢ of the modalities (probabilities of
-    classes) in place of features, the same formula fuses decisions.
+    every sample, even for one whose sound has failed. The same formula fuses decisions, given probabilities of classes.
 
-    每个模态各自算到最后，再按固定的比例相加：所有样本用同一组权重，哪怕其中一个样本的声音坏了。特征换成各模态的决策 pᵢ
-    （类别的概率），同一个公式就是决策的融合。
+    每个模态各自算到最后，再按固定的比例相加：所有样本用同一组权重，哪怕一个样本的声音坏了。给它类别的概率，融合的就是决策。
 
     Paper: Kittler et al. 1998, On Combining Classifiers.
 
@@ -156,11 +152,10 @@ def attention_fusion_weights(features: Sequence[Tensor], W_f: Tensor, b_f: Tenso
     | $f_{\mathrm{attention}}$ | `weighted_sum(alpha, features)` | (B, D) | fused feature | 融合后的特征 |
 
     Every modality gets a score, then a softmax shares out an attention of one: what one modality gains, the others
-    lose. All modalities share their parameters, so M may be any number. b_a adds the same number to every score and
-    cancels in the softmax: it changes nothing, and its gradient is 0.
+    lose. All share their parameters, so M may be any number. b_a cancels in the softmax, and its gradient is 0.
 
     每个模态先得一个分数，再用 softmax 分一份总和为 1 的注意力：一个模态多得，别的就少得。所有模态共用一套参数，所以 M
-    可以是任意的。b_a 给每个分数加上同一个数，在 softmax 里抵消：它什么也不改变，梯度恒为 0。
+    可以是任意的。b_a 在 softmax 里抵消，梯度恒为 0。
 
     Paper: Bahdanau et al. 2015, Neural Machine Translation by Jointly Learning to Align and Translate; Hori et al.
     2017, Attention-Based Multimodal Fusion for Video Description.
@@ -275,7 +270,7 @@ def adaptive_fusion_weights(candidates: Sequence[Tensor], W_s: Tensor, b_s: Tens
     return F.linear(torch.cat(list(candidates), -1), W_s, b_s).softmax(-1)
 
 
-@shapes(log_p="M*[B K]", log_prior="K", least={"M": 1})
+@shapes(log_p="M*[B K]", log_prior="K", least={"M": 1, "K": 1})
 def product_of_experts(log_p: Sequence[Tensor], log_prior: Tensor) -> Tensor:
     r"""对数概率的晚期融合 / Late fusion of log-probabilities: M × (B, K), (K,) → (B, K).
 
@@ -286,13 +281,13 @@ def product_of_experts(log_p: Sequence[Tensor], log_prior: Tensor) -> Tensor:
     | $\log p(y \mid x_m)$ | `log_p[m]` | (B, K) | expert m: what modality m says | 第 m 位专家 |
     | $\log p(y)$ | `log_prior` | (K,) | before anything is seen | 什么也没看见时 |
     | $\log Z$ | | (B,) | makes the probabilities sum to 1 | 使概率之和为 1 |
-    | left-hand side | returned | (B, K) | what they say together | 合起来的意见 |
 
     If the modalities are conditionally independent given the class y, this is Bayes' theorem: nothing is to be learned.
-    Each log p(y|x_m) holds the prior once, their sum M times: M − 1 are taken off. M may be any number from 1.
+    Each log p(y|x_m) holds the prior once, their sum M times: M − 1 are taken off. M may be any number from 1. A class
+    of prior 0 that an expert rules out stays at 0. Experts that are certain of different classes are refused.
 
     若给定类别 y 以后各模态相互独立，这就是贝叶斯定理，什么也不用学。每个 log p(y|x_m) 里含着一份先验，加起来 M 份：所以
-    减去 M − 1 份。M 可以是任意的，至少为 1。
+    减去 M − 1 份。M 可以是任意的，至少为 1。先验是 0、又有专家排除的类仍是 0。几位专家各自断定不同的类时报错。
 
     Paper: Hinton 2002, Training Products of Experts; Kittler et al. 1998, On Combining Classifiers.
 
@@ -300,7 +295,13 @@ def product_of_experts(log_p: Sequence[Tensor], log_prior: Tensor) -> Tensor:
     >>> product_of_experts([says, says], even).exp()  # two that agree are surer than one
     tensor([[0.9412, 0.0588]])
     """
-    return (sum(log_p) - (len(log_p) - 1) * log_prior).log_softmax(-1)
+    total = sum(log_p)
+    never = (log_prior == -torch.inf) & (total == -torch.inf)  # and not −∞ − (M − 1)(−∞), which is NaN
+    log_q = (total - (len(log_p) - 1) * log_prior).masked_fill(never, -torch.inf)
+    if not bool(log_q.amax(-1).isfinite().all()):  # log Z would be NaN
+        refuse("有一行里，专家们各自断定不同的类，或都不排除先验是 0 的类，或有 NaN",
+               "a row where each expert is certain of another class, or none rules out a class of prior 0, or with NaN")
+    return log_q.log_softmax(-1)
 
 
 class MultimodalFusion(nn.Module):
@@ -316,15 +317,13 @@ class MultimodalFusion(nn.Module):
     | `pi` | (B, 4) | weights of the mixture, in the order of `CANDIDATES` | 混合的权重，顺序见 `CANDIDATES` |
     | `f` | (B, D) | mixed feature | 混合后的特征 |
 
-    Features that differ in width and in meaning cannot be added, so a linear layer of its own first projects each
-    modality to the common width. Then every fᵢ is centred and brought to the length √D (layer normalisation without
-    parameters): otherwise a small weight might only mean that the feature is long. Early fusion sees the features
-    before projection. The selector reads the four results detached from their gradients: it judges them and does not
-    change them. It starts from W_s = 0, that is π = 1/4.
+    A linear layer of its own projects each modality to the common width. Then every fᵢ is centred and brought to the
+    length √D (layer normalisation without parameters): otherwise a small weight might only mean that the feature is
+    long. Early fusion sees the features before projection. The selector reads the four results detached from their
+    gradients: it judges them and does not change them. It starts from W_s = 0, that is π = 1/4.
 
-    宽度不同、含义也不同的特征不能直接相加，所以每个模态先由自己的线性层投影到共同的宽度。然后每个 fᵢ 减去均值，再缩放到
-    长度 √D（不带参数的层归一化）：否则权重小，可能只是因为特征长。早期融合直接看投影之前的特征。选择器读的是断开梯度的
-    四个结果：它评判它们，而不为了让自己好选去改变它们。它从 W_s = 0，即 π = 1/4 开始。
+    每个模态先由自己的线性层投影到共同的宽度。然后每个 fᵢ 减去均值，再缩放到长度 √D（不带参数的层归一化）：否则权重小，
+    可能只是因为特征长。早期融合直接看投影之前的特征。选择器读的是断开梯度的四个结果：只评判，不改变。从 π = 1/4 开始。
 
     >>> out = MultimodalFusion([48, 64], output_dim=32)([torch.ones(5, 48), torch.ones(5, 64)])
     >>> out["f"].shape, out["pi"].shape
@@ -334,8 +333,8 @@ class MultimodalFusion(nn.Module):
     def __init__(self, feature_dims: Sequence[int], output_dim: int = 512):
         super().__init__()
         self.feature_dims = checks.widths(feature_dims, "feature_dims")
-        self.output_dim = output_dim = checks.whole(output_dim, "output_dim")
-        self.projections = nn.ModuleList(nn.Linear(width, output_dim) for width in self.feature_dims)
+        self.output_dim = output_dim = checks.whole(output_dim, "output_dim", 3)  # of 2, layer norm makes a sign
+        self.projections = nn.ModuleList(Bounded(width, output_dim) for width in self.feature_dims)
         self.early_fusion = EarlyFusion(self.feature_dims, output_dim)
         self.late_fusion = LateFusion(output_dim, len(self.feature_dims))
         self.attention_fusion = AttentionFusion(output_dim)
@@ -386,15 +385,16 @@ class MultimodalFusionTrainer:
     '0.6931'
     """
 
+    @typed
     def __init__(self, model: MultimodalFusion, device: str | torch.device | None = None,
                  num_classes: int | None = None, lr: float = 1e-3, weight_decay: float = 0.01, pull: float = 0.02,
                  encoders: Sequence[nn.Module] | None = None):
-        checks.instance(model, "model", MultimodalFusion)
         lr, weight_decay = checks.positive(lr, "lr"), checks.not_negative(weight_decay, "weight_decay")
         self.pull = checks.not_negative(pull, "pull")
         self.num_classes = None if num_classes is None else checks.whole(num_classes, "num_classes", least=2)
         m = len(model.feature_dims)
-        if encoders is not None and len(encoders) != m:
+        if encoders is not None and not (isinstance(encoders, (list, tuple, nn.ModuleList)) and len(encoders) == m
+                                         and all(isinstance(encode, nn.Module) for encode in encoders)):
             refuse(f"encoders 需要每个模态一个，共 {m} 个", f"encoders must be one for each modality, {m} in all")
         self.device = choose_device(device)
         self.model = model
@@ -411,25 +411,23 @@ class MultimodalFusionTrainer:
         return train_on(self.learned, self.optimizer, lambda: self._losses(features, targets))
 
     def evaluate(self, features: Sequence[Tensor], targets: Tensor) -> dict[str, float]:
-        """每种融合与 "f" 的正确率，没有类别时是均方误差 / Of each fusion and "f": accuracy, or mean squared error."""
+        """每种融合与 "f" 的 `accuracy`，没有类别时是均方误差 / Of each fusion and "f": `accuracy`, or squared error."""
         features, targets = self._prepare(features, targets)
         with evaluating(self.learned):
             outputs = self.model(self._encode(features))
             answers = {name: self.head(outputs[name]) for name in (*CANDIDATES, "f")}
         if self.num_classes is None:
             return {name: F.mse_loss(answer, targets).item() for name, answer in answers.items()}
-        return {name: (answer.argmax(1) == targets).cpu().double().mean().item() for name, answer in answers.items()}
+        return {name: accuracy(answer, targets) for name, answer in answers.items()}
 
     def fuse(self, features: Sequence[Tensor]) -> dict[str, Tensor]:
         """不训练，只融合：`model` 的有名字的张量 / Fuse without training: the named tensors of `model`."""
-        features = self._moved(features)
+        features = self._brought(features)
         with evaluating(self.learned):
             return self.model(self._encode(features))
 
     def _encode(self, features: Sequence[Tensor]) -> list[Tensor]:
-        if not self.encoders:
-            return list(features)
-        return [encode(f_i) for encode, f_i in zip(self.encoders, features, strict=True)]
+        return [encode(f_i) for encode, f_i in zip(self.encoders, features, strict=True)] if self.encoders else features
 
     def _losses(self, features: list[Tensor], targets: Tensor) -> dict[str, Tensor]:
         outputs = self.model(self._encode(features))
@@ -441,26 +439,23 @@ class MultimodalFusionTrainer:
         total = final + sum(own.values()) / len(own) + self.pull * pull
         return {"total_loss": total, **own, "final_loss": final, "pull_loss": pull}
 
-    def _moved(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """Features or raw inputs, on the device of the model; refused unless there is one batch for each modality."""
-        if not isinstance(features, (list, tuple)) or not all(isinstance(x, Tensor) and x.ndim > 0 for x in features):
-            refuse("输入需要是张量的列表，每个模态一个", "inputs must be a list of tensors, one for each modality",
-                   TypeError)
-        m, sizes = len(self.model.feature_dims), [len(x) for x in features]
-        if len(sizes) != m:
-            refuse(f"需要 {m} 个模态，收到 {len(sizes)} 个", f"expected {m} modalities, got {len(sizes)}")
-        if len(set(sizes)) > 1:
-            refuse(f"每个模态需要同样多的样本，收到 {sizes}",
-                   f"each modality needs as many samples as the others, got {sizes}")
-        return [x.to(self.device) for x in features]
+    def _brought(self, features: Sequence[Tensor]) -> list[Tensor]:
+        features, widths = brought(self.device, features=features)["features"], self.model.feature_dims
+        if not self.encoders:
+            checks.fits(features, "features", "M*[B D_i]", self.model.W_s, D_i=widths, M=len(widths))
+        elif not isinstance(features, list) or [isinstance(x, Tensor) and x.ndim > 0 for x in features] != (
+                [True] * len(widths)) or len({len(x) for x in features}) > 1:
+            refuse(f"features 需要是 {len(widths)} 个张量的列表，每个模态一个，样本一样多",
+                   f"features must be a list of {len(widths)} tensors, one for each modality, with as many samples")
+        return features
 
     def _prepare(self, features: Sequence[Tensor], targets: Tensor) -> tuple[list[Tensor], Tensor]:
-        features, model = self._moved(features), self.model
-        if not self.encoders:
-            checks.fits(features, "features", "M*[B D_i]", model.W_s, D_i=model.feature_dims)
+        features, model = self._brought(features), self.model
+        if len(features[0]) == 0:
+            refuse("需要至少 1 个样本，收到 0 个", "expected at least 1 samples, got 0")
         if self.num_classes is not None:
             checks.classes(targets, "targets", len(features[0]), self.num_classes)
-            return features, targets.to(self.device)
-        targets = targets.to(self.device) if isinstance(targets, Tensor) else targets
-        checks.fits(targets, "targets", "B D", model.W_s, B=len(features[0]), D=model.output_dim)
+        targets = brought(self.device, targets=targets)["targets"]
+        if self.num_classes is None:
+            checks.fits(targets, "targets", "B D", model.W_s, B=len(features[0]), D=model.output_dim)
         return features, targets

@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmcore.checks import refuse
+from mmcore.checks import refuse, typed
 
 
+@typed
 def from_torchvision(name: str, weights: str | Path | None = None,
                      tiny: Sequence[str] = ()) -> tuple[nn.Module, nn.Module, int]:
     """torchvision 的分类模型，去掉分类层 / A classification model of torchvision without its classifier.
@@ -57,6 +58,7 @@ def from_torchvision(name: str, weights: str | Path | None = None,
     return prepare, net, last.in_features if isinstance(last, nn.Linear) else last.in_channels
 
 
+@typed
 def from_hugging_face(name: str, tiny: Sequence[str] = ()) -> tuple[Any, nn.Module, int, int]:
     """Hugging Face 的文本模型，或它的本地文件夹 / A text model of Hugging Face, or its local folder.
 
@@ -96,7 +98,7 @@ def from_hugging_face(name: str, tiny: Sequence[str] = ()) -> tuple[Any, nn.Modu
             width = backbone(input_ids=probe, attention_mask=torch.ones_like(probe)).last_hidden_state.shape[-1]
     except (TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{name!r} 不是文本模型 / {name!r} is no text model: {_brief(error)}") from error
-    return tokenizer, backbone, width, most
+    return tokenizer, backbone.train(), width, most  # it comes in eval mode
 
 
 class _Prepare(nn.Module):

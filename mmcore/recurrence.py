@@ -1,12 +1,10 @@
 r"""许多帧合成一个特征，一帧一帧地读 / Many frames become one feature, read frame by frame: (8.1), (8.2).
 
 Letters: B batch, T frames, D feature width, H hidden width. What does not fit raises TypeError or ValueError.
-(8.1), (8.2) and (8.3), which stands with the other attentions, all read f_1 … f_T and differ in whether they keep the
-order: the mean does not; recurrence reads frame by frame; attention has the order as a feature, added to every frame.
+The mean (8.1) does not keep their order, recurrence (8.2) does; so does (8.3), which stands with the other attentions.
 
 字母：B 批，T 帧，D 特征宽度，H 隐藏宽度。类型或形状不符时报 TypeError 或 ValueError。
-(8.1)、(8.2)，还有放在注意力那里的 (8.3)，读的都是 f_1 … f_T，差的只是记不记得先后：平均不记得；循环一帧一帧地读；
-注意力把先后当作特征，加进每一帧。
+平均 (8.1) 不记得先后，循环 (8.2) 记得；放在注意力那里的 (8.3) 也记得。
 """
 
 import torch
@@ -28,7 +26,6 @@ def mean_over_time(f: Tensor) -> Tensor:
     | symbol | name | shape | meaning | 含义 |
     |---|---|---|---|---|
     | $f_t$ | `f[:, t]` | (B, D) | feature of frame t | 第 t 帧的特征 |
-    | $f_{\mathrm{mean}}$ | returned | (B, D) | feature of the clip | 整段的特征 |
 
     Terms of a sum may be swapped, so the mean knows no order: a clip and the same clip backwards have the same mean.
 

@@ -6,18 +6,18 @@ English is split into words, Chinese into characters; the vocabulary is made fro
 """
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
-from mmcore.checks import refuse
+from mmcore.checks import instance, refuse, typed
 
 PAD, UNK, CLS, SEP = "[PAD]", "[UNK]", "[CLS]", "[SEP]"
 VOCABULARY = Path(__file__).with_name("vocabulary.txt")  # one word a line, in the order of their ids
 
 
-def build_tokenizer(texts: Iterable[str]) -> Tokenizer:
+def build_tokenizer(texts: Sequence[str]) -> Tokenizer:
     """用这些文本造一个分词器 / Make a tokenizer from these texts.
 
     Every word and every Chinese character enters the vocabulary; the id of [PAD] is 0. [CLS] and [SEP] frame each text.
@@ -27,6 +27,7 @@ def build_tokenizer(texts: Iterable[str]) -> Tokenizer:
     >>> build_tokenizer(["red apple", "红苹果"]).encode("Red 苹果").tokens
     ['[CLS]', 'red', '苹', '果', '[SEP]']
     """
+    check_texts(texts)
     tokenizer = _splitter(models.WordLevel(unk_token=UNK))
     trainer = trainers.WordLevelTrainer(vocab_size=1_000_000, special_tokens=[PAD, UNK, CLS, SEP], show_progress=False)
     tokenizer.train_from_iterator(sorted(set(texts)), trainer)
@@ -45,6 +46,7 @@ def default_tokenizer() -> Tokenizer:
     return _framed(tokenizer)
 
 
+@typed
 def words(tokenizer: Tokenizer, text: str) -> list[str]:
     """文本切成的词和字 / The words and characters that a text is split into.
 
@@ -61,8 +63,8 @@ def unknown_words(tokenizer: Tokenizer, text: str) -> list[str]:
     >>> unknown_words(build_tokenizer(["red apple"]), "red pear!")
     ['pear']
     """
-    vocabulary = tokenizer.get_vocab()
-    return [word for word in words(tokenizer, text) if word not in vocabulary and any(c.isalnum() for c in word)]
+    found = words(tokenizer, text)
+    return [word for word in found if tokenizer.token_to_id(word) is None and any(c.isalnum() for c in word)]
 
 
 def check_known(tokenizer: Tokenizer, text: str) -> None:
@@ -72,10 +74,9 @@ def check_known(tokenizer: Tokenizer, text: str) -> None:
     Traceback (most recent call last):
     ValueError: 没有学过：appel；是不是 apple？ / never learned: appel; did you mean apple?
     """
-    if not isinstance(text, str) or not text.strip():
+    if not words(tokenizer, text):
         refuse("请写点什么，例如“红苹果”", "type something, such as “red apple”")
-    unknown = unknown_words(tokenizer, text)
-    if unknown:
+    if unknown := unknown_words(tokenizer, text):
         near = [match for word in unknown for match in difflib.get_close_matches(word, tokenizer.get_vocab(), 2, 0.7)]
         hint = (f"；是不是 {'、'.join(near)}？", f"; did you mean {' or '.join(near)}?") if near else ("", "")
         refuse(f"没有学过：{'、'.join(unknown)}{hint[0]}", f"never learned: {', '.join(unknown)}{hint[1]}")
@@ -94,9 +95,7 @@ def check_texts(texts: Sequence[str], name: str = "texts") -> None:
     if not texts:
         refuse(f"{name} 是空的，需要至少一句", f"{name} is empty, expected at least one text")
     for i, text in enumerate(texts):
-        if not isinstance(text, str):
-            refuse(f"{name}[{i}] 需要是字符串，收到 {type(text).__name__}",
-                   f"{name}[{i}] must be a string, got {type(text).__name__}", TypeError)
+        instance(text, f"{name}[{i}]", str)
         if not text.strip():
             refuse(f"{name}[{i}] 是空的，请写点什么", f"{name}[{i}] is empty, write something")
 

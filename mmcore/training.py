@@ -1,66 +1,68 @@
 """训练的公共部分：一步要么完整地发生，要么什么也不改变 / What trainers share: a step happens whole or not at all."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mmcore.checks import refuse
+from mmcore import checks
+from mmcore.checks import refuse, typed
 
 
+@typed
 def choose_device(device: str | torch.device | None = None) -> torch.device:
     """没有指定时：CUDA，其次 MPS，再次 CPU / Where none is named: CUDA, then MPS, then the CPU."""
     if device is not None:
-        return torch.device(device)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError):
+            refuse(f"没有 {device} 这个设备；可以不指定", f"there is no device {device} here; name no device")
+    best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    return torch.device(best if device is None else device)
 
 
+def brought(device: torch.device, **given: Any) -> dict[str, Any]:
+    """张量（列表里的也是）移到设备上，不许有 NaN 或无穷 / Tensors, in lists too, on the device; all must be finite."""
+    for name, x in given.items():
+        if isinstance(x, (list, tuple)):
+            given[name] = list(brought(device, **{f"{name}[{i}]": each for i, each in enumerate(x)}).values())
+        elif isinstance(x, Tensor):
+            if x.is_floating_point() and not bool(x.isfinite().all()):
+                refuse(f"{name} 里有 NaN 或无穷；请先去掉或换成有限的数",
+                       f"{name} holds NaN or infinity; drop such values or replace them by finite ones first")
+            with suppress(TypeError):  # MPS has no float64: the border says so better
+                given[name] = x.to(device)
+    return given
+
+
+class Bounded(nn.Linear):
+    """线性层，平方会溢出的行缩短，免得归一化成 0 / A linear layer that shortens rows whose squares would overflow."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = super().forward(x)
+        most, bound = x.detach().abs().amax(-1, keepdim=True), torch.finfo(x.dtype).max ** 0.25
+        return x / (most.clamp_min(bound) / bound)
+
+
+@typed
 def make_optimizer(model: nn.Module, lr: float, weight_decay: float) -> torch.optim.AdamW:
     """AdamW，只对矩阵做权重衰减 / AdamW that decays matrices only: biases and normalisations need no pull to zero."""
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    others = [p for p in model.parameters() if p.ndim <= 1]
-    return torch.optim.AdamW([{"params": decayed, "weight_decay": weight_decay},
-                              {"params": others, "weight_decay": 0.0}], lr=lr, fused=True)
+    lr, weight_decay = checks.positive(lr, "lr"), checks.not_negative(weight_decay, "weight_decay")
+    groups = [{"params": [p for p in model.parameters() if (p.ndim > 1) is matrix], "weight_decay": decay}
+              for matrix, decay in ((True, weight_decay), (False, 0.0))]
+    return torch.optim.AdamW(groups, lr=lr, fused=True)
 
 
-def one_cycle(optimizer: torch.optim.Optimizer, steps: int, rise: float = 10,
-              fall: float = 1000) -> torch.optim.lr_scheduler.OneCycleLR:
-    """步长先升后降 / The step size rises from 1/`rise` of itself for 15 % of the steps, then falls.
-
-    Paper: Smith and Topin 2018, Super-Convergence.
-    """
-    return torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, [group["lr"] for group in optimizer.param_groups], total_steps=steps + 1, pct_start=0.15,
-        div_factor=rise, final_div_factor=fall, cycle_momentum=False)
-
-
-def check_steps_left(schedule: torch.optim.lr_scheduler.OneCycleLR) -> None:
-    """`one_cycle` 的步数走完了就报错 / An error once all steps of `one_cycle` are done."""
-    steps = schedule.total_steps - 1
-    if schedule.last_epoch >= steps:
-        refuse(f"这次训练只有 {steps} 步，已经走完；reset() 可以从头再来",
-               f"this training has {steps} steps and all are done; reset() starts again")
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """期间的随机数由种子定，全局的照旧 / Random numbers inside are the seed's; the global ones stay as they were."""
-    with torch.random.fork_rng(devices=[]):  # models are built on the CPU and then moved
-        torch.default_generator.manual_seed(seed)
-        yield
-
-
+@typed
 def optimize(model: nn.Module, optimizer: torch.optim.Optimizer, forward: Callable[[], Tensor]) -> float:
     """算损失、求梯度、走一步，返回损失 / Compute the loss, its gradient, take one step, return the loss.
 
     If the loss or a gradient is not finite (FloatingPointError), the loss does not depend on the model (ValueError), or
     `forward` fails or is interrupted, everything goes back to where it was, the statistics of batch normalisation too.
 
-    损失或梯度不是有限数（FloatingPointError）、损失与模型无关（ValueError），或 `forward` 报错、被打断时，一切（包括
-    批归一化的统计量）回到这一步之前。
+    损失或梯度不是有限数、损失与模型无关，或 `forward` 报错、被打断时，一切（包括批归一化的统计量）回到这一步之前。
 
     >>> model = nn.Linear(2, 1)
     >>> step = optimize(model, make_optimizer(model, 0.1, 0.0), lambda: model(torch.ones(3, 2)).square().mean())
@@ -69,8 +71,10 @@ def optimize(model: nn.Module, optimizer: torch.optim.Optimizer, forward: Callab
     optimizer.zero_grad()
     try:
         loss = forward()
+        checks.fits(loss, "loss", "")
         _check_finite(loss.detach(), "损失 loss")
-        loss.backward()
+        if loss.requires_grad:
+            loss.backward()
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
         if not gradients:
             refuse("没有一个参数有梯度：损失与这个模型无关",
@@ -87,21 +91,22 @@ def optimize(model: nn.Module, optimizer: torch.optim.Optimizer, forward: Callab
     return loss.item()
 
 
+@typed
 def train_on(model: nn.Module, optimizer: torch.optim.Optimizer, losses: Callable[[], dict[str, Tensor]],
              total: str = "total_loss") -> dict[str, float]:
-    """训练模式下 `optimize` 一步，返回各项损失 / One step of `optimize` in training mode; returns all the losses."""
+    """`optimize` 一步，模式照旧，返回各项损失 / One step of `optimize`, each mode kept; returns all the losses."""
     found: dict[str, Tensor] = {}
 
     def forward() -> Tensor:
         found.update(losses())
-        return found[total]
+        return found.get(total)
 
-    model.train()
     optimize(model, optimizer, forward)
     return {name: value.item() for name, value in found.items()}
 
 
 @contextmanager
+@typed
 def evaluating(model: nn.Module) -> Iterator[None]:
     """期间不训练、不记梯度，结束后恢复原状 / No training, no gradients inside; afterwards each mode is what it was."""
     modes = [(module, module.training) for module in model.modules()]  # a frozen encoder stays in eval mode

@@ -1,7 +1,7 @@
 r"""视觉-语言模型：两个编码器，一个融合的意思，三个任务 / Two encoders, one fused meaning, three tasks: (1.3), (1.4).
 
 Letters: B batch, d_v and d_t feature widths, H hidden width, K classes, L tokens, V size of the vocabulary of names.
-What does not fit in type, number, shape or value is refused with TypeError or ValueError.
+What does not fit: TypeError or ValueError.
 
 字母：B 批，d_v、d_t 特征宽度，H 隐藏宽度，K 类，L 词元，V 名字的词表大小。不符时报 TypeError 或 ValueError。
 """
@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from mmcore import checks
 from mmcore import tokens as text
 from mmcore.alignment import contrastive_loss
-from mmcore.checks import refuse, shapes
+from mmcore.checks import refuse, shapes, typed
 from mmcore.decoder import CausalDecoder, generation_loss
 from mmcore.encoders import TextEncoder, VisualEncoder
-from mmcore.training import choose_device, evaluating, make_optimizer, train_on
+from mmcore.training import brought, choose_device, evaluating, make_optimizer, train_on
 
 LOSSES = ("total_loss", "classification_loss", "retrieval_loss", "generation_loss")
 LANGUAGES = ("zh", "en")  # the start tokens of the decoder, in this order
@@ -48,11 +48,10 @@ def cross_modal_fusion(f_v: Tensor, f_t: Tensor, W_v: Tensor, W_t: Tensor, b: Te
     | $h$ | `h` | (B, H) | fused meaning | 融合的意思 |
 
     The picture says its part, the text says its part; the two pieces of evidence are added and pass an activation once.
-    There is one bias: two would add up to one anyway. Without a picture (or a text) its term is gone, which is f_v = 0
-    (or f_t = 0): no evidence adds nothing and takes nothing away.
+    Without a picture (or a text) its term is gone, which is f_v = 0 (or f_t = 0): no evidence adds nothing.
 
-    图像说它的，文字说它的，两份证据相加，再过一次激活函数。偏置只有一个：两个偏置加起来还是一个。没有图像（或文字）时，
-    那一项就没有了，也就是 f_v = 0（或 f_t = 0）：没有证据，不加不减。
+    图像说它的，文字说它的，两份证据相加，再过一次激活函数。没有图像（或文字）时，那一项就没有了，也就是 f_v = 0（或
+    f_t = 0）：没有证据，不加不减。
 
     Paper: Baltrušaitis et al. 2019, Multimodal Machine Learning: A Survey and Taxonomy.
 
@@ -77,14 +76,12 @@ def multitask_loss(L_cls: Tensor | float, L_retrieval: Tensor | float, L_generat
     | $L_{\mathrm{retrieval}}$ | `L_retrieval` | (2.1) of projected f_v and f_t | (2.1)，在投影后的 f_v 与 f_t 之间 |
     | $L_{\mathrm{generation}}$ | `L_generation` | mean −ln p of the next token | 下一个词元的平均 −ln p，p 由 h 算出 |
     | $\alpha, \beta, \gamma$ | `alpha`, `beta`, `gamma` | weights, 0 or above | 权重，不小于 0 |
-    | $L_{\mathrm{total}}$ | `L_total` | total loss | 总损失 |
 
-    Each of the three tasks has a loss, and they are added by weight. A task of weight 0 learns nothing; the ratio of
-    the weights decides whom the shared encoders listen to. Retrieval takes f_v and f_t and not h: the pictures of an
-    index are encoded before any query comes and cannot have been fused with it.
+    A task of weight 0 learns nothing; the ratio of the weights decides whom the shared encoders listen to. Retrieval
+    takes no h: the pictures of an index are encoded before any query comes and cannot have been fused with it.
 
-    三个任务各有一个损失，按权重相加。权重是 0 的任务什么也不学；权重的比例决定共用的编码器听谁的。检索用 f_v 和 f_t，
-    不用 h：索引里的图像在查询到来之前就编好了，不可能已经与查询融合。
+    权重是 0 的任务什么也不学；权重的比例决定共用的编码器听谁的。检索不用 h：索引里的图像在查询到来之前就编好了，不可能
+    已经与查询融合。
 
     Paper: Caruana 1997, Multitask Learning.
 
@@ -108,6 +105,7 @@ class CrossModalFusion(nn.Module):
     torch.Size([2, 6])
     """
 
+    @typed
     def __init__(self, feature_dim: int | Sequence[int] = 512, hidden_dim: int = 256,
                  sigma: Callable[[Tensor], Tensor] | None = None):
         super().__init__()
@@ -132,7 +130,6 @@ class CrossModalFusion(nn.Module):
 
 
 def _hide(f: Tensor, given: Tensor | None) -> Tensor:
-    """Rows that were not given become 0."""
     return f if given is None else f.masked_fill(~given.unsqueeze(1), 0.0)
 
 
@@ -151,26 +148,26 @@ class VisualLanguageModel(nn.Module):
     | `generation_logits` | (B, L, V) | `h`, `name_ids` | scores of the next token | 下一个词元的得分 |
 
     `image` or the text (one of them) may be None: its term in (1.3) vanishes, and so does what is computed from it.
-    Where only some rows miss one, use `image_given` and `text_given`; the features of these rows are computed and
-    searched all the same and only kept out of h. To cope with that, a model must have met it in training.
+    Where only some rows miss one, use `image_given` and `text_given`: the features of these rows only stay out of h.
 
     `image` 或文字（两者之一）可以是 None：那一项在 (1.3) 里消失，由它算出的也没有。一批里只有几行缺时，用
-    `image_given`、`text_given`；这些行的特征照样算、照样检索，只是不进 h。模型要学会应付，训练时就得时常缺一样。
+    `image_given`、`text_given`：这些行的特征照样算、照样检索，只是不进 h。
 
     >>> model = VisualLanguageModel(num_classes=4, feature_dim=8).eval()
     >>> list(model(torch.rand(2, 3, 32, 32)))
     ['f_v', 'retrieval_v', 'h', 'classification_logits']
     """
 
+    @typed
     def __init__(self, num_classes: int = 1000, feature_dim: int = 512, backbone: str = "resnet-tiny",
                  model_name: str = "bert-tiny", weights: str | Path | None = None, hidden_dim: int | None = None,
                  tokenizer: Tokenizer | None = None, name_tokenizer: Tokenizer | None = None,
                  decoder_width: int = 64):
         super().__init__()
         num_classes = checks.whole(num_classes, "num_classes", least=2)
-        feature_dim = checks.whole(feature_dim, "feature_dim")
+        feature_dim = checks.whole(feature_dim, "feature_dim", least=2)  # a cosine of one number is ±1
         hidden_dim = checks.whole(feature_dim if hidden_dim is None else hidden_dim, "hidden_dim")
-        decoder_width = checks.whole(decoder_width, "decoder_width")
+        decoder_width = checks.whole(decoder_width, "decoder_width", least=3)
         self.visual_encoder = VisualEncoder(feature_dim, backbone, weights)
         self.text_encoder = TextEncoder(model_name, feature_dim, tokenizer)
         self.fusion = CrossModalFusion(feature_dim, hidden_dim)
@@ -227,16 +224,18 @@ class VisualLanguageModel(nn.Module):
                    f"a name may have at most {most - 1} tokens, got {rows.shape[1] - 2}")
         return torch.cat([starts, rows[:, 1:]], 1)  # the language stands where [CLS] was
 
+    @shapes(h="B D")
     def write(self, h: Tensor, languages: Sequence[str], temperature: float = 0.0,
               generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """给定 h，用指定的语言写名字 / Write names in the languages asked for, given h, by `CausalDecoder.generate`."""
         return self.generation_head.generate(h, self._languages(languages, len(h)), temperature, generator)
 
+    @shapes(tokens="int64 L")
     def words(self, tokens: Tensor) -> list[str]:
         """一行词元 → 词和字 / One row of tokens → its words and characters, without start, end and padding."""
-        special = {text.PAD, text.CLS, text.SEP}
-        found = [self.name_tokenizer.id_to_token(int(token)) for token in tokens]
-        return [word for word in found if word is not None and word not in special]
+        known = self.generation_head.vocabulary + len(LANGUAGES)
+        found = [self.name_tokenizer.id_to_token(checks.index(token, "tokens", known)) for token in tokens.tolist()]
+        return [word for word in found if word not in {None, text.PAD, text.CLS, text.SEP}]
 
     def spell(self, tokens: Tensor) -> str:
         """一行词元 → 文本 / One row of tokens → text: Chinese without spaces, English with."""
@@ -245,7 +244,7 @@ class VisualLanguageModel(nn.Module):
         return re.sub(r" ?([-'’]) ?", r"\1", line)
 
     def _languages(self, languages: Sequence[str], count: int) -> Tensor:
-        if isinstance(languages, str) or len(languages) != count:
+        if not isinstance(languages, (list, tuple)) or len(languages) != count:
             refuse(f"languages 需要 {count} 种，每行一种", f"languages must list {count}, one for each row")
         for language in languages:
             checks.one_of(language, "language", LANGUAGES)
@@ -266,10 +265,10 @@ class VLMTrainer:
     ['total_loss', 'classification_loss', 'retrieval_loss', 'generation_loss']
     """
 
+    @typed
     def __init__(self, model: VisualLanguageModel, device: str | torch.device | None = None, alpha: float = 1.0,
                  beta: float = 1.0, gamma: float = 1.0, tau: float = 0.0625, lr: float = 1e-3,
                  weight_decay: float = 0.3):
-        checks.instance(model, "model", VisualLanguageModel)
         lr, weight_decay = checks.positive(lr, "lr"), checks.not_negative(weight_decay, "weight_decay")
         self.alpha, self.beta = checks.not_negative(alpha, "alpha"), checks.not_negative(beta, "beta")
         self.gamma, self.tau = checks.not_negative(gamma, "gamma"), checks.positive(tau, "tau")
@@ -290,8 +289,8 @@ class VLMTrainer:
                    positives: Tensor | None = None, image_given: Tensor | None = None,
                    text_given: Tensor | None = None) -> dict[str, float]:
         """走一步，返回各项损失；出错时什么也不变 / Take one step, return `LOSSES`; an error changes nothing."""
-        batch = self._moved(image=image, input_ids=input_ids, attention_mask=attention_mask, labels=labels,
-                            name_ids=name_ids, positives=positives, image_given=image_given, text_given=text_given)
+        batch = brought(self.device, image=image, input_ids=input_ids, attention_mask=attention_mask, labels=labels,
+                        name_ids=name_ids, positives=positives, image_given=image_given, text_given=text_given)
 
         def losses() -> dict[str, Tensor]:
             out = self._losses(**batch)
@@ -302,7 +301,7 @@ class VLMTrainer:
     def losses(self, **batch: Tensor) -> dict[str, Tensor]:
         """有名字的张量和各项损失，不训练 / The named tensors and the losses, without training, of what a step takes."""
         with evaluating(self.model):
-            return self._losses(**self._moved(**batch))
+            return self._losses(**brought(self.device, **batch))
 
     @shapes(**INPUTS, labels="int64 B", positives="bool B B")
     def _losses(self, image: Tensor, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, name_ids: Tensor,
@@ -316,6 +315,3 @@ class VLMTrainer:
         out["total_loss"] = multitask_loss(out["classification_loss"], out["retrieval_loss"], out["generation_loss"],
                                            self.alpha, self.beta, self.gamma)
         return out
-
-    def _moved(self, **tensors: Tensor | None) -> dict[str, Tensor | None]:
-        return {name: x.to(self.device) if isinstance(x, Tensor) else x for name, x in tensors.items()}

@@ -36,10 +36,14 @@ def check_seed(made: Any, other: Any, steps: int = 2) -> None:
 
 
 class OnMPS(torch.Tensor):
-    """As if on Apple's MPS, which has no float64: only a move to the CPU helps."""
+    """As if on Apple's MPS, which has no float64: what is computed from it lies there too, until it is moved."""
 
-    def double(self) -> torch.Tensor:
-        raise TypeError("MPS has no float64")
+    @classmethod
+    def __torch_function__(cls, function: Any, kinds: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = super().__torch_function__(function, kinds, args, kwargs or {})
+        if isinstance(result, OnMPS) and result.dtype == torch.float64:
+            raise TypeError("MPS has no float64")
+        return result
 
     def cpu(self) -> torch.Tensor:
         return self.as_subclass(torch.Tensor)

@@ -23,10 +23,10 @@ from mmcore import checks
 from mmcore import tokens as text
 from mmcore.decoder import CausalDecoder, generation_loss
 from mmcore.encoders import VisualEncoder
-from mmcore.training import choose_device, evaluating, make_optimizer, seeded
+from mmcore.training import choose_device, evaluating, make_optimizer
 from mmlessons.data import scenes
 from mmlessons.data.augment import augment
-from mmlessons.tasks.learner import Descent, Learner, Losses, Stages
+from mmlessons.tasks.learner import Descent, Learner, Losses, Stages, seeded
 
 FEATURE_DIM, WIDTH = 128, 96
 MAX_TOKENS = 32

@@ -9,7 +9,8 @@ the schedule of the step size and the counting of steps. A task is any object wi
 任务说明学什么：它造出会学习的东西，并用它走一步。学习者管种子、步长表和步数。
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,9 +18,40 @@ import torch
 from torch import Tensor, nn
 
 from mmcore import checks
-from mmcore.training import check_steps_left, choose_device, make_optimizer, one_cycle, seeded, train_on
+from mmcore.checks import refuse, typed
+from mmcore.training import choose_device, make_optimizer, train_on
 
 Losses = dict[str, float]
+
+
+@typed
+def one_cycle(optimizer: torch.optim.Optimizer, steps: int, rise: float = 10,
+              fall: float = 1000) -> torch.optim.lr_scheduler.OneCycleLR:
+    """步长先升后降 / The step size rises from 1/`rise` of itself for 15 % of the steps, then falls.
+
+    Paper: Smith and Topin 2018, Super-Convergence.
+    """
+    steps, rise, fall = checks.whole(steps, "steps"), checks.positive(rise, "rise"), checks.positive(fall, "fall")
+    return torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, [group["lr"] for group in optimizer.param_groups], total_steps=steps + 1, pct_start=0.15,
+        div_factor=rise, final_div_factor=fall, cycle_momentum=False)
+
+
+@typed
+def check_steps_left(schedule: torch.optim.lr_scheduler.OneCycleLR) -> None:
+    """`one_cycle` 的步数走完了就报错 / An error once all steps of `one_cycle` are done."""
+    steps = schedule.total_steps - 1
+    if schedule.last_epoch >= steps:
+        refuse(f"这次训练只有 {steps} 步，已经走完；reset() 可以从头再来",
+               f"this training has {steps} steps and all are done; reset() starts again")
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """期间的随机数由种子定，全局的照旧 / Random numbers inside are the seed's; the global ones stay as they were."""
+    with torch.random.fork_rng(devices=[]):  # models are built on the CPU and then moved
+        torch.default_generator.manual_seed(checks.whole(seed, "seed", 0))
+        yield
 
 
 class Task(Protocol):

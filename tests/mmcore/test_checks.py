@@ -249,7 +249,6 @@ def pure() -> dict[str, Callable[[], object]]:
         "attention": lambda: fusion.attention_fusion_weights(several(3, 4, 6), f(2, 6), f(2), f(2), torch.zeros(())),
         "gated": lambda: fusion.gated_fusion_weights(several(3, 4, 6), f(3, 6), f(3)),
         "adaptive": lambda: fusion.adaptive_fusion_weights(several(4, 4, 6), f(4, 24), f(4)),
-        "product_of_experts": lambda: fusion.product_of_experts(several(2, 4, 3), f(3)),
         "EarlyFusion": lambda: fusion.EarlyFusion([6, 6], 4)(several(2, 4, 6)),
         "LateFusion": lambda: fusion.LateFusion(6, 2)(several(2, 4, 6)),
         "AttentionFusion": lambda: fusion.AttentionFusion(6)(several(2, 4, 6)),

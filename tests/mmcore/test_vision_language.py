@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mmcore import tokens as text
 from mmcore.alignment import contrastive_loss
 from mmcore.decoder import generation_loss
-from mmcore.training import choose_device
+from mmcore.training import brought, choose_device
 from mmcore.vision_language import (
     LOSSES,
     CrossModalFusion,
@@ -380,7 +380,8 @@ def test_without_a_device_the_trainer_takes_what_is_there_and_moves_model_and_ba
     trainer = VLMTrainer(model)
     assert trainer.device == choose_device()
     trainer.device = torch.device("meta")
-    assert {x.device.type for x in trainer._moved(**given, positives=None).values() if x is not None} == {"meta"}
+    moved = brought(trainer.device, **given, positives=None).values()
+    assert {x.device.type for x in moved if x is not None} == {"meta"}
     trainer.device = choose_device()
     assert next(model.parameters()).device.type == trainer.device.type
     assert math.isfinite(trainer.train_step(**given)["total_loss"])

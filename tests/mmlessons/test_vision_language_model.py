@@ -326,7 +326,7 @@ PICTURE = CONCEPTS.data.pictures["noto"][0]
     ((None, "xyzzy"), ValueError, "never learned: xyzzy"),
     ((None, " "), ValueError, "type something"),
     ((PICTURE, None, "fr"), ValueError, "language must be one of zh, en"),
-    ((PICTURE, None, "en", -1.0), ValueError, "temperature must be positive"),
+    ((PICTURE, None, "en", -1.0), ValueError, "temperature may not be below 0"),
     ((PICTURE, None, "en", 1.0), TypeError, "needs a generator"),
 ])
 def test_a_question_that_cannot_be_asked_is_refused(trained: Learner, arguments: tuple, error: type,
