@@ -45,6 +45,11 @@ def check_steps_left(schedule: torch.optim.lr_scheduler.OneCycleLR) -> None:
                f"this training has {steps} steps and all are done; reset() starts again")
 
 
+def device_of(model: nn.Module) -> torch.device:
+    """模型在哪里 / Where the model is."""
+    return next(model.parameters()).device
+
+
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """期间的随机数由种子定，全局的照旧 / Random numbers inside are the seed's; the global ones stay as they were."""

@@ -22,7 +22,7 @@ from mmcore.alignment import contrastive_loss
 from mmcore.checks import refuse, shapes
 from mmcore.decoder import CausalDecoder, generation_loss
 from mmcore.encoders import TextEncoder, VisualEncoder
-from mmcore.training import choose_device, evaluating, make_optimizer, train_on
+from mmcore.training import choose_device, device_of, evaluating, make_optimizer, train_on
 
 LOSSES = ("total_loss", "classification_loss", "retrieval_loss", "generation_loss")
 LANGUAGES = ("zh", "en")  # the start tokens of the decoder, in this order
@@ -234,9 +234,8 @@ class VisualLanguageModel(nn.Module):
 
     def words(self, tokens: Tensor) -> list[str]:
         """一行词元 → 词和字 / One row of tokens → its words and characters, without start, end and padding."""
-        special = {text.PAD, text.CLS, text.SEP}
         found = [self.name_tokenizer.id_to_token(int(token)) for token in tokens]
-        return [word for word in found if word is not None and word not in special]
+        return [word for word in found if word not in {None, text.PAD, text.CLS, text.SEP}]
 
     def spell(self, tokens: Tensor) -> str:
         """一行词元 → 文本 / One row of tokens → text: Chinese without spaces, English with."""
@@ -249,11 +248,7 @@ class VisualLanguageModel(nn.Module):
             refuse(f"languages 需要 {count} 种，每行一种", f"languages must list {count}, one for each row")
         for language in languages:
             checks.one_of(language, "language", LANGUAGES)
-        return torch.tensor([LANGUAGES.index(language) for language in languages], device=self.device)
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.parameters()).device
+        return torch.tensor([LANGUAGES.index(language) for language in languages], device=device_of(self))
 
 
 class VLMTrainer:

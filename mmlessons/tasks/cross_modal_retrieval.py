@@ -18,9 +18,10 @@ from mmcore import tokens as text
 from mmcore.alignment import contrastive_loss, cosine_similarity
 from mmcore.encoders import TextEncoder, VisualEncoder
 from mmcore.ranking import mutual_scores, retrieval_scores
-from mmcore.training import evaluating
+from mmcore.training import device_of, evaluating
 from mmlessons.data import emoji
 from mmlessons.data.augment import augment
+from mmlessons.data.pictures import check_pictures
 from mmlessons.tasks.learner import Descent, Learner, Losses
 
 LANGUAGES = ("zh", "en")
@@ -58,8 +59,7 @@ class RetrievalModel(nn.Module):
 
     def encode_pictures(self, pictures: Tensor) -> Tensor:
         """图画 → 特征，不训练 / Pictures (N, 3, H, W), uint8 → features (N, D), without training."""
-        if not isinstance(pictures, Tensor) or pictures.dtype != torch.uint8:
-            checks.refuse("pictures 需要是 uint8 张量", "pictures must be a uint8 tensor", TypeError)
+        check_pictures(pictures, "pictures", "N", 3, "H", "W")
         with evaluating(self):
             return self.visual_encoder(pictures.to(self.device) / 255)
 
@@ -71,7 +71,7 @@ class RetrievalModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return next(self.parameters()).device
+        return device_of(self)
 
 
 def losses(model: RetrievalModel, batch: dict[str, Tensor], tau: float) -> dict[str, Tensor]:

@@ -23,9 +23,10 @@ from mmcore import checks
 from mmcore import tokens as text
 from mmcore.decoder import CausalDecoder, generation_loss
 from mmcore.encoders import VisualEncoder
-from mmcore.training import choose_device, evaluating, make_optimizer, seeded
+from mmcore.training import choose_device, device_of, evaluating, make_optimizer, seeded
 from mmlessons.data import scenes
 from mmlessons.data.augment import augment
+from mmlessons.data.pictures import check_pictures
 from mmlessons.tasks.learner import Descent, Learner, Losses, Stages
 
 FEATURE_DIM, WIDTH = 128, 96
@@ -57,10 +58,10 @@ class CaptioningModel(nn.Module):
     """看图说话的模型 / The model that describes.
 
     `forward(image, tokens)` returns named tensors; for `tokens` see `tokens_of`. Methods raise TypeError or ValueError
-    for a picture that is not uint8, and for a wrong language, order, feature, temperature, number of beams or λ.
+    for a wrong picture (`check_pictures`), and for a wrong language, order, feature, temperature, number of beams or λ.
 
-    `forward(image, tokens)` 返回有名字的张量；`tokens` 见 `tokens_of`。图画不是 uint8，或语言、次序、特征、温度、束宽、
-    λ 不符时，各方法报 TypeError 或 ValueError。
+    `forward(image, tokens)` 返回有名字的张量；`tokens` 见 `tokens_of`。图画（见 `check_pictures`）、语言、次序、
+    特征、温度、束宽、λ 不符时，各方法报 TypeError 或 ValueError。
 
     | name | shape | meaning | 含义 |
     |---|---|---|---|
@@ -88,11 +89,10 @@ class CaptioningModel(nn.Module):
 
     def look(self, picture: Tensor | None) -> Tensor:
         """一幅图画的特征；不给图画，全是 0 / The features of one picture, 0 without one: (3, 64, 64) → (1, 4, D)."""
-        device = next(self.parameters()).device
+        device = device_of(self)
         if picture is None:
             return torch.zeros(1, scenes.CELLS, self.namer.in_features, device=device)
-        if not isinstance(picture, Tensor) or picture.dtype != torch.uint8:
-            checks.refuse("picture 需要是 uint8 张量", "picture must be a uint8 tensor", TypeError)
+        check_pictures(picture, "picture", 3, 2 * scenes.SIZE, 2 * scenes.SIZE)
         with evaluating(self):
             return self.see(picture[None].to(device) / 255)
 
@@ -100,7 +100,7 @@ class CaptioningModel(nn.Module):
         """哪个起始词元 / Which start token: (1,)."""
         checks.one_of(language, "language", scenes.LANGUAGES)
         checks.one_of(order, "order", scenes.ORDERS)
-        return torch.tensor([STARTS.index((language, order))], device=next(self.parameters()).device)
+        return torch.tensor([STARTS.index((language, order))], device=device_of(self))
 
     def say(self, f_v: Tensor, language: str, order: str = "reading", temperature: float = 0.0,
             generator: torch.Generator | None = None) -> "Said":
@@ -303,7 +303,7 @@ def learner(naming_steps: int = NAMING_STEPS, caption_steps: int = CAPTION_STEPS
 
 @dataclass(frozen=True)
 class CaptionScores:
-    """成绩，从 0 到 1 / CaptionScores, from 0 to 1."""
+    """成绩，从 0 到 1 / Scores, from 0 to 1."""
 
     exact: float  # what greedy writing gives is right to the letter
     token: float  # the share of next words right, given the right ones before
@@ -321,7 +321,7 @@ def scores(model: CaptioningModel, data: scenes.Scenes, count: int = 400, pairs:
 
     `blind`：不给看图。前 `compared` 句真的写出来，用来算 chrF；是 0 就不算。同样的 `seed` 是同样的场景。
     """
-    drawn, device = data.draw_to_describe(count, torch.Generator().manual_seed(seed), pairs), _device(model)
+    drawn, device = data.draw_to_describe(count, torch.Generator().manual_seed(seed), pairs), device_of(model)
     wanted, named, right, token = [], [], [], []
     written: list[str] = []
     with evaluating(model):
@@ -341,12 +341,8 @@ def scores(model: CaptioningModel, data: scenes.Scenes, count: int = 400, pairs:
     cells, exact = torch.cat(named), torch.cat(right)
     whole = cells.all(1)
     return CaptionScores(exact=exact.double().mean().item(), token=torch.cat(token).double().mean().item(),
-                  chrf=chrf(written, wanted) if compared else None, named=cells.double().mean().item(),
-                  exact_named=int((exact & whole).sum()) / max(1, int(whole.sum())))
-
-
-def _device(model: nn.Module) -> torch.device:
-    return next(model.parameters()).device
+                         chrf=chrf(written, wanted) if compared else None, named=cells.double().mean().item(),
+                         exact_named=int((exact & whole).sum()) / max(1, int(whole.sum())))
 
 
 def _write(model: CaptioningModel, f_v: Tensor, start: Tensor, exact: Tensor, texts: Sequence[str]) -> list[str]:
@@ -474,7 +470,7 @@ def study_elsewhere(model: CaptioningModel) -> DescribedElsewhere:
 
 def study_ways(model: CaptioningModel, data: scenes.Scenes, count: int = 80, seed: int = 12345) -> Ways:
     """贪心、四句的束和 `TEMPERATURES` 的抽签 / Greedy, a beam of four, and drawing at `TEMPERATURES`."""
-    drawn, device = data.draw_to_describe(count, torch.Generator().manual_seed(seed)), _device(model)
+    drawn, device = data.draw_to_describe(count, torch.Generator().manual_seed(seed)), device_of(model)
     texts, which = captions_of(drawn), tokens_of(model, drawn)[:, 0].to(device) - model.decoder.vocabulary
 
     def way(tokens: Tensor, log_p: Tensor) -> Way:
@@ -493,7 +489,7 @@ def study_ways(model: CaptioningModel, data: scenes.Scenes, count: int = 80, see
 
 def study_strange(model: CaptioningModel, data: scenes.Scenes, count: int = 60, seed: int = 12345) -> Strange:
     """白纸，和四格都满的图画 / A white picture, and pictures with all four cells full."""
-    generator, device = torch.Generator().manual_seed(seed), _device(model)
+    generator, device = torch.Generator().manual_seed(seed), device_of(model)
     f_v = model.look(torch.full((3, 2 * scenes.SIZE, 2 * scenes.SIZE), 255, dtype=torch.uint8))
     said = [model.say(f_v, language, order).sentence for language, order in STARTS]
     cells = torch.rand(count, len(scenes.THINGS), generator=generator).argsort(1)[:, :scenes.CELLS]

@@ -18,7 +18,7 @@ from mmcore import checks
 from mmcore.attention import TemporalAttention
 from mmcore.fusion import EarlyFusion, LateFusion
 from mmcore.recurrence import Recurrence, mean_over_time
-from mmcore.training import evaluating
+from mmcore.training import device_of, evaluating
 from mmlessons.data import clips
 from mmlessons.data.clips import FRAMES, MOTIONS, THINGS
 from mmlessons.tasks.learner import Descent, Learner, Losses
@@ -258,11 +258,6 @@ def learner(answers: Sequence[str] = PICTURE, steps: int = STEPS, seed: int = 0,
 
 
 # -- what the trained models are asked --------------------------------------------------------------------------------
-
-def device_of(model: nn.Module) -> torch.device:
-    """模型在哪里 / Where the model is."""
-    return next(model.parameters()).device
-
 
 def scores(model: VideoModel, seen: Seen) -> dict[str, Tensor]:
     """所有有名字的张量 / All named tensors of the model, on the CPU."""

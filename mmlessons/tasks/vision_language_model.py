@@ -25,10 +25,11 @@ from mmcore import tokens as text
 from mmcore.alignment import cosine_similarity
 from mmcore.encoders import TEXT_MODELS
 from mmcore.ranking import mutual_scores
-from mmcore.training import evaluating
+from mmcore.training import device_of, evaluating
 from mmcore.vision_language import LANGUAGES, VisualLanguageModel, VLMTrainer
 from mmlessons.data import emoji
 from mmlessons.data.augment import augment
+from mmlessons.data.pictures import check_pictures
 from mmlessons.tasks.learner import Learner, Losses
 
 HINTS = ("keywords", "names")
@@ -272,10 +273,10 @@ def evaluate(model: VisualLanguageModel, concepts: Concepts, artist: str) -> ByI
     抽样的。作者未知时报 ValueError。
     """
     f_v, f_t = _features(model, concepts, artist)
-    concept, hint = concepts.pairs.nonzero().T.to(model.device)
+    concept, hint = concepts.pairs.nonzero().T.to(device_of(model))
     weight = concepts.shares()[concepts.pairs]
-    count, label = len(concepts.label), concepts.label.to(model.device)
-    name_ids = _name_ids(model, concepts).to(model.device)
+    count, label = len(concepts.label), concepts.label.to(device_of(model))
+    name_ids = _name_ids(model, concepts).to(device_of(model))
 
     def scores(v: Tensor | None, t: Tensor | None) -> NamingScores:
         h = model.fusion(v, t)
@@ -293,7 +294,7 @@ def retrieve(model: VisualLanguageModel, concepts: Concepts, artist: str) -> flo
     """名字找图画，图画找名字：四个 r@1 的平均 / Names find pictures, pictures find names: the mean of four r@1."""
     with evaluating(model):
         f_v, _ = _features(model, concepts, artist)
-        tokens = {name: ids.to(model.device) for name, ids in model.text_encoder.tokenize(concepts.names).items()}
+        tokens = {name: ids.to(device_of(model)) for name, ids in model.text_encoder.tokenize(concepts.names).items()}
         v, t = model.retrieval_head_v(f_v), model.retrieval_head_t(model.text_encoder(**tokens))
     found = [mutual_scores(cosine_similarity(v, names))["r@1"] for names in t.chunk(len(LANGUAGES))]
     return sum(found) / len(found)
@@ -301,9 +302,10 @@ def retrieve(model: VisualLanguageModel, concepts: Concepts, artist: str) -> flo
 
 def _features(model: VisualLanguageModel, concepts: Concepts, artist: str) -> tuple[Tensor, Tensor]:
     checks.one_of(artist, "artist", tuple(concepts.data.pictures))
-    tokens = {name: ids.to(model.device) for name, ids in model.text_encoder.tokenize(concepts.hints).items()}
+    tokens = {name: ids.to(device_of(model)) for name, ids in model.text_encoder.tokenize(concepts.hints).items()}
+    drawn = concepts.data.pictures[artist].to(device_of(model)) / 255
     with evaluating(model):
-        return model.visual_encoder(concepts.data.pictures[artist].to(model.device) / 255), model.text_encoder(**tokens)
+        return model.visual_encoder(drawn), model.text_encoder(**tokens)
 
 
 def _same(written: Tensor, wanted: Tensor, pad: int) -> Tensor:
@@ -337,13 +339,12 @@ def answer(model: VisualLanguageModel, concepts: Concepts, picture: Tensor | Non
     checks.whole(k, "k")
     inputs: dict[str, Tensor] = {}
     if picture is not None:
-        if not isinstance(picture, Tensor) or picture.dtype != torch.uint8 or picture.ndim != 3:
-            checks.refuse("picture 需要是 uint8 的 (3, H, W)", "picture must be uint8 (3, H, W)", TypeError)
-        inputs["image"] = picture.unsqueeze(0).to(model.device) / 255
+        check_pictures(picture, "picture", 3, "H", "W")
+        inputs["image"] = picture.unsqueeze(0).to(device_of(model)) / 255
     if hint is not None:
         if isinstance(model.text_encoder.tokenizer, Tokenizer):  # one of Hugging Face's splits any word into pieces
             text.check_known(model.text_encoder.tokenizer, hint)
-        inputs |= {name: ids.to(model.device) for name, ids in model.text_encoder.tokenize([hint]).items()}
+        inputs |= {name: ids.to(device_of(model)) for name, ids in model.text_encoder.tokenize([hint]).items()}
     with evaluating(model):
         out = model(**inputs)
     tokens, p = model.write(out["h"], [language], temperature, generator)

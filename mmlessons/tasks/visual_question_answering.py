@@ -23,10 +23,11 @@ from mmcore.alignment import contrastive_loss
 from mmcore.attention import CellAttention
 from mmcore.encoders import TextEncoder, VisualEncoder
 from mmcore.fusion import weighted_sum
-from mmcore.training import evaluating
+from mmcore.training import device_of, evaluating
 from mmcore.vision_language import CrossModalFusion
 from mmlessons.data import scenes
 from mmlessons.data.augment import augment
+from mmlessons.data.pictures import check_pictures
 from mmlessons.tasks.learner import Descent, Learner, Losses
 
 SEES = ("both", "question", "picture")
@@ -109,15 +110,14 @@ class AnsweringModel(nn.Module):
     def ask(self, picture: Tensor, question: str) -> tuple[Tensor, Tensor]:
         """一幅图画，一个问题 / One picture (3, 64, 64) uint8, one question → probabilities (K,), weights of cells (4,).
 
-        Raises ValueError if the question is empty or holds a word never learned, TypeError if the picture is not uint8.
+        Raises ValueError if the question is empty or holds a word never learned; for the picture see `check_pictures`.
 
-        问题为空，或有没学过的词时报 ValueError；图画不是 uint8 时报 TypeError。
+        问题为空，或有没学过的词时报 ValueError；图画见 `check_pictures`。
         """
-        if not isinstance(picture, Tensor) or picture.dtype != torch.uint8:
-            checks.refuse("picture 需要是 uint8 张量", "picture must be a uint8 tensor", TypeError)
+        check_pictures(picture, "picture", 3, 2 * scenes.SIZE, 2 * scenes.SIZE)
         text.check_known(self.text_encoder.tokenizer, question)
         tokens = self.text_encoder.tokenize([question])
-        device = next(self.parameters()).device
+        device = device_of(self)
         with evaluating(self):
             out = self(picture[None].to(device) / 255, **{name: ids.to(device) for name, ids in tokens.items()})
         return out["z"][0].softmax(0).cpu(), out["w"][0].cpu()
@@ -135,6 +135,7 @@ def _texts() -> list[str]:
 
 def spotlight(picture: Tensor, w: Tensor) -> Tensor:
     """看得越少的格越暗 / The less a cell is looked at, the darker: (3, 64, 64) uint8, (4,) → (3, 64, 64) uint8."""
+    check_pictures(picture, "picture", 3, 2 * scenes.SIZE, 2 * scenes.SIZE)
     cells = scenes.split(picture[None].float())
     light = 0.15 + 0.85 * w.clamp(0, 1).view(1, -1, 1, 1, 1)
     return scenes.join(cells * light)[0].round().to(torch.uint8)
@@ -178,7 +179,7 @@ class Answering:
 
     def step(self, trainer: Descent, generator: torch.Generator, beta: float = 1.0) -> Losses:
         checks.not_negative(beta, "beta")
-        device = next(trainer.model.parameters()).device
+        device = device_of(trainer.model)
         return trainer.train_step({name: x.to(device) for name, x in self.draw(generator).items()}, beta=beta)
 
     def draw(self, generator: torch.Generator) -> dict[str, Tensor]:
@@ -232,7 +233,7 @@ def accuracy(model: AnsweringModel, data: scenes.Scenes, count: int = 1000, seed
 
 def predict(model: AnsweringModel, data: scenes.Scenes, drawn: Mapping[str, Tensor]) -> Tensor:
     """每个问题的答案 / The answer to every question: (N,)."""
-    number, device, answers = scenes.question_number(drawn), next(model.parameters()).device, []
+    number, device, answers = scenes.question_number(drawn), device_of(model), []
     with evaluating(model):
         for rows in torch.arange(len(number)).split(500):
             image = data.pictures(drawn["cells"][rows], drawn["artist"][rows]).to(device) / 255
@@ -309,5 +310,5 @@ def study(variant: str, seed: int, **options: object) -> AnsweringStudies:
     learned = learner(seed=seed, device="cpu", **{**VARIANTS[variant], **options}).finish()
     model = learned.model
     return AnsweringStudies(test=accuracy(model, scenes.load("test"), kinds=learned.task.kinds),
-                   elsewhere=study_elsewhere(model) if variant == "gates" else None,
-                   biased=study_bias(model) if learned.task.bias is not None else None)
+                            elsewhere=study_elsewhere(model) if variant == "gates" else None,
+                            biased=study_bias(model) if learned.task.bias is not None else None)
