@@ -18,12 +18,12 @@ from .output import Box, Drawn, Output, Shown, html_of, reason
 def explore(sliders: Mapping[str, ipywidgets.Widget], view: Callable[..., Output | Shown]) -> ipywidgets.VBox:
     """滑块一动，就显示 view(滑块的值) / Whenever a slider moves, show view(its values).
 
-    `view(**values)` 返回 `table`、`note`、`bars`、`scatter`、`beside` 之类的结果，或 `gallery`。它抛出的 ValueError
-    显示在原处，滑块仍可继续拖动；有填字的格时，那是写给读者的话，不标作错误。
-
     `view(**values)` returns what `table`, `note`, `bars`, `scatter`, `beside` and the like return, or a `gallery`. A
     ValueError it raises is shown in its place, and the sliders go on working; where there is a field to type in, it is
     a word to the reader and not marked as an error.
+
+    `view(**values)` 返回 `table`、`note`、`bars`、`scatter`、`beside` 之类的结果，或 `gallery`。它抛出的 ValueError
+    显示在原处，滑块仍可继续拖动；有填字的格时，那是写给读者的话，不标作错误。
     """
     require(len(sliders) > 0, "至少需要一个滑块", "at least one slider wanted")
     shown = Shown()
@@ -58,6 +58,6 @@ def _together(results: tuple[Output | Shown, ...], kind: str) -> Output:
     text = "\n".join(result.text for result in results if isinstance(result, Output))
     html = f'<div class="{kind}">{inside}</div>'
     drawn = [result.png for result in results if isinstance(result, Drawn) and result.png]
-    if "src=\"data:" in html:  # a picture or a sound: its bytes are no text to be compared
+    if 'src="data:' in html:  # a picture or a sound: its bytes are no text to be compared
         return Drawn(html, text or repr(Shown()), *drawn[:1])
     return Output(html, text)

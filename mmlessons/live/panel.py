@@ -37,14 +37,14 @@ class Training:
     `step`, `steps`, `evaluate`, `every`, `reset` and `keeps` are those of `Run`; `sliders` say what goes into `step`.
     `plots` draw what `step` and `evaluate` return. `view()` returns a picture or a table to be shown under the sliders:
     it only looks, changes no model and draws no random numbers. A new training takes the place of an older one from the
-    same cell. After an error or in a pause “Back to step …” puts back one of the copies that
-    `keeps` gave. Raises TypeError or ValueError for a wrong argument, and while training FloatingPointError where
-    `step` returns NaN or infinity.
+    same cell. After an error or in a pause “Back to step …” puts back one of the copies that `keeps` gave. Raises
+    TypeError or ValueError for a wrong argument, and while training FloatingPointError where `step` returns NaN or
+    infinity.
 
     `step`、`steps`、`evaluate`、`every`、`reset`、`keeps` 见 `Run`；`sliders` 的值交给 `step`。`plots` 画出 `step` 和
-    `evaluate` 返回的数。`view()` 返回一幅图或一张表，显示在滑块下面：它只看，不改模型，也不取随机数。同一个格子的
-    新训练代替旧的。出错或暂停时，“回到第 … 步”放回 `keeps` 存下的一份。参数不对时报 TypeError 或
-    ValueError；训练时 `step` 返回 NaN 或无穷则报 FloatingPointError。
+    `evaluate` 返回的数。`view()` 返回一幅图或一张表，显示在滑块下面：它只看，不改模型，也不取随机数。同一个格子的新
+    训练代替旧的。出错或暂停时，“回到第 … 步”放回 `keeps` 存下的一份。参数不对时报 TypeError 或 ValueError；训练时
+    `step` 返回 NaN 或无穷则报 FloatingPointError。
     """
 
     def __init__(self, step: Callable[..., Record], steps: int, plots: Sequence[Plot],
