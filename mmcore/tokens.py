@@ -6,12 +6,13 @@ English is split into words, Chinese into characters; the vocabulary is made fro
 """
 
 import difflib
+import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
-from mmcore.checks import refuse
+from mmcore.checks import instance, refuse
 
 PAD, UNK, CLS, SEP = "[PAD]", "[UNK]", "[CLS]", "[SEP]"
 VOCABULARY = Path(__file__).with_name("vocabulary.txt")  # one word a line, in the order of their ids
@@ -55,14 +56,18 @@ def words(tokenizer: Tokenizer, text: str) -> list[str]:
     return [word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(normal)]
 
 
+def is_word(word: str) -> bool:
+    """不全是标点；表情也算 / Not punctuation only; an emoji is a word, too."""
+    return any(unicodedata.category(c)[0] != "P" for c in word)
+
+
 def unknown_words(tokenizer: Tokenizer, text: str) -> list[str]:
     """没学过的词和字，标点不算 / The words and characters not in the vocabulary, punctuation apart.
 
     >>> unknown_words(build_tokenizer(["red apple"]), "red pear!")
     ['pear']
     """
-    vocabulary = tokenizer.get_vocab()
-    return [word for word in words(tokenizer, text) if word not in vocabulary and any(c.isalnum() for c in word)]
+    return [word for word in words(tokenizer, text) if is_word(word) and tokenizer.token_to_id(word) is None]
 
 
 def check_known(tokenizer: Tokenizer, text: str) -> None:
@@ -72,10 +77,9 @@ def check_known(tokenizer: Tokenizer, text: str) -> None:
     Traceback (most recent call last):
     ValueError: 没有学过：appel；是不是 apple？ / never learned: appel; did you mean apple?
     """
-    if not isinstance(text, str) or not text.strip():
+    if not isinstance(text, str) or not any(map(is_word, words(tokenizer, text))):
         refuse("请写点什么，例如“红苹果”", "type something, such as “red apple”")
-    unknown = unknown_words(tokenizer, text)
-    if unknown:
+    if unknown := unknown_words(tokenizer, text):
         near = [match for word in unknown for match in difflib.get_close_matches(word, tokenizer.get_vocab(), 2, 0.7)]
         hint = (f"；是不是 {'、'.join(near)}？", f"; did you mean {' or '.join(near)}?") if near else ("", "")
         refuse(f"没有学过：{'、'.join(unknown)}{hint[0]}", f"never learned: {', '.join(unknown)}{hint[1]}")
@@ -94,9 +98,7 @@ def check_texts(texts: Sequence[str], name: str = "texts") -> None:
     if not texts:
         refuse(f"{name} 是空的，需要至少一句", f"{name} is empty, expected at least one text")
     for i, text in enumerate(texts):
-        if not isinstance(text, str):
-            refuse(f"{name}[{i}] 需要是字符串，收到 {type(text).__name__}",
-                   f"{name}[{i}] must be a string, got {type(text).__name__}", TypeError)
+        instance(text, f"{name}[{i}]", str)
         if not text.strip():
             refuse(f"{name}[{i}] 是空的，请写点什么", f"{name}[{i}] is empty, write something")
 
