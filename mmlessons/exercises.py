@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from mmcore import checks
+from mmlessons.border import typed
 
 
+@typed
 @dataclass(frozen=True)
 class Refusal:
     """应当报错 / An error is wanted: of this kind, with each of `says` in its message."""
@@ -19,6 +21,7 @@ class Refusal:
     says: tuple[str, ...] = ()
 
 
+@typed
 @dataclass(frozen=True)
 class Case:
     """练习的一个检查 / One check of an exercise: the call, what it must give, what it is about in both languages.
@@ -53,6 +56,7 @@ class Verdict:
                 f'<span lang="zh">{escape(self.zh)}</span><span lang="en">{escape(self.en)}</span></div>')
 
 
+@typed
 def check(answer: Callable[..., float | Tensor | None], cases: Sequence[Case], start: tuple[str, str],
           hint: tuple[str, str]) -> Verdict:
     """核对读者写的函数 / Check the function that a reader wrote.
@@ -64,6 +68,7 @@ def check(answer: Callable[..., float | Tensor | None], cases: Sequence[Case], s
     函数还空着（返回 None）时说 `start`：从哪里想起。写了以后逐个检查，停在第一个不对的地方，说出差在哪里和 `hint`。
     每次都传入新的副本，所以就地改动不会弄坏后面的检查。不会抛出错误，也不会中断笔记本。
     """
+    checks.require(len(cases) > 0, "cases 需要至少一个检查", "cases must have one check at least")
     for case in cases:
         wanted, error, got = case.expected, None, None
         try:

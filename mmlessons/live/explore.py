@@ -10,11 +10,13 @@ from collections.abc import Callable, Mapping
 import ipywidgets
 
 from mmcore.checks import require
+from mmlessons.border import typed
 
 from .kernel import say_idle
 from .output import Box, Drawn, Output, Shown, html_of, reason
 
 
+@typed
 def explore(sliders: Mapping[str, ipywidgets.Widget], view: Callable[..., Output | Shown]) -> ipywidgets.VBox:
     """滑块一动，就显示 view(滑块的值) / Whenever a slider moves, show view(its values).
 
@@ -42,11 +44,13 @@ def explore(sliders: Mapping[str, ipywidgets.Widget], view: Callable[..., Output
     return Box("explore", [*sliders.values(), shown], "mm-panel")
 
 
+@typed
 def beside(*results: Output | Shown) -> Output:
     """几个结果并排，放不下就换行 / Several results side by side, in a row that wraps."""
     return _together(results, "mm mm-beside")
 
 
+@typed
 def stack(*results: Output | Shown) -> Output:
     """几个结果上下排列，各占全宽 / Several results one below the other, each over the full width."""
     return _together(results, "mm")

@@ -8,7 +8,7 @@ from html import escape
 import ipywidgets
 from IPython.display import Image, display
 
-from mmcore.checks import require
+from mmlessons.border import typed
 
 from .cards import note
 from .curve import Curves, Plot
@@ -31,6 +31,7 @@ NO_LOOP = ("这里没有人在看，训练已经一口气做完；要边看边�
            "Nobody was watching, so the training ran to its end at once; run this cell in JupyterLab to watch it.")
 
 
+@typed
 class Training:
     """一次看得见、能调节的训练 / A training that can be watched and steered.
 
@@ -53,9 +54,6 @@ class Training:
                  view: Callable[[], Output | Shown] | None = None, view_every: int | None = None,
                  keeps: Callable[[], Sequence[Keepable]] | None = None) -> None:
         self.sliders = dict(sliders or {})
-        for name, control in self.sliders.items():
-            require(hasattr(control, "value") and hasattr(control, "observe"),
-                    f"滑块 {name!r} 需要是有 value 的控件", f"slider {name!r} must be a widget with a value", TypeError)
         self.curves = Curves(plots, steps)
         self.run = Run(step, steps, self.curves, lambda: {name: x.value for name, x in self.sliders.items()}, evaluate,
                        every, reset, view, view_every, keeps, wanted=[name for plot in plots for name in plot.lines])
