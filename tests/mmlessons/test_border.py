@@ -12,6 +12,7 @@ that its kind allows. What comes of it is judged by what was done to it:
 
 A clear error says in both languages what is wrong. Never is there an error of torch or Python, and nothing given has
 changed. Where a training would begin, it is stopped before its first step: what is wrong must be said before that.
+These are about 8,600 cases.
 """
 
 import ast
@@ -121,10 +122,6 @@ def small_concepts() -> naming.Concepts:
     return replace(whole, data=few(whole.data), label=whole.label[keep], pairs=pairs[:, used],
                    fits=whole.fits[keep][:, used], hints=tuple(h for h, here in zip(whole.hints, used.tolist(),
                                                                                    strict=True) if here))
-
-
-def batch_of(task: str) -> dict:
-    return {name: (x[:2] if isinstance(x, Tensor) else x) for name, x in made(task).items()}
 
 
 PICTURE = torch.full((3, 64, 64), 200, dtype=torch.uint8)
