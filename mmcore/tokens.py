@@ -6,6 +6,7 @@ English is split into words, Chinese into characters; the vocabulary is made fro
 """
 
 import difflib
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -57,14 +58,18 @@ def words(tokenizer: Tokenizer, text: str) -> list[str]:
     return [word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(normal)]
 
 
+def is_word(word: str) -> bool:
+    """不全是标点；表情也算 / Not punctuation only; an emoji is a word, too."""
+    return any(unicodedata.category(c)[0] != "P" for c in word)
+
+
 def unknown_words(tokenizer: Tokenizer, text: str) -> list[str]:
     """没学过的词和字，标点不算 / The words and characters not in the vocabulary, punctuation apart.
 
     >>> unknown_words(build_tokenizer(["red apple"]), "red pear!")
     ['pear']
     """
-    found = words(tokenizer, text)
-    return [word for word in found if tokenizer.token_to_id(word) is None and any(c.isalnum() for c in word)]
+    return [word for word in words(tokenizer, text) if is_word(word) and tokenizer.token_to_id(word) is None]
 
 
 def check_known(tokenizer: Tokenizer, text: str) -> None:
@@ -74,7 +79,7 @@ def check_known(tokenizer: Tokenizer, text: str) -> None:
     Traceback (most recent call last):
     ValueError: 没有学过：appel；是不是 apple？ / never learned: appel; did you mean apple?
     """
-    if not words(tokenizer, text):
+    if not any(map(is_word, words(tokenizer, text))):
         refuse("请写点什么，例如“红苹果”", "type something, such as “red apple”")
     if unknown := unknown_words(tokenizer, text):
         near = [match for word in unknown for match in difflib.get_close_matches(word, tokenizer.get_vocab(), 2, 0.7)]

@@ -46,6 +46,11 @@ class Bounded(nn.Linear):
         return x / (most.clamp_min(bound) / bound)
 
 
+def device_of(model: nn.Module) -> torch.device:
+    """模型在哪里 / Where the model is."""
+    return next(model.parameters()).device
+
+
 @typed
 def make_optimizer(model: nn.Module, lr: float, weight_decay: float) -> torch.optim.AdamW:
     """AdamW，只对矩阵做权重衰减 / AdamW that decays matrices only: biases and normalisations need no pull to zero."""

@@ -22,7 +22,7 @@ from mmcore.alignment import contrastive_loss
 from mmcore.checks import refuse, shapes, typed
 from mmcore.decoder import CausalDecoder, generation_loss
 from mmcore.encoders import TextEncoder, VisualEncoder
-from mmcore.training import brought, choose_device, evaluating, make_optimizer, train_on
+from mmcore.training import brought, choose_device, device_of, evaluating, make_optimizer, train_on
 
 LOSSES = ("total_loss", "classification_loss", "retrieval_loss", "generation_loss")
 LANGUAGES = ("zh", "en")  # the start tokens of the decoder, in this order
@@ -248,11 +248,7 @@ class VisualLanguageModel(nn.Module):
             refuse(f"languages 需要 {count} 种，每行一种", f"languages must list {count}, one for each row")
         for language in languages:
             checks.one_of(language, "language", LANGUAGES)
-        return torch.tensor([LANGUAGES.index(language) for language in languages], device=self.device)
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.parameters()).device
+        return torch.tensor([LANGUAGES.index(language) for language in languages], device=device_of(self))
 
 
 class VLMTrainer:

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from mmcore import checks
+from mmlessons.border import typed
 from mmlessons.live.output import bilingual
 
 
+@typed
 @dataclass(frozen=True)
 class Refusal:
     """应当报错 / An error is wanted: of this kind, with each of `says` in its message."""
@@ -19,13 +21,14 @@ class Refusal:
     says: tuple[str, ...] = ()
 
 
+@typed
 @dataclass(frozen=True)
 class Case:
     """练习的一个检查 / One check of an exercise: the call, what it must give, what it is about in both languages.
 
-    给了 `of`，就调用它而不是答案：它自己用到答案，量出一个数来。
-
     With `of`, that is called and not the answer: it makes use of the answer itself and measures something of it.
+
+    给了 `of`，就调用它而不是答案：它自己用到答案，量出一个数来。
     """
 
     args: tuple
@@ -53,17 +56,19 @@ class Verdict:
                 f"{bilingual((self.zh, self.en))}</div>")
 
 
+@typed
 def check(answer: Callable[..., float | Tensor | None], cases: Sequence[Case], start: tuple[str, str],
           hint: tuple[str, str]) -> Verdict:
     """核对读者写的函数 / Check the function that a reader wrote.
 
-    函数还空着（返回 None）时说 `start`：从哪里想起。写了以后逐个检查，停在第一个不对的地方，说出差在哪里和 `hint`。
-    每次都传入新的副本，所以就地改动不会弄坏后面的检查。不会抛出错误，也不会中断笔记本。
-
     While the function is still empty (it returns None), says `start`: where to begin. Then it goes from case to case
     and stops at the first that is wrong, saying how it differs, and `hint`. Each call gets fresh copies, so that a
     change in place spoils no later case. It raises nothing and does not stop the notebook.
+
+    函数还空着（返回 None）时说 `start`：从哪里想起。写了以后逐个检查，停在第一个不对的地方，说出差在哪里和 `hint`。
+    每次都传入新的副本，所以就地改动不会弄坏后面的检查。不会抛出错误，也不会中断笔记本。
     """
+    checks.require(len(cases) > 0, "cases 需要至少一个检查", "cases must have one check at least")
     for case in cases:
         wanted, error, got = case.expected, None, None
         try:
@@ -94,7 +99,7 @@ class _Difference:
 
 
 def _not_refused(error: Exception | None, wanted: Refusal) -> _Difference | None:
-    """错误差在哪里 / How an error differs from the one that is wanted, None if it does not."""
+    """How an error differs from the one that is wanted, None if it does not."""
     kind = wanted.error.__name__
     if error is None:
         return _Difference(f"应当抛出 {kind}，却没有报错", f"expected a {kind}, and there was no error")
@@ -109,7 +114,7 @@ def _not_refused(error: Exception | None, wanted: Refusal) -> _Difference | None
 
 
 def _differs(got: object, expected: float | Tensor) -> _Difference | None:
-    """答案差在哪里；None 表示没有 / How an answer differs, None if it does not; it never raises."""
+    """How an answer differs, None if it does not; it never raises."""
     if isinstance(expected, Tensor):
         return _tensor_differs(got, expected)
     kind = _Difference(f"需要一个数，得到 {type(got).__name__}", f"expected one number, got {type(got).__name__}", True)

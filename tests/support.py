@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 NO_BROWSER = "没有 Chromium 或 playwright，不作浏览器测试 / no Chromium or playwright, so no tests in a browser"
 
@@ -47,6 +48,19 @@ class OnMPS(torch.Tensor):
 
     def cpu(self) -> torch.Tensor:
         return self.as_subclass(torch.Tensor)
+
+
+class MovingToMPS(TorchFunctionMode):
+    """Whatever is moved to a device is `OnMPS` from then on, and so is all that is computed from it."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        moved = func is torch.Tensor.to and any(isinstance(x, torch.device) for x in args)
+        if moved and type(out) is torch.Tensor:
+            out = out.as_subclass(OnMPS)
+        if isinstance(out, OnMPS) and out.dtype == torch.float64:
+            raise TypeError("MPS has no float64")
+        return out
 
 
 def need_browser() -> Any:

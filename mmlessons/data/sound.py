@@ -93,6 +93,7 @@ def to_wav(samples: Tensor) -> bytes:
     `samples` 是 (S,)，或左右两耳的 (2, S)。音量调到峰值 0.9，所以嘈杂声越响，人声听起来越轻。
     """
     checks.require(samples.numel() > 0, "samples 是空的，没有声音", "samples is empty, there is no sound")
+    checks.require(bool(samples.isfinite().all()), "samples 里有 NaN 或无穷", "samples holds NaN or infinity")
     scaled = samples * (0.9 * 32767 / samples.abs().max().clamp(min=1e-9))
     out = io.BytesIO()
     with wave.open(out, "wb") as file:

@@ -80,7 +80,7 @@ class Levels:
         floor = 0.05
         for text, height in zip(self.labels, self.heights, strict=True):
             y = self.ax.transAxes.inverted().transform(self.ax.transData.transform((0, height)))[1]
-            y = max(y, floor)
+            y = min(max(y, floor), 9.0)  # even where it lies far outside
             text.set_y(y)
             floor = y + 0.17  # two lines of text
 

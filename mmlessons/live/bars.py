@@ -5,7 +5,8 @@ from html import escape
 
 from matplotlib.colors import to_hex, to_rgb
 
-from mmcore.checks import positive, require
+from mmcore.checks import positive, require, whole
+from mmlessons.border import typed
 
 from .axes import COLOURS
 from .output import Output, Text, bilingual, plain, title_html
@@ -13,6 +14,7 @@ from .output import Output, Text, bilingual, plain, title_html
 Part = tuple[Text, str]  # a label and a colour
 
 
+@typed
 def bars(rows: Sequence[tuple[Text, float]], title: Text | None = None, colour: str | Sequence[str] = "#0072B2",
          digits: int = 2) -> Output:
     """横条，每条写着自己的数，长度以 1 为满 / Horizontal bars, each with its number; 1 fills the width.
@@ -21,6 +23,7 @@ def bars(rows: Sequence[tuple[Text, float]], title: Text | None = None, colour: 
 
     `colour`: one for all bars or one for each, where a modality serves as a colour.
     """
+    whole(digits, "digits", 0)
     shades = [shade(c) for c in ([colour] * len(rows) if isinstance(colour, str) else colour)]
     require(len(shades) == len(rows), f"{len(rows)} 条需要 {len(rows)} 种颜色，收到 {len(shades)}",
             f"{len(rows)} bars need {len(rows)} colours, got {len(shades)}")
@@ -38,6 +41,7 @@ def bars(rows: Sequence[tuple[Text, float]], title: Text | None = None, colour: 
     return Output(html, text if title is None else f"{plain(title)}\n{text}")
 
 
+@typed
 def shares(rows: Sequence[tuple[Text, Sequence[float]]], parts: Sequence[Part], title: Text | None = None,
            total: float = 1.0) -> Output:
     """每行一条，由几份拼成 / One bar a row, joined from shares.

@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from mmcore.checks import require, shape_of, whole
+from mmlessons.border import typed
 
 from .kernel import hand_over, is_live, running_loop, say_idle
 from .output import Box, Output, Shown, Text, bilingual, data_uri, plain, player, reason, styled, title_html, width
@@ -28,6 +29,7 @@ PAUSE = 0.25  # seconds without a letter before a search answers
 
 # -- cards ------------------------------------------------------------------------------------------------------------
 
+@typed
 @dataclass(frozen=True)
 class Card:
     """一张卡片 / A card: a picture, what is written under it, whether it is right, and how it sounds.
@@ -95,6 +97,7 @@ def _cards_html(cards: Sequence[Card], size: int, columns: int | None) -> str:
     return f'<div class="mm-cards" role="list" style="{style}">{"".join(card.html() for card in cards)}</div>'
 
 
+@typed
 def gallery(cards: Sequence[Card], columns: int | None = None, title: Text | None = None, size: int = 72) -> Shown:
     """一组卡片，放不下就换行 / Cards in a row that wraps, or in so many columns."""
     return Shown(f'<div class="mm">{title_html(title)}{_cards_html(cards, size, columns)}</div>')
@@ -102,6 +105,7 @@ def gallery(cards: Sequence[Card], columns: int | None = None, title: Text | Non
 
 # -- search -----------------------------------------------------------------------------------------------------------
 
+@typed
 class search_box(Box):
     """边打字边回答的搜索框 / A search box that answers as one types.
 
@@ -165,7 +169,8 @@ class search_box(Box):
 
 # -- tables and sentences ---------------------------------------------------------------------------------------------
 
-def table(header: Sequence[Text], rows: Sequence[Sequence[Text | float | list[float]]], title: Text | None = None,
+@typed
+def table(header: Sequence[Text], rows: Sequence[Sequence[Text | float | Sequence[float]]], title: Text | None = None,
           digits: int | Sequence[int] = 2) -> Output:
     """双语的小表格 / A small bilingual table.
 
@@ -181,6 +186,10 @@ def table(header: Sequence[Text], rows: Sequence[Sequence[Text | float | list[fl
                 f"each row needs {len(header)} cells, got {len(row)}")
     number = [bool(rows) and all(_is_number(row[k]) for row in rows) for k in range(len(header))]
     places = [digits] * len(header) if isinstance(digits, int) else digits
+    require(len(places) == len(header), f"digits 需要 {len(header)} 个数，收到 {len(places)}",
+            f"digits must be {len(header)} numbers, got {len(places)}")
+    for place in places:
+        whole(place, "digits", 0)
     body = [[_cell(x, d) for x, d in zip(row, places, strict=True)] for row in rows]
 
     def line(cells: Sequence[Text], tag: str) -> str:
@@ -199,6 +208,7 @@ def table(header: Sequence[Text], rows: Sequence[Sequence[Text | float | list[fl
     return Output(html, text if title is None else f"{plain(title)}\n{text}")
 
 
+@typed
 def note(zh: str, en: str) -> Output:
     """一句双语的话 / A bilingual sentence."""
     return Output(f'<div class="mm mm-note">{bilingual((zh, en), "div")}</div>', f"{zh} / {en}")
@@ -209,9 +219,10 @@ def _is_number(x: object) -> bool:
 
 
 def _cell(x: Text | float, digits: int) -> Text:
-    if getattr(x, "ndim", 0) == 1:
+    if hasattr(x, "tolist"):
         x = x.tolist()
     if isinstance(x, list):
+        require(len(x) > 0, "一格里的几个数是空的", "a cell of several numbers is empty")
         return " – ".join(_cell(end, digits) for end in (min(x), max(x))).replace("-", "−")
     if not _is_number(x):
         return x if isinstance(x, tuple) else str(x)

@@ -7,6 +7,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from mmcore.checks import require
+from mmlessons.border import typed
 
 from .axes import MARKERS, Levels, check_name, dress, legend, legend_columns, png, room, style
 from .figure import image_html
@@ -17,6 +18,7 @@ WIDTH, HEIGHT, LINE = 720, 400, 24  # pixels; a further row of the legend makes 
 MOST_LINES = 8  # as many as there are styles
 
 
+@typed
 def chart(title: Name, x: Name, at: Sequence[float], lines: Mapping[Name, Sequence[float]],
           levels: Mapping[Name, float] | None = None,
           bands: Mapping[Name, tuple[Sequence[float], Sequence[float]]] | None = None,
@@ -31,6 +33,7 @@ def chart(title: Name, x: Name, at: Sequence[float], lines: Mapping[Name, Sequen
     条线一个范围（最低, 最高），例如几个种子的；`colours` 给某条线指定模态名或颜色。
     """
     levels, bands, colours = levels or {}, bands or {}, colours or {}
+    require(ylim is None or ylim[0] < ylim[1], f"ylim 需要从小到大，收到 {ylim}", f"ylim must rise, got {ylim}")
     _check(title, x, at, lines, levels, bands, colours)
     use_chinese()
     columns = 0 if list(lines) == [title] else legend_columns(list(lines), WIDTH - 60)

@@ -11,8 +11,10 @@ import operator
 from collections.abc import Iterable, Mapping
 from html import escape
 
-from mmcore.checks import one_of, require
+from mmcore.checks import one_of, refuse, require
+from mmlessons.border import typed
 
+from .axes import check_name
 from .output import Folded, Name, bilingual, plain
 
 SIGNS = {">": operator.gt, "<": operator.lt, "≥": operator.ge, "≤": operator.le, "=": operator.eq, "≠": operator.ne,
@@ -20,6 +22,7 @@ SIGNS = {">": operator.gt, "<": operator.lt, "≥": operator.ge, "≤": operator
 STEERED = ("这次训练被动过，下面的话不核对", "this training was steered, so what follows is not checked")
 
 
+@typed
 def claims(*rows: tuple, say: Name | None = None, given: bool = True) -> Folded:
     """核对每一行，显示一个可以点开的 ✓ / Assert every row and show a ✓ that opens to the numbers.
 
@@ -43,13 +46,18 @@ def claims(*rows: tuple, say: Name | None = None, given: bool = True) -> Folded:
 
 
 def _row(what: Name, values: object, sign: str, line: object) -> str:
+    check_name(what)
     one_of(sign, "sign", tuple(SIGNS))
     found = _numbers(values)
     lines = [tuple(line)] * len(found) if sign == "in" else _numbers(line)
     lines = lines * len(found) if len(lines) == 1 else lines
     require(len(found) > 0 and len(lines) == len(found), f"{what[0]}：{len(found)} 个数，{len(lines)} 条界线",
             f"{what[1]}: {len(found)} values and {len(lines)} lines")
-    failed = [(a, b) for a, b in zip(found, lines, strict=True) if not SIGNS[sign](a, b)]
+    try:
+        failed = [(a, b) for a, b in zip(found, lines, strict=True) if not SIGNS[sign](a, b)]
+    except (TypeError, ValueError):
+        refuse(f"{what[0]}：{values!r} 与 {line!r} 不能比较", f"{what[1]}: {values!r} and {line!r} cannot be compared",
+               TypeError)
     if failed:
         zh, en = (f"{name}{colon}{'; '.join(f'{_shown(a)} {sign} {_shown(b)}' for a, b in failed)}"
                   for name, colon in zip(what, ("：不成立 ", ": does not hold, "), strict=True))

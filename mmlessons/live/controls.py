@@ -6,10 +6,12 @@ from collections.abc import Hashable, Mapping
 import ipywidgets
 
 from mmcore.checks import positive, require
+from mmlessons.border import typed
 
 from .output import Name, both, styled
 
 
+@typed
 def slider(zh: str, en: str, value: float, min: float, max: float, step: float | None = None,
            log: bool = False) -> ipywidgets.Widget:
     """一个双语滑块 / A bilingual slider.
@@ -39,14 +41,14 @@ def slider(zh: str, en: str, value: float, min: float, max: float, step: float |
     return styled(control, "mm-slider")
 
 
+@typed
 def switch(zh: str, en: str, value: bool = False) -> ipywidgets.Checkbox:
     """一个双语开关，value 为 True 或 False / A bilingual switch whose value is True or False."""
-    require(isinstance(value, bool), f"value 需要是 True 或 False，收到 {value!r}",
-            f"value must be True or False, got {value!r}", TypeError)
     control = ipywidgets.Checkbox(value=value, description=both(zh, en), indent=False)
     return styled(control, "mm", "mm-check")
 
 
+@typed
 def menu(zh: str, en: str, options: Mapping[Hashable, Name], value: Hashable = None) -> ipywidgets.Dropdown:
     """一个双语菜单 / A bilingual menu.
 
@@ -64,6 +66,7 @@ def menu(zh: str, en: str, options: Mapping[Hashable, Name], value: Hashable = N
     return styled(control, "mm", "mm-menu")
 
 
+@typed
 def field(zh: str, en: str) -> ipywidgets.Text:
     """一个填字的格，`.value` 是其中的话 / A field to type in, whose `.value` is what it says.
 

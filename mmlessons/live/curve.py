@@ -14,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from mmcore.checks import require, whole
+from mmlessons.border import typed
 
 from .axes import Levels, check_name, dress, legend, legend_columns, png, room, style
 from .fonts import use_chinese
@@ -22,6 +23,7 @@ from .output import Name, both
 MOST_POINTS = 600  # more than the pixels can show
 
 
+@typed
 @dataclass(frozen=True)
 class Plot:
     """一个图 / One plot.
@@ -48,6 +50,7 @@ class Plot:
         require(not stray, f"colours 里的 {stray} 不是任何一条线", f"colours has {stray}, which is no line")
 
 
+@typed
 class Curves:
     """一排一个或两个图，随训练增长 / A row of one or two plots that grow with the training."""
 

@@ -21,7 +21,8 @@ from matplotlib.path import Path
 from matplotlib.textpath import TextPath
 from matplotlib.transforms import Affine2D, IdentityTransform
 
-from mmcore.checks import require
+from mmcore.checks import refuse, require, whole
+from mmlessons.border import typed
 
 from .axes import STYLES, encode
 from .bars import shade
@@ -34,6 +35,7 @@ SHAPES = {"o": "●", "^": "▲", "s": "■", "D": "◆", "v": "▼", "P": "✚"
 SHADES = ["#f4f4f2", "#b9cfe3", "#6a9fcc", "#1f63a8", "#05224a"]  # ever darker: readable without colour too
 
 
+@typed
 def scatter(points: Any, labels: Sequence[int], names: Sequence[Text], title: Text | None = None,
             size: tuple[int, int] = (520, 400), colours: Sequence[str] | None = None,
             links: Sequence[tuple[int, int]] | None = None,
@@ -48,7 +50,9 @@ def scatter(points: Any, labels: Sequence[int], names: Sequence[Text], title: Te
     `links`: pairs of points joined by a thin line. Without `limits` they follow from the points, at one scale for both
     directions.
     """
-    xy, labels = _numbers(points, "points"), np.asarray(labels).astype(int).reshape(-1)
+    for side in size:
+        whole(side, "size", 64)
+    xy, labels = numbers(points, "points"), np.asarray(labels).astype(int).reshape(-1)
     n, kinds = len(xy), len(names)
     require(xy.ndim == 2 and xy.shape[1] == 2 and n > 0,
             f"points 需要形状 (N, 2)，收到 {xy.shape}", f"points must have shape (N, 2), got {xy.shape}")
@@ -75,6 +79,7 @@ def scatter(points: Any, labels: Sequence[int], names: Sequence[Text], title: Te
     return Drawn(html, plain(title_text), png)
 
 
+@typed
 def picture(matrix: Any, title: Text | None = None, size: int = 360, low: float | None = None,
             high: float | None = None) -> Drawn:
     """矩阵画成格子：浅灰最小，深蓝最大 / A matrix as cells: light grey is lowest, deep blue highest.
@@ -83,7 +88,8 @@ def picture(matrix: Any, title: Text | None = None, size: int = 360, low: float 
 
     `size` 是长边的像素数。`low` 和 `high` 固定两端，便于比较几幅图。
     """
-    x = _numbers(matrix, "matrix")
+    x = numbers(matrix, "matrix")
+    whole(size, "size", 16)
     require(x.ndim == 2 and x.size > 0,
             f"matrix 需要是二维的，收到形状 {x.shape}", f"matrix must have two dimensions, got shape {x.shape}")
     low, high = float(x.min() if low is None else low), float(x.max() if high is None else high)
@@ -120,8 +126,13 @@ def _key_html(classes: Iterable[tuple[str, str, Text]]) -> str:
     return f'<div class="mm-key">{inside}</div>'
 
 
-def _numbers(x: Any, name: str) -> np.ndarray:
-    x = np.asarray(x.detach().cpu() if hasattr(x, "detach") else x, dtype=float)
+def numbers(x: Any, name: str) -> np.ndarray:
+    try:
+        x = np.asarray(x.detach().cpu() if hasattr(x, "detach") else x)
+        x = x.astype(float, casting="same_kind" if x.dtype.kind in "cf" else "safe")
+    except (TypeError, ValueError):
+        refuse(f"{name} 需要是数的矩阵，收到 {type(x).__name__}", f"{name} must be a matrix of numbers, got "
+               f"{type(x).__name__}", TypeError)
     require(bool(np.isfinite(x).all()), f"{name} 里有 NaN 或无穷", f"{name} holds NaN or infinity")
     return x
 

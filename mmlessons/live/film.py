@@ -17,14 +17,17 @@ import numpy as np
 from PIL import Image
 
 from mmcore.checks import positive, require
+from mmlessons.border import typed
 
 from .axes import encode
+from .figure import numbers
 from .output import Drawn, Text, bilingual, data_uri, plain, player
 
 REST = 0.9  # seconds for which the last frame stays
 WIDTH = 720  # pixels of a strip
 
 
+@typed
 def film(frames: Any, label: Text, seconds: float, sound: bytes | None = None) -> Drawn:
     """一段短片，每帧一样长，一遍遍地放 / A clip whose frames last equally long and which plays again and again.
 
@@ -34,7 +37,7 @@ def film(frames: Any, label: Text, seconds: float, sound: bytes | None = None) -
     `frames`: uint8 (T, 3, h, w)。`seconds` 是整段的长度，不算最后的停顿；`sound` 是 WAV 文件的字节。
     """
     pages = [Image.fromarray(page) for page in _pages(frames)]
-    positive(seconds, "seconds")
+    require(positive(seconds, "seconds") <= 600, "seconds 至多 600", "seconds may be at most 600")
     each = 1000 * seconds / len(pages)
     png = _moving(pages, [each] * (len(pages) - 1) + [each + 1000 * REST])
     heard = "" if sound is None else player(sound, label)
@@ -44,6 +47,7 @@ def film(frames: Any, label: Text, seconds: float, sound: bytes | None = None) -
     return Drawn(html, plain(label), png)
 
 
+@typed
 def strip(frames: Any, label: Text, names: Sequence[str] | None = None, below: Any = None) -> Drawn:
     """各帧排成一行，下面可以对齐一幅声音的图 / The frames in a row; below, aligned, a picture of the sound.
 
@@ -66,10 +70,9 @@ def strip(frames: Any, label: Text, names: Sequence[str] | None = None, below: A
              f'text-align:center;font-size:80%;max-width:{WIDTH}px">{head}</div>',
              _image(png, f"{plain(label)} ({', '.join(names)})", WIDTH, round(WIDTH * row.shape[0] / row.shape[1]))]
     if below is not None:
-        shades = np.asarray(below, dtype=float)
-        require(shades.ndim == 2 and shades.size > 0 and bool(np.isfinite(shades).all()),
-                f"below 需要是二维、有限的数，收到形状 {shades.shape}",
-                f"below must be finite and have two dimensions, got shape {shades.shape}")
+        shades = numbers(below, "below")
+        require(shades.ndim == 2 and shades.size > 0, f"below 需要是二维的，收到形状 {shades.shape}",
+                f"below must have two dimensions, got shape {shades.shape}")
         grey = (255 * (1 - shades[::-1].clip(0, 1))).round().astype(np.uint8)
         parts.append(_image(encode(grey), "声音 / sound", WIDTH, WIDTH // 9))
     return Drawn(f'<div class="mm mm-strip">{"".join(parts)}</div>', plain(label), png)

@@ -8,7 +8,7 @@ from html import escape
 import ipywidgets
 from IPython.display import Image, display
 
-from mmcore.checks import require
+from mmlessons.border import typed
 
 from .cards import note
 from .curve import Curves, Plot
@@ -31,20 +31,21 @@ NO_LOOP = ("这里没有人在看，训练已经一口气做完；要边看边�
            "Nobody was watching, so the training ran to its end at once; run this cell in JupyterLab to watch it.")
 
 
+@typed
 class Training:
     """一次看得见、能调节的训练 / A training that can be watched and steered.
 
     `step`, `steps`, `evaluate`, `every`, `reset` and `keeps` are those of `Run`; `sliders` say what goes into `step`.
     `plots` draw what `step` and `evaluate` return. `view()` returns a picture or a table to be shown under the sliders:
     it only looks, changes no model and draws no random numbers. A new training takes the place of an older one from the
-    same cell. After an error or in a pause “Back to step …” puts back one of the copies that
-    `keeps` gave. Raises TypeError or ValueError for a wrong argument, and while training FloatingPointError where
-    `step` returns NaN or infinity.
+    same cell. After an error or in a pause “Back to step …” puts back one of the copies that `keeps` gave. Raises
+    TypeError or ValueError for a wrong argument, and while training FloatingPointError where `step` returns NaN or
+    infinity.
 
     `step`、`steps`、`evaluate`、`every`、`reset`、`keeps` 见 `Run`；`sliders` 的值交给 `step`。`plots` 画出 `step` 和
-    `evaluate` 返回的数。`view()` 返回一幅图或一张表，显示在滑块下面：它只看，不改模型，也不取随机数。同一个格子的
-    新训练代替旧的。出错或暂停时，“回到第 … 步”放回 `keeps` 存下的一份。参数不对时报 TypeError 或
-    ValueError；训练时 `step` 返回 NaN 或无穷则报 FloatingPointError。
+    `evaluate` 返回的数。`view()` 返回一幅图或一张表，显示在滑块下面：它只看，不改模型，也不取随机数。同一个格子的新
+    训练代替旧的。出错或暂停时，“回到第 … 步”放回 `keeps` 存下的一份。参数不对时报 TypeError 或 ValueError；训练时
+    `step` 返回 NaN 或无穷则报 FloatingPointError。
     """
 
     def __init__(self, step: Callable[..., Record], steps: int, plots: Sequence[Plot],
@@ -53,9 +54,6 @@ class Training:
                  view: Callable[[], Output | Shown] | None = None, view_every: int | None = None,
                  keeps: Callable[[], Sequence[Keepable]] | None = None) -> None:
         self.sliders = dict(sliders or {})
-        for name, control in self.sliders.items():
-            require(hasattr(control, "value") and hasattr(control, "observe"),
-                    f"滑块 {name!r} 需要是有 value 的控件", f"slider {name!r} must be a widget with a value", TypeError)
         self.curves = Curves(plots, steps)
         self.run = Run(step, steps, self.curves, lambda: {name: x.value for name, x in self.sliders.items()}, evaluate,
                        every, reset, view, view_every, keeps, wanted=[name for plot in plots for name in plot.lines])

@@ -31,6 +31,10 @@ class Run:
     `step(**values)` makes a step and returns numbers by name; `values()` is what sliders say now. `evaluate()` returns
     such numbers and is called at step 0, every `every` steps and at the end, and so is `look()`, with `look_every` also
     in between. `reset()` builds the model again. For `keeps` see `Snapshots`.
+
+    `step(**values)` 走一步，返回名字到数的字典；`values()` 是滑块现在的值。`evaluate()` 也返回这样的数，在第 0 步、每
+    `every` 步和最后各调用一次；`look()` 也是，给了 `look_every` 时中间还有。`reset()` 重新造出模型。`keeps` 见
+    `Snapshots`。
     """
 
     def __init__(self, step: Callable[..., Record], steps: int, log: Curves, values: Callable[[], dict] = dict,

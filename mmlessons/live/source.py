@@ -25,11 +25,11 @@ class Source:
 def source(*things: Callable) -> Source:
     """函数、方法或类的源代码 / The source of functions, methods or classes.
 
-    It is read from the package when the cell runs, so that it is what computes. Left out are docstrings and `@shapes`,
-    which only look at the input. Raises TypeError if one of them has no source.
+    It is read from the package when the cell runs, so that it is what computes. Left out are docstrings and what
+    only looks at the input, `@shapes` and `@typed`. Raises TypeError if one of them has no source.
 
-    运行这一格时才从包里读出，所以它就是正在计算的代码。略去了文档和只核对输入的 `@shapes`。有一样没有源代码时报
-    TypeError。
+    运行这一格时才从包里读出，所以它就是正在计算的代码。略去了文档和只核对输入的 `@shapes`、`@typed`。有一样没有源代码
+    时报 TypeError。
     """
     return Source("\n\n".join(_code(thing) for thing in things))
 
@@ -47,7 +47,7 @@ def _code(thing: Callable) -> str:
                 first = min([after.lineno, *(d.lineno for d in getattr(after, "decorator_list", []))])
                 gone |= set(range(node.body[0].lineno, first))
             for decorator in node.decorator_list:
-                if getattr(getattr(decorator, "func", None), "id", None) == "shapes":
+                if getattr(getattr(decorator, "func", decorator), "id", None) in ("shapes", "typed"):
                     gone |= set(range(decorator.lineno, decorator.end_lineno + 1))
     home = f"# {thing.__qualname__}, {thing.__module__.replace('.', '/')}.py"
     return "\n".join([home, *(line for number, line in enumerate(lines, 1) if number not in gone)])

@@ -14,6 +14,7 @@ import ipywidgets
 import traitlets
 
 from mmcore.checks import require
+from mmlessons.border import typed
 
 from .axes import COLOURS, STYLES
 from .bars import shade, stacked
@@ -49,6 +50,7 @@ def moved(percent: Mapping[str, int], name: str, wanted: int, locked: set[str]) 
     return {**percent, name: wanted, **dict(zip(free, rest, strict=True))}
 
 
+@typed
 class weights(Box):
     """几个和恒为 1 的权重；拖动一个，其余的让位 / Weights that always sum to 1: move one, and the others make room.
 

@@ -21,10 +21,13 @@ from mmcore.alignment import (
     modality_gap,
     sigmoid_loss,
 )
+from mmcore.checks import shapes
 from mmcore.ranking import mutual_scores
 from mmcore.training import evaluating
+from mmlessons.border import typed
 from mmlessons.data import views
 from mmlessons.tasks.learner import Descent, Learner, Losses
+from mmlessons.tasks.scoring import best
 
 LANGUAGES = views.LANGUAGES
 WIDTH = 64  # of the projections
@@ -33,6 +36,8 @@ LEARNING_RATE = 1e-2
 SHARE = 0.5  # of a meaning that goes to the others of its group
 
 
+@typed
+@shapes(concept="int64 N", group="int64 N", least={"N": 1})
 def meanings(concept: Tensor, group: Tensor, share: float = SHARE) -> Tensor:
     """y：意思的分布 / y, a distribution over meanings: (N,), (N,) → (N, N), rows sum to 1.
 
@@ -45,10 +50,6 @@ def meanings(concept: Tensor, group: Tensor, share: float = SHARE) -> Tensor:
     """
     if not 0 <= share < 1:
         checks.refuse(f"share 需要在 0 到 1 之间，收到 {share}", f"share must be from 0 to below 1, got {share}")
-    if concept.ndim != 1 or concept.shape != group.shape:
-        sizes = checks.shape_of(concept), checks.shape_of(group)
-        checks.refuse("concept 和 group 需要一样长，收到 {} 和 {}".format(*sizes),
-                      "concept and group must be of one length, got {} and {}".format(*sizes))
     same = concept.unsqueeze(1) == concept
     others = (group.unsqueeze(1) == group) & ~same
     given = share * others.any(1, keepdim=True)
@@ -58,6 +59,7 @@ def meanings(concept: Tensor, group: Tensor, share: float = SHARE) -> Tensor:
 
 # -- training ---------------------------------------------------------------------------------------------------------
 
+@typed
 class Pairs:
     """一批一批的配对 / The pairs of a batch: for each item a picture by a training artist and a name in one language.
 
@@ -93,6 +95,7 @@ class Pairs:
         """图画与名字的特征的宽度 / The widths of the features of pictures and names."""
         return self.pictures.shape[2], self.names.shape[2]
 
+    @typed
     def draw(self, generator: torch.Generator) -> dict[str, Tensor | None]:
         """下一批 / The next batch: features_A, features_B (N, D), concept (N,), y and positives (N, N)."""
         concept = torch.randperm(len(self.group), generator=generator)[:self.batch // self.repeats]
@@ -107,6 +110,7 @@ class Pairs:
                 "positives": concept.unsqueeze(1) == concept if self.positives else None}
 
 
+@typed
 @dataclass(frozen=True)
 class ThreeLosses:
     """两个投影，用 (2.1)、(2.2)、(2.3) 训练 / The projections, trained by (2.1), (2.2) and (2.3).
@@ -164,8 +168,9 @@ class Sigmoid:
         return trainer.train_step({name: batch[name].to(device) for name in wanted if batch[name] is not None})
 
 
+@typed
 def learner(data: views.Views, seed: int = 0, normalize: bool = True, sigmoid: bool = False,
-            device: str | torch.device | None = None, **pairs: float) -> Learner:
+            device: str | torch.device | None = None, **pairs: float | bool) -> Learner:
     """学两个投影，没有尽头 / Learns the two projections, without end; `pairs` are the options of `Pairs`.
 
     With `sigmoid` it learns by (2.4), else by (2.1), (2.2) and (2.3). The same `seed` gives the same projections.
@@ -176,8 +181,11 @@ def learner(data: views.Views, seed: int = 0, normalize: bool = True, sigmoid: b
     return Learner(Sigmoid(batches) if sigmoid else ThreeLosses(batches, normalize), None, seed, device)
 
 
+@typed
 def features_of(learned: Learner | None, data: views.Views, artist: str, language: str) -> tuple[Tensor, Tensor]:
     """一位作者的图画与一种语言的名字 / Pictures by one artist and names in one language: projected, or raw for None."""
+    checks.one_of(artist, "artist", tuple(data.drawn))
+    checks.one_of(language, "language", LANGUAGES)
     drawn = data.drawn[artist]
     a, b = data.pictures[artist][drawn], data.names[language][drawn]
     if learned is None:
@@ -238,6 +246,7 @@ class Shortening:
     recall: float
 
 
+@typed
 def recall_at_1(learned: Learner | None, data: views.Views, artists: Sequence[str], other: int | None = None) -> float:
     """R@1：对作者、语言、两个方向求平均 / R@1, the mean over artists, languages and both directions.
 
@@ -245,6 +254,9 @@ def recall_at_1(learned: Learner | None, data: views.Views, artists: Sequence[st
 
     `other` 为 0 时只用 `one_language` 里配给每位作者的那种语言，为 1 时只用另一种。
     """
+    checks.require(len(artists) > 0, "artists 需要至少一位", "artists must name one at least")
+    if other is not None:
+        checks.index(other, "other", len(LANGUAGES))
     found = [mutual_scores(cosine_similarity(*features_of(learned, data, artist, language)))["r@1"]
              for k, artist in enumerate(artists) for i, language in enumerate(LANGUAGES)
              if other is None or (k + other) % len(LANGUAGES) == i]
@@ -270,16 +282,19 @@ def same_group_among_nearest(a: Tensor, b: Tensor, group: Tensor, k: int = 5) ->
     return same.gather(1, nearest)[counted].double().mean().item()
 
 
+@typed
+@shapes(group="int64 N")
 def same_group_at_random(group: Tensor, k: int) -> tuple[int, float]:
     """同组至少有 k 个别的概念的有几个，随便拿同组的比例 / How many have k others in their group, and chance."""
     others = (group.unsqueeze(1) == group).sum(1) - 1
-    counted = others >= k
+    counted = others >= checks.whole(k, "k", 0)
+    checks.require(bool(counted.any()), f"没有哪一组有 {k + 1} 个概念", f"no group has {k + 1} concepts")
     return int(counted.sum()), (others[counted].double() / (len(group) - 1)).mean().item()
 
 
 def same_group_among_mistakes(a: Tensor, b: Tensor, group: Tensor) -> float:
     """认错的图画里，错成同组的占多少；一幅也没认错就是 nan / Of wrong answers, the share within the group, or nan."""
-    first = cosine_similarity(a, b).argmax(1)
+    first = best(cosine_similarity(a, b), "similarity")
     wrong = first != torch.arange(len(first))
     return (group[first] == group)[wrong].double().mean().item()
 
@@ -320,13 +335,16 @@ def same_group(learned: Learner | None) -> SameGroup:
     return SameGroup(*(sum(values) / len(LANGUAGES) for values in zip(*found, strict=True)))
 
 
+@typed
 def studies(learned: Learner | None) -> AlignmentStudies:
     """各项测量 / All measurements; None measures the raw features."""
     return AlignmentStudies(recall(learned), geometry(learned), same_group(learned))
 
 
+@typed
 def shortening(data: views.Views, seed: int, steps: int = 600) -> Shortening:
     """只用 (2.2)，不除以长度 / Train by (2.2) only, without dividing by the lengths, and see what is left of them."""
+    checks.whole(steps, "steps")
     learned, artists = learner(data, seed, batch=64, normalize=False), data.by_role("train")
 
     def measure() -> tuple[float, float]:
@@ -341,6 +359,7 @@ def shortening(data: views.Views, seed: int, steps: int = 600) -> Shortening:
     return Shortening(left, left ** 2, lower / loss, recall_at_1(learned, data, artists))
 
 
+@typed
 @dataclass(frozen=True)
 class Setting:
     """一次训练怎样进行 / How a training is set up; τ, α, β and γ have no part where it trains by (2.4), `sigmoid`."""
@@ -356,7 +375,16 @@ class Setting:
     one_language: bool = False
     sigmoid: bool = False
 
+    def __post_init__(self) -> None:
+        checks.whole(self.steps, "steps")
+        checks.whole(self.batch, "batch", 2)
+        checks.whole(self.repeats, "repeats")
+        checks.positive(self.tau, "tau")
+        for name in ("alpha", "beta", "gamma"):
+            checks.not_negative(getattr(self, name), name)
 
+
+@typed
 def train_and_test(setting: Setting, seed: int) -> AlignmentStudies:
     """训练一次，再测量 / Train once and measure."""
     learned = learner(views.load(), seed, sigmoid=setting.sigmoid, device="cpu", batch=setting.batch,

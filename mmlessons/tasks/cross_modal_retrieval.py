@@ -16,11 +16,14 @@ from torch import Tensor, nn
 from mmcore import checks
 from mmcore import tokens as text
 from mmcore.alignment import contrastive_loss, cosine_similarity
+from mmcore.checks import shapes
 from mmcore.encoders import TextEncoder, VisualEncoder
 from mmcore.ranking import mutual_scores, retrieval_scores
-from mmcore.training import evaluating
+from mmcore.training import device_of, evaluating
+from mmlessons.border import check_pictures, typed
 from mmlessons.data import emoji
 from mmlessons.data.augment import augment
+from mmlessons.tasks import scoring
 from mmlessons.tasks.learner import Descent, Learner, Losses
 
 LANGUAGES = ("zh", "en")
@@ -33,6 +36,7 @@ Scores = dict[tuple[str, str], dict[str, float]]  # (direction, language) → wh
 
 # -- the model and how it learns --------------------------------------------------------------------------------------
 
+@typed
 class RetrievalModel(nn.Module):
     """图文双塔，返回有名字的张量 / Two towers, one for pictures and one for texts; they return named tensors.
 
@@ -49,6 +53,8 @@ class RetrievalModel(nn.Module):
         self.visual_encoder = VisualEncoder(feature_dim)
         self.text_encoder = TextEncoder(feature_dim=feature_dim, tokenizer=tokenizer)
 
+    @shapes(like="visual_encoder.project.weight", image="B 3 height width", input_ids="int B L",
+            attention_mask="mask B L", tau="scalar")
     def forward(self, image: Tensor, input_ids: Tensor, attention_mask: Tensor, tau: Tensor) -> dict[str, Tensor]:
         f_v = self.visual_encoder(image)
         f_t = self.text_encoder(input_ids, attention_mask)
@@ -58,11 +64,11 @@ class RetrievalModel(nn.Module):
 
     def encode_pictures(self, pictures: Tensor) -> Tensor:
         """图画 → 特征，不训练 / Pictures (N, 3, H, W), uint8 → features (N, D), without training."""
-        if not isinstance(pictures, Tensor) or pictures.dtype != torch.uint8:
-            checks.refuse("pictures 需要是 uint8 张量", "pictures must be a uint8 tensor", TypeError)
+        check_pictures(pictures, "pictures", "N", 3, "H", "W")
         with evaluating(self):
             return self.visual_encoder(pictures.to(self.device) / 255)
 
+    @typed
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
         """文本 → 特征，不训练 / Texts → features (N, D), without training."""
         tokens = self.text_encoder.tokenize(texts)
@@ -71,7 +77,7 @@ class RetrievalModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return next(self.parameters()).device
+        return device_of(self)
 
 
 def losses(model: RetrievalModel, batch: dict[str, Tensor], tau: float) -> dict[str, Tensor]:
@@ -79,6 +85,7 @@ def losses(model: RetrievalModel, batch: dict[str, Tensor], tau: float) -> dict[
     return {"L": model(**batch, tau=tau)["L"]}
 
 
+@typed
 class Retrieval:
     """要学的事：表情图画与它们的名字 / What is to be learned: emoji drawings and their names.
 
@@ -112,6 +119,7 @@ class Retrieval:
         batch = {name: x.to(trainer.model.device) for name, x in self.draw(generator).items()}
         return trainer.train_step(batch, tau=tau)
 
+    @typed
     def draw(self, generator: torch.Generator) -> dict[str, Tensor]:
         """下一批图画与名字 / The next batch of pictures and names."""
         artists, count = self.pictures.shape[:2]
@@ -123,6 +131,7 @@ class Retrieval:
                 "input_ids": self.input_ids[name], "attention_mask": self.attention_mask[name]}
 
 
+@typed
 def learner(data: emoji.Emoji, steps: int = 600, seed: int = 0, batch: int = 128,
             device: str | torch.device | None = None) -> Learner:
     """学这件事的学习者 / Someone who learns this: `train_step(tau=…)` acts with the τ of this very step.
@@ -144,12 +153,16 @@ def pixel_similarity(pictures: Tensor, known: Tensor) -> Tensor:
 
     每幅图画减去均值后，与每个概念的 A 幅已知图画比余弦，取最像的一幅。
     """
+    check_pictures(pictures, "pictures", "N", 3, "H", "W")
+    check_pictures(known, "known", "A", "C", *pictures.shape[1:])
+
     def flat(x: Tensor) -> Tensor:
         x = x.flatten(-3).float()
         return x - x.mean(-1, keepdim=True)
     return torch.stack([cosine_similarity(flat(pictures), flat(drawings)) for drawings in known]).amax(0)
 
 
+@typed
 def pixel_baseline(data: emoji.Emoji, artist: str) -> Scores:
     """像素近邻的成绩；它不认字，两种语言相同 / The scores of the pixel neighbour, which reads in neither language."""
     S = pixel_similarity(data.pictures_by(artist), data.training_pictures())
@@ -158,6 +171,7 @@ def pixel_baseline(data: emoji.Emoji, artist: str) -> Scores:
 
 # -- scores and search ------------------------------------------------------------------------------------------------
 
+@typed
 def evaluate(model: RetrievalModel, data: emoji.Emoji, artist: str) -> Scores:
     """一位作者的成绩：两个方向 × 两种语言 / One artist's scores: both directions × both languages.
 
@@ -178,11 +192,15 @@ def _both_ways(S: dict[str, Tensor]) -> Scores:
             for way, scores in zip(WAYS, (S[language], S[language].T), strict=True)}
 
 
+@typed
 def mean_recall(scores: Scores) -> float:
     """四个 r@1 的平均 / The mean of the four r@1."""
+    if not scores or not all("r@1" in found for found in scores.values()):
+        checks.refuse("scores 需要至少一份含有 r@1 的成绩", "scores must hold at least one that has an r@1")
     return sum(found["r@1"] for found in scores.values()) / len(scores)
 
 
+@typed
 class Index:
     """可以搜索的图片 / Pictures that can be searched: encoded once, compared with every query."""
 
@@ -190,6 +208,7 @@ class Index:
         self.model = model
         self.features = model.encode_pictures(pictures)
 
+    @typed
     def search(self, query: str, k: int = 8) -> list[tuple[int, float]]:
         """最像的 k 幅 / The k pictures most like the query: [(index, cosine), …], the best first.
 
@@ -200,7 +219,7 @@ class Index:
         checks.whole(k, "k")
         text.check_known(self.model.text_encoder.tokenizer, query)
         S = cosine_similarity(self.model.encode_texts([query]), self.features)[0]
-        best = S.topk(min(k, len(S)))
+        best = scoring.checked(S, "similarity").topk(min(k, len(S)))
         return list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
 
 
@@ -234,6 +253,7 @@ class RetrievalStudies:
     languages: float  # 中文名字找英文名字，反之亦然 / Chinese names find English ones, and the other way round
 
 
+@typed
 def across_artists(model: RetrievalModel, data: emoji.Emoji) -> Artists:
     """换一位作者，还认得吗 / Does it still recognise a concept in another artist's hand?"""
     known, test, shift = (mean_recall(evaluate(model, data, data.by_role(role)[0]))
@@ -241,6 +261,7 @@ def across_artists(model: RetrievalModel, data: emoji.Emoji) -> Artists:
     return Artists(known, test, shift)
 
 
+@typed
 def new_concepts(model: RetrievalModel) -> NewConcepts:
     """换一个概念，还认得吗 / Does it recognise a concept that it never saw?"""
     new = emoji.load("held-out")
@@ -251,14 +272,17 @@ def new_concepts(model: RetrievalModel) -> NewConcepts:
     return NewConcepts(zh, en, retrieval_scores(S)["r@1"])
 
 
+@typed
 def across_languages(model: RetrievalModel, data: emoji.Emoji) -> float:
     """两种语言的名字找得到彼此吗 / Do the names of two languages find each other? The mean r@1."""
     zh, en = (model.encode_texts(data.names(language)) for language in LANGUAGES)
     return mutual_scores(cosine_similarity(zh, en))["r@1"]
 
 
+@typed
 def train_and_study(seed: int, tau: float, steps: int) -> RetrievalStudies:
     """训练一次，做完各项研究 / Train once and make every study: what the lesson runs in the background."""
+    checks.positive(tau, "tau")
     data = emoji.load()
     learning = learner(data, steps, seed, device="cpu")
     untrained = new_concepts(learning.model)

@@ -21,12 +21,15 @@ from torch import Tensor, nn
 
 from mmcore import checks
 from mmcore import tokens as text
+from mmcore.checks import shapes
 from mmcore.decoder import CausalDecoder, generation_loss
 from mmcore.encoders import VisualEncoder
-from mmcore.training import choose_device, evaluating, make_optimizer
+from mmcore.training import choose_device, device_of, evaluating, make_optimizer
+from mmlessons.border import check_pictures, typed
 from mmlessons.data import scenes
 from mmlessons.data.augment import augment
 from mmlessons.tasks.learner import Descent, Learner, Losses, Stages, seeded
+from mmlessons.tasks.scoring import best
 
 FEATURE_DIM, WIDTH = 128, 96
 MAX_TOKENS = 32
@@ -53,14 +56,15 @@ _NAMES = re.compile("|".join(
 
 # -- the model --------------------------------------------------------------------------------------------------------
 
+@typed
 class CaptioningModel(nn.Module):
     """看图说话的模型 / The model that describes.
 
     `forward(image, tokens)` returns named tensors; for `tokens` see `tokens_of`. Methods raise TypeError or ValueError
-    for a picture that is not uint8, and for a wrong language, order, feature, temperature, number of beams or λ.
+    for a wrong picture (`check_pictures`), and for a wrong language, order, feature, temperature, number of beams or λ.
 
-    `forward(image, tokens)` 返回有名字的张量；`tokens` 见 `tokens_of`。图画不是 uint8，或语言、次序、特征、温度、束宽、
-    λ 不符时，各方法报 TypeError 或 ValueError。
+    `forward(image, tokens)` 返回有名字的张量；`tokens` 见 `tokens_of`。图画（见 `check_pictures`）、语言、次序、
+    特征、温度、束宽、λ 不符时，各方法报 TypeError 或 ValueError。
 
     | name | shape | meaning | 含义 |
     |---|---|---|---|
@@ -78,6 +82,7 @@ class CaptioningModel(nn.Module):
             self.tokenizer.get_vocab_size(), feature_dim, starts=len(STARTS), width=width, layers=2, heads=6,
             prefix=scenes.CELLS, max_tokens=MAX_TOKENS, one_each=True)
 
+    @shapes(like="namer.weight", image="B 3 64 64", tokens="int64 B L")
     def forward(self, image: Tensor, tokens: Tensor) -> dict[str, Tensor]:
         f_v = self.see(image)
         return {"f_v": f_v, "z": self.namer(f_v), "logits": self.decoder(f_v, tokens)}
@@ -86,33 +91,41 @@ class CaptioningModel(nn.Module):
         """整幅图画的四个特征 / The four features of whole pictures: (B, 3, 64, 64) → (B, 4, D)."""
         return self.visual_encoder(scenes.split(image).flatten(0, 1)).view(len(image), scenes.CELLS, -1)
 
+    @typed
     def look(self, picture: Tensor | None) -> Tensor:
         """一幅图画的特征；不给图画，全是 0 / The features of one picture, 0 without one: (3, 64, 64) → (1, 4, D)."""
-        device = next(self.parameters()).device
+        device = device_of(self)
         if picture is None:
             return torch.zeros(1, scenes.CELLS, self.namer.in_features, device=device)
-        if not isinstance(picture, Tensor) or picture.dtype != torch.uint8:
-            checks.refuse("picture 需要是 uint8 张量", "picture must be a uint8 tensor", TypeError)
+        check_pictures(picture, "picture", 3, 2 * scenes.SIZE, 2 * scenes.SIZE)
         with evaluating(self):
             return self.see(picture[None].to(device) / 255)
 
+    @typed
     def start(self, language: str, order: str = "reading") -> Tensor:
         """哪个起始词元 / Which start token: (1,)."""
         checks.one_of(language, "language", scenes.LANGUAGES)
         checks.one_of(order, "order", scenes.ORDERS)
-        return torch.tensor([STARTS.index((language, order))], device=next(self.parameters()).device)
+        return torch.tensor([STARTS.index((language, order))], device=device_of(self))
 
+    @typed
     def say(self, f_v: Tensor, language: str, order: str = "reading", temperature: float = 0.0,
             generator: torch.Generator | None = None) -> "Said":
         """看着特征说一句，贪心或抽签 / Say a sentence for features (1, 4, D): greedily, or drawn as in `generate`."""
-        start = self.start(language, order)
+        start = self._start(f_v, language, order)
         return self._said(f_v, start, self.decoder.generate(f_v, start, temperature, generator)[0])[0]
 
+    @typed
     def choices(self, f_v: Tensor, language: str, order: str = "reading", beams: int = 4,
                 length_power: float = 0.0) -> list["Said"]:
         """束搜索找到的几句，最好的在前 / The sentences that beam search (5.2) finds, the best first."""
-        start = self.start(language, order)
+        start = self._start(f_v, language, order)
         return self._said(f_v, start, self.decoder.search(f_v, start, beams, length_power)[0][0])
+
+    def _start(self, f_v: Tensor, language: str, order: str) -> Tensor:
+        checks.require(bool(f_v.isfinite().all()), "f_v 里有 NaN 或无穷，说不出话", "f_v holds NaN or infinity and "
+                       "cannot be described")
+        return self.start(language, order)
 
     def _said(self, f_v: Tensor, start: Tensor, tokens: Tensor) -> list["Said"]:
         given = torch.cat([self.decoder.start(start).expand(len(tokens), -1), tokens], 1)
@@ -131,8 +144,12 @@ class CaptioningModel(nn.Module):
     def _word(self, token: int) -> str:
         return "■" if token == self.decoder.end else self.tokenizer.id_to_token(token)
 
+    @shapes(tokens="int64 L")
     def words(self, tokens: Tensor) -> list[str]:
         """词元 → 词和字，到结束为止 / Tokens → words and characters, up to the end."""
+        checks.require(bool(((tokens >= 0) & (tokens < self.decoder.vocabulary)).all()),
+                       f"tokens 需要在 0 到 {self.decoder.vocabulary - 1} 之间",
+                       f"tokens must lie between 0 and {self.decoder.vocabulary - 1}")
         found = []
         for token in tokens.tolist():
             if token == self.decoder.end:
@@ -273,6 +290,7 @@ class Describing:
         return {"L_caption": L_caption, "L": L_caption}
 
 
+@typed
 def learner(naming_steps: int = NAMING_STEPS, caption_steps: int = CAPTION_STEPS, seed: int = 0, batch: int = BATCH,
             device: str | torch.device | None = None) -> Stages:
     """先学认，再学说；`naming_steps=0` 只有一段 / Learns to recognise, then to speak; one stage if `naming_steps=0`.
@@ -303,7 +321,7 @@ def learner(naming_steps: int = NAMING_STEPS, caption_steps: int = CAPTION_STEPS
 
 @dataclass(frozen=True)
 class CaptionScores:
-    """成绩，从 0 到 1 / CaptionScores, from 0 to 1."""
+    """成绩，从 0 到 1 / Scores, from 0 to 1."""
 
     exact: float  # what greedy writing gives is right to the letter
     token: float  # the share of next words right, given the right ones before
@@ -312,6 +330,7 @@ class CaptionScores:
     exact_named: float | None = None  # `exact` of the scenes all of whose cells were named right, 0 if there are none
 
 
+@typed
 def scores(model: CaptioningModel, data: scenes.Scenes, count: int = 400, pairs: str = "seen", blind: bool = False,
            seed: int = 12345, compared: int = COMPARED) -> CaptionScores:
     """在重新抽的 `count` 个场景上的成绩 / The scores on `count` newly drawn scenes.
@@ -321,7 +340,8 @@ def scores(model: CaptioningModel, data: scenes.Scenes, count: int = 400, pairs:
 
     `blind`：不给看图。前 `compared` 句真的写出来，用来算 chrF；是 0 就不算。同样的 `seed` 是同样的场景。
     """
-    drawn, device = data.draw_to_describe(count, torch.Generator().manual_seed(seed), pairs), _device(model)
+    checks.whole(compared, "compared", 0)
+    drawn, device = data.draw_to_describe(count, torch.Generator().manual_seed(seed), pairs), device_of(model)
     wanted, named, right, token = [], [], [], []
     written: list[str] = []
     with evaluating(model):
@@ -330,7 +350,7 @@ def scores(model: CaptioningModel, data: scenes.Scenes, count: int = 400, pairs:
             tokens = tokens_of(model, part).to(device)
             f_v = model.see(data.pictures(part["cells"], part["artist"]).to(device) / 255)
             f_v = torch.zeros_like(f_v) if blind else f_v
-            named.append(model.namer(f_v).argmax(2).cpu() == part["cells"] % model.namer.out_features)
+            named.append(best(model.namer(f_v), "z").cpu() == part["cells"] % model.namer.out_features)
             exact, hits = judge(model.decoder(f_v, tokens[:, :-1]), tokens)
             right.append(exact.cpu())
             token.append(hits.cpu())
@@ -341,12 +361,8 @@ def scores(model: CaptioningModel, data: scenes.Scenes, count: int = 400, pairs:
     cells, exact = torch.cat(named), torch.cat(right)
     whole = cells.all(1)
     return CaptionScores(exact=exact.double().mean().item(), token=torch.cat(token).double().mean().item(),
-                  chrf=chrf(written, wanted) if compared else None, named=cells.double().mean().item(),
-                  exact_named=int((exact & whole).sum()) / max(1, int(whole.sum())))
-
-
-def _device(model: nn.Module) -> torch.device:
-    return next(model.parameters()).device
+                         chrf=chrf(written, wanted) if compared else None, named=cells.double().mean().item(),
+                         exact_named=int((exact & whole).sum()) / max(1, int(whole.sum())))
 
 
 def _write(model: CaptioningModel, f_v: Tensor, start: Tensor, exact: Tensor, texts: Sequence[str]) -> list[str]:
@@ -371,7 +387,7 @@ def judge(logits: Tensor, tokens: Tensor, pad: int = 0) -> tuple[Tensor, Tensor]
     只要有一步不是，就不是。所以不必真写，一次前向就知道。
     """
     wanted = tokens[:, 1:]
-    real, hit = wanted != pad, logits.argmax(2) == wanted
+    real, hit = wanted != pad, best(logits, "logits") == wanted
     return (hit | ~real).all(1), hit[real]
 
 
@@ -390,6 +406,7 @@ def chrf(written: Sequence[str], wanted: Sequence[str]) -> float:
     return CHRF().corpus_score(list(written), [list(wanted)]).score / 100
 
 
+@typed
 def majority(count: int = 1000, seed: int = 12345, examples: int = 20_000) -> CaptionScores:
     """什么也不看，总说训练里最常见的那一句 / Looking at nothing: always the most frequent caption of training.
 
@@ -397,14 +414,15 @@ def majority(count: int = 1000, seed: int = 12345, examples: int = 20_000) -> Ca
 
     对每种语言和次序各选一句；这里的 `token` 按位置比，看几成对得上。
     """
+    checks.whole(examples, "examples", 100)  # so that each language and order is among them
     tokenizer = make_tokenizer()
     known, drawn = (training_set().draw_to_describe(n, torch.Generator().manual_seed(s))
                     for n, s in ((examples, seed + 1), (count, seed)))
     counts: dict[tuple[int, int], Counter[str]] = {}
     for said, key in zip(captions_of(known), _instructions(known), strict=True):
         counts.setdefault(key, Counter())[said] += 1
-    best = {key: said.most_common(1)[0][0] for key, said in counts.items()}
-    written, wanted = [best[key] for key in _instructions(drawn)], captions_of(drawn)
+    usual = {key: said.most_common(1)[0][0] for key, said in counts.items()}
+    written, wanted = [usual[key] for key in _instructions(drawn)], captions_of(drawn)
     hits = total = 0
     for one, other in zip(written, wanted, strict=True):
         a, b = (tokenizer.encode(line).ids[1:] for line in (one, other))
@@ -472,9 +490,10 @@ def study_elsewhere(model: CaptioningModel) -> DescribedElsewhere:
                               test_new=scores(model, test, pairs="new"))
 
 
+@typed
 def study_ways(model: CaptioningModel, data: scenes.Scenes, count: int = 80, seed: int = 12345) -> Ways:
     """贪心、四句的束和 `TEMPERATURES` 的抽签 / Greedy, a beam of four, and drawing at `TEMPERATURES`."""
-    drawn, device = data.draw_to_describe(count, torch.Generator().manual_seed(seed)), _device(model)
+    drawn, device = data.draw_to_describe(count, torch.Generator().manual_seed(seed)), device_of(model)
     texts, which = captions_of(drawn), tokens_of(model, drawn)[:, 0].to(device) - model.decoder.vocabulary
 
     def way(tokens: Tensor, log_p: Tensor) -> Way:
@@ -491,9 +510,10 @@ def study_ways(model: CaptioningModel, data: scenes.Scenes, count: int = 80, see
         return Ways(write(0.0), way(tokens[:, 0], s[:, 0]), {t: write(t) for t in TEMPERATURES})
 
 
+@typed
 def study_strange(model: CaptioningModel, data: scenes.Scenes, count: int = 60, seed: int = 12345) -> Strange:
     """白纸，和四格都满的图画 / A white picture, and pictures with all four cells full."""
-    generator, device = torch.Generator().manual_seed(seed), _device(model)
+    generator, device = torch.Generator().manual_seed(seed), device_of(model)
     f_v = model.look(torch.full((3, 2 * scenes.SIZE, 2 * scenes.SIZE), 255, dtype=torch.uint8))
     said = [model.say(f_v, language, order).sentence for language, order in STARTS]
     cells = torch.rand(count, len(scenes.THINGS), generator=generator).argsort(1)[:, :scenes.CELLS]
@@ -504,11 +524,13 @@ def study_strange(model: CaptioningModel, data: scenes.Scenes, count: int = 60, 
     return Strange(said, sum(told) / count, sum(n > scenes.MOST_NAMED for n in told) / count)
 
 
+@typed
 def things_in(sentence: str) -> list[str]:
     """句子里依次提到的东西 / The things a sentence names, in their order: "A dog at the top left." → ["dog"]."""
     return _NAMES.findall(sentence)
 
 
+@typed
 def study(variant: str, seed: int, **options: int) -> CaptioningStudies:
     """训练一次，然后测试 / Train once, then test.
 

@@ -100,6 +100,9 @@ class Learner:
 
     def __init__(self, task: Task, steps: int | None, seed: int = 0, device: str | torch.device | None = None,
                  draws: int | torch.Generator | None = None, **schedule: float):
+        checks.require(all(callable(getattr(task, name, None)) for name in ("begin", "step")),
+                       f"task 需要有 begin 和 step，收到 {type(task).__name__}",
+                       f"task must have begin and step, got {type(task).__name__}", TypeError)
         self.task = task
         self.steps = None if steps is None else checks.whole(steps, "steps")
         self.seed = checks.whole(seed, "seed", 0)

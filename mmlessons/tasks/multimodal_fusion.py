@@ -16,8 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmcore import checks
+from mmcore.checks import shapes
 from mmcore.fusion import CANDIDATES, LateFusion, MultimodalFusionTrainer, weighted_sum
 from mmcore.training import optimize
+from mmlessons.border import holds, typed
 from mmlessons.data import digits
 from mmlessons.data.digits import MODALITIES
 from mmlessons.tasks import several_modalities as several
@@ -32,6 +34,7 @@ SEPARATE_RATE, TOGETHER_RATE = 4e-3, 3e-3
 DROPOUT = 0.4
 DIALS = {"image_noise": digits.IMAGE_NOISE, "babble_snr_db": digits.BABBLE_SNR_DB, "typo_rate": digits.TYPO_RATE}
 NOISY = {"clean": {}, **{f"noise_only {m}": {"noise_only": m} for m in MODALITIES}}
+INPUTS = {"image": "B 1 8 8", "sound": "B 1 24 32", "text": "int64 B 16 <256"}
 CONDITIONS = {**NOISY, **{f"missing {m}": {"missing": m} for m in MODALITIES}}
 
 
@@ -62,6 +65,8 @@ def dials(levels: Mapping[str, float | Tensor]) -> dict[str, Tensor]:
     for modality, level in levels.items():
         checks.one_of(modality, "modality", MODALITIES)
         level = torch.as_tensor(level, dtype=torch.float32)
+        checks.require(bool((level >= 0).all()), f"{modality} 的噪声不能小于 0",
+                       f"the noise of {modality} may not be below 0")
         if modality == "image":
             turned["image_noise"] = level * digits.IMAGE_NOISE
         elif modality == "sound":
@@ -92,6 +97,7 @@ def training_noise(count: int, generator: torch.Generator, dropout: float) -> di
 
 def inputs(seen: Mapping[str, Tensor]) -> list[Tensor]:
     """`observe` 的三个模态，按 MODALITIES 的次序 / The three modalities of `observe`, in the order of MODALITIES."""
+    holds(seen, "seen", **INPUTS)
     return [seen[modality] for modality in MODALITIES]
 
 
@@ -105,15 +111,17 @@ def draw(data: digits.Digits, batch: int, generator: torch.Generator, dropout: f
 def modalities(batch: int) -> Modalities:
     """三个模态，十个类别，取自训练集 / Three modalities, ten classes, drawn from the training set."""
     drawn = partial(draw, digits.load("train"), checks.whole(batch, "batch", 2))
-    return Modalities(MODALITIES, CLASSES, WIDTHS, make_encoders, drawn)
+    return Modalities(MODALITIES, CLASSES, WIDTHS, make_encoders, drawn, INPUTS)
 
 
+@typed
 def separately(steps: int = SEPARATE_STEPS, seed: int = 0, batch: int = 256, device: str | torch.device | None = None,
                start: Experts | None = None) -> Learner:
     """三个模态各学各的，可以从 `start` 继续 / Each modality by itself, going on from `start` if it is given."""
     return several.learner(several.Separately(modalities(batch), SEPARATE_RATE, start), steps, seed, device)
 
 
+@typed
 def together(experts: Experts, steps: int = TOGETHER_STEPS, seed: int = 0, batch: int = 256,
              device: str | torch.device | None = None) -> Learner:
     """编码器从 `experts` 的副本开始，与五种融合一起学 / The encoders, from copies, learn with the five fusions."""
@@ -121,6 +129,7 @@ def together(experts: Experts, steps: int = TOGETHER_STEPS, seed: int = 0, batch
     return several.learner(task, steps, seed, device)
 
 
+@typed
 def observe_all(data: digits.Digits, times: int = 1, seed: int = 0, **noise: object) -> dict[str, Tensor]:
     """一个划分的每幅图各观察 `times` 次 / Every picture of a split, observed `times` times.
 
@@ -134,20 +143,23 @@ def observe_all(data: digits.Digits, times: int = 1, seed: int = 0, **noise: obj
     indices = torch.arange(len(data.labels)).repeat(times)
     for name in ("noise_only", "missing"):
         if noise.get(name) is not None:
-            noise[name] = {noise[name]: torch.ones(len(indices), dtype=torch.bool)}
+            noise[name] = {checks.one_of(noise[name], name, MODALITIES): torch.ones(len(indices), dtype=torch.bool)}
     return data.observe(indices, torch.Generator().manual_seed(seed), **{**DIALS, **noise})
 
 
+@typed
 def observe_under(data: digits.Digits, condition: str, times: int = 1) -> dict[str, Tensor]:
     """`CONDITIONS` 里的一种情形 / One of `CONDITIONS`, see `observe_all`; ValueError for any other."""
     return observe_all(data, times, **CONDITIONS[checks.one_of(condition, "condition", tuple(CONDITIONS))])
 
 
+@typed
 def observe_at(data: digits.Digits, levels: Mapping[str, float], times: int = 1) -> dict[str, Tensor]:
     """噪声照 `levels`，见 `dials` / With noise as `levels` say, see `dials` and `observe_all`."""
     return observe_all(data, times, **dials(levels))
 
 
+@typed
 def one_sample(data: digits.Digits, clip: digits.Clip, levels: Mapping[str, float], noise_only: Collection[str] = (),
                missing: Collection[str] = ()) -> tuple[dict[str, Tensor], Tensor]:
     """听得见的一个样本 / One sample that can be heard: what `observe` would give, and the waveform.
@@ -176,6 +188,7 @@ def one_sample(data: digits.Digits, clip: digits.Clip, levels: Mapping[str, floa
     return seen, heard
 
 
+@shapes(decisions="M*[B K]", least={"M": 1, "B": 1})
 def product_rule(decisions: list[Tensor]) -> Tensor:
     """乘法规则：各模态的概率相乘 / The product rule: multiply the probabilities of the modalities; (B, 10), log scale.
 
@@ -227,6 +240,7 @@ class Tested:
     frozen: dict[str, float]  # accuracy with "alpha", "g" kept at what they are on average as usual
 
 
+@typed
 def fused(trainer: MultimodalFusionTrainer, seen: Mapping[str, Tensor],
           usual: Mapping[str, list[float]] | None = None) -> Tested:
     """五种融合对这些样本；冻住的权重是 `usual` / The five fusions on these samples; `usual` weights are frozen."""
@@ -237,9 +251,11 @@ def fused(trainer: MultimodalFusionTrainer, seen: Mapping[str, Tensor],
     return Tested(right, weights, frozen)
 
 
+@typed
 def examine(trainer: MultimodalFusionTrainer, data: digits.Digits, conditions: Sequence[str] = tuple(NOISY),
             times: int = 4) -> dict[str, Tested]:
     """每种情形下的五种融合；第一种情形是平常的 / The five fusions under each condition, the first being the usual."""
+    checks.require(len(conditions) > 0, "conditions 需要至少一种情形", "conditions must name one at least")
     results: dict[str, Tested] = {}
     for name in conditions:
         usual = results[conditions[0]].weights if results else None
@@ -323,8 +339,10 @@ class FusionStudies:
     free: Tested  # and without
 
 
+@typed
 def study(seed: int, separate_steps: int = SEPARATE_STEPS, together_steps: int = TOGETHER_STEPS) -> FusionStudies:
     """用一个种子训练一遍，做全部实验 / Train all of it once with one seed, and do all studies."""
+    checks.whole(together_steps, "together_steps", 2)
     train, validation, test = (digits.load(role) for role in digits.ROLES)
     experts = separately(separate_steps, seed, device="cpu").finish().model
     warned = separately(together_steps, seed, device="cpu", start=experts).finish(dropout=DROPOUT).model

@@ -20,12 +20,15 @@ from torch import Tensor, nn
 
 from mmcore import checks, tokens
 from mmcore.fusion import CANDIDATES, MultimodalFusionTrainer, product_of_experts
+from mmlessons.border import holds, typed
 from mmlessons.data import utterances
 from mmlessons.data.augment import augment
 from mmlessons.data.utterances import LANGUAGES, MEANINGS, MODALITIES
+from mmlessons.tasks import scoring
 from mmlessons.tasks import several_modalities as several
 from mmlessons.tasks.learner import Learner
-from mmlessons.tasks.several_modalities import Experts, Modalities, accuracy
+from mmlessons.tasks.scoring import accuracy
+from mmlessons.tasks.several_modalities import Experts, Modalities
 
 WIDTHS = dict.fromkeys(MODALITIES, 48)  # of the features
 FUSED = 64
@@ -37,6 +40,7 @@ WORD_DROPOUT = 0.4  # how often a word counts as unknown in training
 LONGEST = 32  # tokens
 
 
+@typed
 class SentenceEncoder(nn.Module):
     """句子的小编码器 / A small encoder of sentences: (B, L) token ids → (B, D).
 
@@ -50,6 +54,8 @@ class SentenceEncoder(nn.Module):
 
     def __init__(self, vocabulary: int, feature_dim: int = 48, width: int = 32):
         super().__init__()
+        for size, name in ((vocabulary, "vocabulary"), (feature_dim, "feature_dim"), (width, "width")):
+            checks.whole(size, name)
         self.embedding = nn.Embedding(vocabulary, width, padding_idx=0)
         nn.init.normal_(self.embedding.weight, std=0.3)
         with torch.no_grad():
@@ -105,6 +111,7 @@ class Words:
             self.tables[data.role] = torch.stack(table, 1)  # (S, 2, L)
         return self.tables[data.role][seen["sentence"], seen["language"]]
 
+    @typed
     def known(self, text: str) -> list[tuple[str, bool]]:
         """切开的词，各自认不认得 / The words of a text, and whether each is known; punctuation is left out.
 
@@ -112,14 +119,12 @@ class Words:
 
         一个词也没有，或一个也不认得时报 ValueError。
         """
-        checks.require(isinstance(text, str) and text.strip() != "", "请写一句话", "type a sentence")
-        vocabulary = self.tokenizer.get_vocab()
-        found = [(word, word in vocabulary) for word in tokens.words(self.tokenizer, text)
-                 if any(c.isalnum() for c in word)]
+        said = filter(tokens.is_word, tokens.words(self.tokenizer, text) if isinstance(text, str) else [])
+        found = [(word, self.tokenizer.token_to_id(word) is not None) for word in said]
+        checks.require(len(found) > 0, "请写一句话", "type a sentence")
         checks.require(any(known for _, known in found),
-                       f"这些词都没有学过：{'、'.join(w for w, _ in found) or text}；请换个说法",
-                       f"none of these words was ever learned: {', '.join(w for w, _ in found) or text}; say it "
-                       "in another way")
+                       f"这些词都没有学过：{'、'.join(w for w, _ in found)}；请换个说法",
+                       f"none of these words was ever learned: {', '.join(w for w, _ in found)}; say it in another way")
         return found
 
 
@@ -159,20 +164,28 @@ def draw(data: utterances.Utterances, batch: int, generator: torch.Generator, dr
 def modalities(batch: int) -> Modalities:
     """三个模态，三个类别，取自训练集 / Three modalities, three classes, drawn from the training set."""
     drawn = partial(draw, utterances.load("train"), checks.whole(batch, "batch", 2))
-    return Modalities(MODALITIES, CLASSES, WIDTHS, make_encoders, drawn)
+    return Modalities(MODALITIES, CLASSES, WIDTHS, make_encoders, drawn, inputs())
 
 
+@typed
 def separately(steps: int = SEPARATE_STEPS, seed: int = 0, batch: int = 96,
                device: str | torch.device | None = None) -> Learner:
     """文字、脸、语气各学各的 / Words, face and tone, each by itself."""
     return several.learner(several.Separately(modalities(batch), SEPARATE_RATE), steps, seed, device)
 
 
+@typed
 def together(experts: Experts, steps: int = TOGETHER_STEPS, seed: int = 0, batch: int = 96,
              device: str | torch.device | None = None) -> Learner:
     """编码器从 `experts` 的副本开始，与五种融合一起学 / The encoders, from copies, learn with the five fusions."""
     task = several.Together(modalities(batch), TOGETHER_RATE, experts, FUSED, DROPOUT)
     return several.learner(task, steps, seed, device)
+
+
+def inputs() -> dict[str, str]:
+    """每个编码器接受什么 / What each encoder takes, see `border.holds`."""
+    words = load_words().tokenizer.get_vocab_size()
+    return {"text": f"int64 B {LONGEST} <{words}", "face": "B 3 32 32", "tone": "B 3 48"}
 
 
 def prior(data: utterances.Utterances) -> Tensor:
@@ -189,17 +202,21 @@ def log_prior() -> Tensor:
     return prior(utterances.load("train")).log()
 
 
+@typed
 def log_p(experts: Experts, seen: Mapping[str, Tensor]) -> list[Tensor]:
     """每个模态的对数概率 / The log-probabilities of each modality: 3 × (B, 3)."""
     return [p.clamp(min=1e-9).log() for p in experts.decisions(seen)]
 
 
+@typed
 def late(experts: Experts, seen: Mapping[str, Tensor], without: Collection[str] = ()) -> Tensor:
     """(7.1)，可以少几个模态 / (7.1), with some modalities left out: (B, 3), log-probabilities."""
+    _check_names(without)
     kept = [rows for rows, m in zip(log_p(experts, seen), MODALITIES, strict=True) if m not in without]
     return product_of_experts(kept, log_prior())
 
 
+@typed
 def joint(trainer: MultimodalFusionTrainer, seen: Mapping[str, Tensor], without: Collection[str] = (),
           method: str = "f") -> Tensor:
     """一种融合的对数概率，缺的模态是一串 0 / The log-probabilities by one fusion, (B, 3); absent modalities are zeros.
@@ -209,10 +226,18 @@ def joint(trainer: MultimodalFusionTrainer, seen: Mapping[str, Tensor], without:
     没有这种融合时报 ValueError。
     """
     checks.one_of(method, "method", (*CANDIDATES, "f"))
+    _check_names(without)
+    holds(seen, "seen", **inputs())
     features = [seen[m] * (m not in without) for m in MODALITIES]
     return trainer.head(trainer.fuse(features)[method]).detach().cpu().log_softmax(-1)
 
 
+def _check_names(without: Collection[str]) -> None:
+    for modality in without:
+        checks.one_of(modality, "without", MODALITIES)
+
+
+@typed
 def observe_all(data: utterances.Utterances, words: Words, times: int = 4, seed: int = 0) -> dict[str, Tensor]:
     """一个划分的每句话各说 `times` 遍 / Every sentence of a split, said `times` times, with its token ids as "text"."""
     checks.whole(times, "times")
@@ -235,6 +260,7 @@ def groups(data: utterances.Utterances, seen: Mapping[str, Tensor]) -> dict[str,
     return found
 
 
+@typed
 def one_sample(data: utterances.Utterances, words: Words, text: str, picture: int, sounds: str, voice: int,
                seed: int = 0) -> dict[str, Tensor]:
     """一句话、一张脸、一种语气，由人选定 / One sentence, face and tone, as somebody chose them.
@@ -253,6 +279,7 @@ def one_sample(data: utterances.Utterances, words: Words, text: str, picture: in
             "tone": data.tone(shown, torch.tensor([voice]), generator)}
 
 
+@typed
 def contributions(words: Words, seen: Mapping[str, Tensor], text: str,
                   answer: Callable[[Mapping[str, Tensor], Collection[str]], Tensor]) -> list[tuple[str, str, float]]:
     """每个词、脸、语气的作用：拿走它，答案的对数概率变多少 / What each word, the face and the tone contribute.
@@ -264,12 +291,13 @@ def contributions(words: Words, seen: Mapping[str, Tensor], text: str,
     `answer(seen, without)` 给出对数概率 (1, 3)，就像 `late` 和 `joint`。对答案 ŷ，作用是 log p(ŷ | 全部) −
     log p(ŷ | 少了它)：大于 0 是支持，小于 0 是反对。拿走一个词，就是当作不认得它。返回 [(模态, 词或 "", 作用)]。
     """
+    holds(seen, "seen", **inputs())
     whole = answer(seen, ())[0]
-    best = int(whole.argmax())
+    best = int(scoring.best(whole, "answer"))
     ids, found = seen["text"], []
     positions = [i for i, token in enumerate(ids[0].tolist()) if token != 0][1:-1]  # without [CLS] and [SEP]
     for position, word in zip(positions, tokens.words(words.tokenizer, text), strict=False):
-        if any(c.isalnum() for c in word):
+        if tokens.is_word(word):
             fewer = ids.clone()
             fewer[0, position] = words.unknown
             found.append(("text", word, float(whole[best] - answer({**seen, "text": fewer}, ())[0, best])))
@@ -278,6 +306,7 @@ def contributions(words: Words, seen: Mapping[str, Tensor], text: str,
 
 # -- studies ----------------------------------------------------------------------------------------------------------
 
+@typed
 def with_perfect_senses(times: int = 200, seed: int = 0) -> dict[str, dict[str, float]]:
     """假如看、听、读都不出错 / If reading, seeing and hearing never failed.
 
@@ -288,6 +317,8 @@ def with_perfect_senses(times: int = 200, seed: int = 0) -> dict[str, dict[str, 
     字面、脸与语气显出什么都直接告诉你，剩下的只是怎样合：在训练集上数数得到表格，再用测试集来考。"late" 是三张小表按
     (7.1) 相加；"joint" 是一张大表，三样的每种组合占一格。返回每种方法在 "all" 与 "reversed" 上的正确率。
     """
+    checks.whole(times, "times")
+
     def told(role: str) -> tuple[utterances.Utterances, dict[str, Tensor]]:
         data = utterances.load(role)
         indices = torch.arange(len(data.sentences)).repeat(times)
@@ -336,13 +367,16 @@ def one_missing(experts: Experts, trainer: MultimodalFusionTrainer,
 def called_neutral(scores: Mapping[str, Tensor], label: Tensor) -> dict[str, float]:
     """说成中性的有几成 / The share called neutral."""
     neutral = MEANINGS.index("neutral")
-    said = {m: (scores[m].argmax(1) == neutral).double().mean().item() for m in ("late", "no prior")}
+    said = {m: (scoring.best(scores[m], m) == neutral).double().mean().item() for m in ("late", "no prior")}
     return {**said, "truth": (label == neutral).double().mean().item()}
 
 
+@typed
 def study(seed: int, separate_steps: int = SEPARATE_STEPS, together_steps: int = TOGETHER_STEPS,
           times: int = 8) -> SentimentStudies:
     """用一个种子训练一遍，做全部实验 / Train all of it once with one seed, and do all studies."""
+    for value, name in ((together_steps, "together_steps"), (times, "times")):
+        checks.whole(value, name)
     test = utterances.load("test")
     experts = separately(separate_steps, seed, device="cpu").finish().model
     trainer = together(experts, together_steps, seed, device="cpu").finish().trainer

@@ -15,9 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmcore import checks
-from mmcore.fusion import MultimodalFusion, MultimodalFusionTrainer, weighted_sum
+from mmcore.fusion import CANDIDATES, MultimodalFusion, MultimodalFusionTrainer, weighted_sum
 from mmcore.training import evaluating
+from mmlessons.border import holds, typed
 from mmlessons.tasks.learner import Descent, Learner, Losses
+from mmlessons.tasks.scoring import accuracy
 
 Batch = Mapping[str, Tensor]
 
@@ -37,13 +39,16 @@ class Modalities:
     widths: Mapping[str, int]  # of the features
     make_encoders: Callable[[], dict[str, nn.Module]]
     draw: Callable[[torch.Generator, float], dict[str, Tensor]]
+    inputs: Mapping[str, str]  # what each encoder takes, as `shapes` declares it
 
 
+@typed
 class Experts(nn.Module):
     """每个模态一个编码器和一个线性分类头，互不相干 / An encoder and a linear head for each modality, nothing shared."""
 
     def __init__(self, modalities: Modalities):
         super().__init__()
+        self.inputs = modalities.inputs
         self.encoders = nn.ModuleDict(modalities.make_encoders())
         self.heads = nn.ModuleDict({m: nn.Linear(modalities.widths[m], modalities.classes) for m in modalities.names})
 
@@ -52,12 +57,14 @@ class Experts(nn.Module):
 
     def decisions(self, seen: Batch) -> list[Tensor]:
         """每个模态的决策 / The decision of each modality: M × (B, K), probabilities."""
+        holds(seen, "seen", **self.inputs)
         with evaluating(self):
             return [scores.softmax(-1).cpu() for scores in self(seen).values()]
 
     def evaluate(self, seen: Batch) -> dict[str, float]:
         """每个模态的正确率 / The accuracy of each modality."""
-        return {m: accuracy(p, seen["label"]) for m, p in zip(self.heads, self.decisions(seen), strict=True)}
+        holds(seen, "seen", **self.inputs, label="int64 B")
+        return {m: accuracy(p, seen["label"], m) for m, p in zip(self.heads, self.decisions(seen), strict=True)}
 
 
 @dataclass(frozen=True)
@@ -132,19 +139,19 @@ def learner(task: Separately | Together, steps: int, seed: int, device: str | to
 
 def mean_weights(out: Batch) -> dict[str, list[float]]:
     """`fuse` 给出的权重，对样本求平均 / The weights that `fuse` gives, averaged over the samples: w, alpha, g, pi."""
+    holds(out, "out", w="B M", alpha="B M", g="B M", pi=f"B {len(CANDIDATES)}")
     return {name: out[name].mean(0).tolist() for name in ("w", "alpha", "g", "pi")}
 
 
 def projected(out: Batch) -> list[Tensor]:
     """`fuse` 给出的 f_1 … f_M / The f_1 … f_M that `fuse` gives."""
-    return [out[f"f_{i}"] for i in range(1, out["w"].shape[1] + 1)]
+    holds(out, "out", w="B M")
+    names = [f"f_{i}" for i in range(1, out["w"].shape[1] + 1)]
+    holds(out, "out", w="B M", **dict.fromkeys(names, "B D"))
+    return [out[name] for name in names]
 
 
-def accuracy(scores: Tensor, label: Tensor) -> float:
-    """最大的一项就是标签的比例 / The share of rows whose largest entry is the label."""
-    return (scores.argmax(1).cpu() == label.cpu()).double().mean().item()
-
-
+@typed
 def accuracy_of(trainer: MultimodalFusionTrainer, out: Batch, label: Tensor, w: Sequence[float]) -> float:
     """用给定的权重 w 相加的正确率 / The accuracy of adding with given weights w; `out` is what `fuse` gives."""
     features = projected(out)

@@ -6,6 +6,7 @@ of them together. So the difference between them can come only from what follows
 所有的模型共用一双眼睛：每一帧的特征 f_t 由同一个小卷积网络给出，一起训练。所以它们之间的差别，只能来自 f_t 以后。
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -16,13 +17,15 @@ from torch import Tensor, nn
 
 from mmcore import checks
 from mmcore.attention import TemporalAttention
+from mmcore.checks import shapes
 from mmcore.fusion import EarlyFusion, LateFusion
 from mmcore.recurrence import Recurrence, mean_over_time
-from mmcore.training import evaluating
+from mmcore.training import device_of, evaluating
+from mmlessons.border import holds, typed
 from mmlessons.data import clips
 from mmlessons.data.clips import FRAMES, MOTIONS, THINGS
 from mmlessons.tasks.learner import Descent, Learner, Losses
-from mmlessons.tasks.several_modalities import accuracy
+from mmlessons.tasks.scoring import accuracy, best
 
 PICTURE = ("frame", "mean", "bag", "attention", "recurrent")  # bag: attention without positions
 WITH_SOUND = ("recurrent", "sound", "early", "late")
@@ -37,6 +40,9 @@ CLIPS = 2048  # that a training learns from, and as many backwards
 TURNS = 3  # the pair of motions that turn
 EAR_STEP = clips.EARS * clips.MELS * clips.STEPS // FRAMES  # numbers of sound for each frame
 
+SEEN = {"frames": f"uint8 B {FRAMES} 3 32 32", "sound": "B 2 24 24", "moment": f"int64 B <{FRAMES}",
+        "order": f"int64 B {FRAMES} <{FRAMES}", "motion": f"int64 B <{len(MOTIONS)}",
+        "thing": f"int64 B <{len(THINGS)}"}  # what an observation holds, see `border.holds`
 Seen = Mapping[str, Tensor]
 Accuracies = dict[str, float]  # of every model
 
@@ -58,6 +64,7 @@ class FrameEncoder(nn.Module):
         return self.layers(F.group_norm(frames.flatten(0, 1), 1)).view(b, t, -1)
 
 
+@typed
 class VideoModel(nn.Module):
     """看（和听）一段短片的几个模型，共用眼睛和耳朵 / Models that see (and hear) a clip, with common eyes and ears.
 
@@ -82,6 +89,7 @@ class VideoModel(nn.Module):
 
     def __init__(self, answers: Sequence[str] = tuple(READ), asks: str = "motion"):
         super().__init__()
+        checks.require(len(answers) > 0, "answers 需要至少一个模型", "answers must name one model at least")
         for name in answers:
             checks.one_of(name, "answers", tuple(READ))
         self.answers, self.asks = tuple(answers), checks.one_of(asks, "asks", tuple(QUESTIONS))
@@ -96,6 +104,7 @@ class VideoModel(nn.Module):
         widths = {"frame": d, "mean": d, "bag": HEADS * d, "attention": HEADS * d}
         self.heads = nn.ModuleDict({name: _head(widths.get(name, h), len(QUESTIONS[asks])) for name in READ})
 
+    @shapes(like="late_fusion.logits", frames=f"B {FRAMES} 3 32 32", sound="B 2 24 24", moment="int64 B")
     def forward(self, frames: Tensor, sound: Tensor, moment: Tensor) -> dict[str, Tensor]:
         wanted, out = {*self.answers}, {}
         f_v = out["f_v"] = self.eye(frames)  # (B, T, D)
@@ -140,11 +149,13 @@ def by_frame(sound: Tensor) -> Tensor:
 
 # -- clips to learn from and to be tested on --------------------------------------------------------------------------
 
+@typed
 def observe(data: clips.Clips, facts: Seen) -> dict[str, Tensor]:
     """事实 → 画面与声音，连同事实 / Facts → pictures and sounds, with the facts.
 
     `frames` (N, 12, 3, 32, 32) uint8; `sound` (N, 2, 24, 24), see `clips.log_mel`.
     """
+    holds(facts, "facts", **clips.FACTS)
     frames, sound = [], []
     for rows in torch.arange(len(facts["motion"])).split(64):  # a few at a time stay in the cache
         part = {name: values[rows] for name, values in facts.items()}
@@ -160,6 +171,7 @@ def training_set(count: int = CLIPS, seed: int = 0) -> dict[str, Tensor]:
     return observe(data, data.draw(count, seed))
 
 
+@typed
 @cache
 def held_out(role: str = "validation", count: int = 300, seed: int = 0) -> dict[str, Tensor]:
     """`count` 段短片，再加上每段的倒放 / `count` clips, and each of them backwards, 2 `count` in all.
@@ -173,8 +185,13 @@ def held_out(role: str = "validation", count: int = 300, seed: int = 0) -> dict[
     return observe(data, clips.with_reversals(data.draw(count, seed)))
 
 
+def _check(seen: Seen, *names: str) -> None:
+    holds(seen, "seen", **{name: SEEN[name] for name in names})
+
+
 def shuffled(seen: Seen) -> dict[str, Tensor]:
     """各帧打乱，声音跟着画面，`moment` 仍指着同一幅 / Frames shuffled into `order` with their sound, `moment` too."""
+    _check(seen, "frames", "sound", "moment", "order")
     order = seen["order"]
     moment = order.argsort(1).gather(1, seen["moment"][:, None]).squeeze(1)
     return {**seen, "frames": clips.shuffle(seen["frames"], order), "sound": _heard_in(seen["sound"], order),
@@ -189,11 +206,13 @@ def _heard_in(sound: Tensor, order: Tensor) -> Tensor:
 
 def muted(seen: Seen) -> dict[str, Tensor]:
     """没有声音：功率是 0 / Without sound: all powers are 0, which `log_mel` calls 0."""
+    _check(seen, "sound")
     return {**seen, "sound": torch.zeros_like(seen["sound"])}
 
 
 def blinded(seen: Seen) -> dict[str, Tensor]:
     """没有画面：每一帧都丢了 / Without pictures: every frame is lost."""
+    _check(seen, "frames")
     return {**seen, "frames": torch.full_like(seen["frames"], clips.LOST)}
 
 
@@ -232,6 +251,7 @@ class Watching:
         found = trainer.train_step(seen)
         return {name: found[name] for name in self.answers}
 
+    @typed
     def draw(self, generator: torch.Generator, shuffle: float = 0.0, mute: float = 0.0) -> dict[str, Tensor]:
         """下一批 / The next batch."""
         g, n = generator, self.batch
@@ -250,6 +270,7 @@ class Watching:
                 "thing": self.clips["thing"][rows], "moment": torch.randint(FRAMES, (n,), generator=g)}
 
 
+@typed
 def learner(answers: Sequence[str] = PICTURE, steps: int = STEPS, seed: int = 0, asks: str = "motion",
             batch: int = BATCH, count: int = CLIPS, device: str | torch.device | None = None) -> Learner:
     """几个模型一起学 / Several models learn together; TypeError or ValueError for a wrong number, model or question."""
@@ -259,13 +280,10 @@ def learner(answers: Sequence[str] = PICTURE, steps: int = STEPS, seed: int = 0,
 
 # -- what the trained models are asked --------------------------------------------------------------------------------
 
-def device_of(model: nn.Module) -> torch.device:
-    """模型在哪里 / Where the model is."""
-    return next(model.parameters()).device
-
-
+@typed
 def scores(model: VideoModel, seen: Seen) -> dict[str, Tensor]:
     """所有有名字的张量 / All named tensors of the model, on the CPU."""
+    _check(seen, "frames", "sound", "moment")
     parts, device = [], device_of(model)
     with evaluating(model):
         for rows in torch.arange(len(seen["frames"])).split(100):
@@ -275,10 +293,12 @@ def scores(model: VideoModel, seen: Seen) -> dict[str, Tensor]:
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
+@typed
 def accuracies(model: VideoModel, seen: Seen) -> Accuracies:
     """每个模型的正确率 / The accuracy of every model."""
+    _check(seen, "frames", "sound", "moment", model.asks)
     out = scores(model, seen)
-    return {name: accuracy(out[f"z_{name}"], seen[model.asks]) for name in model.answers}
+    return {name: accuracy(out[f"z_{name}"], seen[model.asks], name) for name in model.answers}
 
 
 @dataclass(frozen=True)
@@ -312,12 +332,14 @@ class ThingStudy:
     unseen_shuffled: Accuracies
 
 
+@typed
 def pictures_only(seed: int, steps: int = STEPS, count: int = 500, role: str = "test") -> Order:
     """训练只看画面的模型，再考 / Train the models of pictures and test them."""
     model, seen = learner(PICTURE, steps, seed, device="cpu").finish().model, held_out(role, count)
     return Order(accuracies(model, seen), accuracies(model, shuffled(seen)))
 
 
+@typed
 def with_sound(seed: int, mute: float = MUTE, steps: int = STEPS, count: int = 500, role: str = "test") -> Sound:
     """训练有声音的模型，再考 / Train the models with sound and test them; `mute` is the share of muted clips."""
     model, seen = learner(WITH_SOUND, steps, seed, device="cpu").finish(mute=mute).model, held_out(role, count)
@@ -329,6 +351,7 @@ def with_sound(seed: int, mute: float = MUTE, steps: int = STEPS, count: int = 5
                  {name: said for name, (said, _) in turns.items()}, {name: side for name, (_, side) in turns.items()})
 
 
+@typed
 def what_it_is(seed: int, steps: int = STEPS, count: int = 500, role: str = "test") -> ThingStudy:
     """训练只看画面的模型，问它是什么 / Train the models of pictures, asked what the thing is, and test them."""
     model = learner(PICTURE, steps, seed, "thing", device="cpu").finish().model
@@ -338,14 +361,16 @@ def what_it_is(seed: int, steps: int = STEPS, count: int = 500, role: str = "tes
 
 
 def by_pair(z: Tensor, motion: Tensor) -> list[float]:
-    """五对动作上的正确率 / The accuracy on each of the five pairs of motions."""
-    return [accuracy(z[motion // 2 == k], motion[motion // 2 == k]) for k in range(len(MOTIONS) // 2)]
+    """五对动作上的正确率，没有的是 nan / The accuracy on each of the five pairs of motions, nan without clips."""
+    pairs = [motion // 2 == k for k in range(len(MOTIONS) // 2)]
+    return [accuracy(z[these], motion[these]) if bool(these.any()) else math.nan for these in pairs]
 
 
 def turning(z: Tensor, motion: Tensor) -> tuple[float, float]:
     """转的短片：多少说是转，多少左右说对 / Of the clips that turn: how many are said to, how many to the right side."""
     turns = motion // 2 == TURNS
-    said, side = z[turns].argmax(1), motion[turns] % 2
+    checks.require(bool(turns.any()), "没有一段短片在转", "no clip turns")
+    said, side = best(z[turns]), motion[turns] % 2
     sideways = ((said // 2 == TURNS) | (said // 2 == 0)) & (said % 2 == side)
     return (said // 2 == TURNS).double().mean().item(), sideways.double().mean().item()
 

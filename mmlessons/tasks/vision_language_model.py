@@ -25,11 +25,13 @@ from mmcore import tokens as text
 from mmcore.alignment import cosine_similarity
 from mmcore.encoders import TEXT_MODELS
 from mmcore.ranking import mutual_scores
-from mmcore.training import evaluating
+from mmcore.training import device_of, evaluating
 from mmcore.vision_language import LANGUAGES, VisualLanguageModel, VLMTrainer
+from mmlessons.border import check_pictures, typed
 from mmlessons.data import emoji
 from mmlessons.data.augment import augment
 from mmlessons.tasks.learner import Learner, Losses
+from mmlessons.tasks.scoring import best
 
 HINTS = ("keywords", "names")
 SHARED_BY = 3  # concepts, at least, for a keyword to be a hint
@@ -81,6 +83,7 @@ class ByInput:
     both: NamingScores
 
 
+@typed
 def load(hints: str = "keywords", subset: str = "classroom") -> Concepts:
     """表情数据里有提示的概念 / The concepts of the emoji data that have a hint.
 
@@ -115,6 +118,7 @@ def _words(by_language: dict[str, str | tuple[str, ...]]) -> set[str]:
     return {word.lower() for words in found for word in words}
 
 
+@typed
 def hold_out_pairs(concepts: Concepts, seed: int = 0) -> tuple[Concepts, Concepts]:
     """留出一些从不一起出现的概念与提示 / Hold out some pairs of concept and hint that never meet in training.
 
@@ -132,12 +136,14 @@ def hold_out_pairs(concepts: Concepts, seed: int = 0) -> tuple[Concepts, Concept
     return replace(concepts, pairs=concepts.pairs & ~chosen), replace(concepts, pairs=chosen)
 
 
+@typed
 def majority(concepts: Concepts) -> NamingScores:
     """什么也不看，总答最常见的 / Look at nothing and always give the most frequent answer."""
     weight = concepts.shares().sum(1)
     return NamingScores(_by_class(concepts, weight).max().item(), weight.max().item())
 
 
+@typed
 def text_limit(concepts: Concepts) -> NamingScores:
     """只看提示，谁也超不过的成绩 / What nobody can exceed who sees the hint and nothing else.
 
@@ -154,6 +160,7 @@ def _by_class(concepts: Concepts, P: Tensor) -> Tensor:
     return P.new_zeros(len(concepts.classes), *P.shape[1:]).index_add(0, concepts.label, P)
 
 
+@typed
 def loss_floor(n: int, tau: float = 1.0) -> float:
     """对比损失 (2.1) 最低能到多少 / How low the contrastive loss (2.1) can go: N pairs, temperature τ.
 
@@ -171,6 +178,7 @@ def loss_floor(n: int, tau: float = 1.0) -> float:
     return math.log1p((n - 1) * math.exp(-n / ((n - 1) * tau)))
 
 
+@typed
 class Naming:
     """要学的事：看图、听提示、说名字 / What is to be learned: look, hear a hint, say the name.
 
@@ -223,6 +231,7 @@ class Naming:
         trainer.tune(alpha, beta, gamma, tau)
         return trainer.train_step(**self.draw(generator))
 
+    @typed
     def draw(self, generator: torch.Generator) -> dict[str, Tensor]:
         """下一批 / The next batch: the arguments of `VLMTrainer.train_step`."""
         artists, count = self.pictures.shape[:2]
@@ -246,6 +255,7 @@ class Naming:
                 "image_given": named | ~blind, "text_given": ~named}
 
 
+@typed
 def learner(concepts: Concepts, steps: int = STEPS, seed: int = 0, device: str | torch.device | None = None,
             **options: Any) -> Learner:
     """学这件事的学习者 / Someone who learns this: `train_step(alpha=…, beta=…, gamma=…, tau=…)`; options of `Naming`.
@@ -261,6 +271,7 @@ def _name_ids(model: VisualLanguageModel, concepts: Concepts) -> Tensor:
     return model.name_tokens(concepts.names, [language for language in LANGUAGES for _ in concepts.label])
 
 
+@typed
 def evaluate(model: VisualLanguageModel, concepts: Concepts, artist: str) -> ByInput:
     """只看图、只听提示、两样都有 / From the picture only, from the hint only, and from both.
 
@@ -272,14 +283,14 @@ def evaluate(model: VisualLanguageModel, concepts: Concepts, artist: str) -> ByI
     抽样的。作者未知时报 ValueError。
     """
     f_v, f_t = _features(model, concepts, artist)
-    concept, hint = concepts.pairs.nonzero().T.to(model.device)
+    concept, hint = concepts.pairs.nonzero().T.to(device_of(model))
     weight = concepts.shares()[concepts.pairs]
-    count, label = len(concepts.label), concepts.label.to(model.device)
-    name_ids = _name_ids(model, concepts).to(model.device)
+    count, label = len(concepts.label), concepts.label.to(device_of(model))
+    name_ids = _name_ids(model, concepts).to(device_of(model))
 
     def scores(v: Tensor | None, t: Tensor | None) -> NamingScores:
         h = model.fusion(v, t)
-        right = model.classifier(h).argmax(1) == label[concept]
+        right = best(model.classifier(h), "classification_logits") == label[concept]
         exact = [_same(model.write(h, [language] * len(h))[0], name_ids[i * count + concept, 1:],
                        model.generation_head.pad) for i, language in enumerate(LANGUAGES)]
         names = [(weight * found.cpu()).sum().item() for found in exact]
@@ -289,11 +300,12 @@ def evaluate(model: VisualLanguageModel, concepts: Concepts, artist: str) -> ByI
         return ByInput(scores(f_v[concept], None), scores(None, f_t[hint]), scores(f_v[concept], f_t[hint]))
 
 
+@typed
 def retrieve(model: VisualLanguageModel, concepts: Concepts, artist: str) -> float:
     """名字找图画，图画找名字：四个 r@1 的平均 / Names find pictures, pictures find names: the mean of four r@1."""
     with evaluating(model):
         f_v, _ = _features(model, concepts, artist)
-        tokens = {name: ids.to(model.device) for name, ids in model.text_encoder.tokenize(concepts.names).items()}
+        tokens = {name: ids.to(device_of(model)) for name, ids in model.text_encoder.tokenize(concepts.names).items()}
         v, t = model.retrieval_head_v(f_v), model.retrieval_head_t(model.text_encoder(**tokens))
     found = [mutual_scores(cosine_similarity(v, names))["r@1"] for names in t.chunk(len(LANGUAGES))]
     return sum(found) / len(found)
@@ -301,9 +313,10 @@ def retrieve(model: VisualLanguageModel, concepts: Concepts, artist: str) -> flo
 
 def _features(model: VisualLanguageModel, concepts: Concepts, artist: str) -> tuple[Tensor, Tensor]:
     checks.one_of(artist, "artist", tuple(concepts.data.pictures))
-    tokens = {name: ids.to(model.device) for name, ids in model.text_encoder.tokenize(concepts.hints).items()}
+    tokens = {name: ids.to(device_of(model)) for name, ids in model.text_encoder.tokenize(concepts.hints).items()}
+    drawn = concepts.data.pictures[artist].to(device_of(model)) / 255
     with evaluating(model):
-        return model.visual_encoder(concepts.data.pictures[artist].to(model.device) / 255), model.text_encoder(**tokens)
+        return model.visual_encoder(drawn), model.text_encoder(**tokens)
 
 
 def _same(written: Tensor, wanted: Tensor, pad: int) -> Tensor:
@@ -322,6 +335,7 @@ class Answer:
     classes: list[tuple[str, float]]
 
 
+@typed
 def answer(model: VisualLanguageModel, concepts: Concepts, picture: Tensor | None, hint: str | None,
            language: str = "zh", temperature: float = 0.0, generator: torch.Generator | None = None,
            k: int = 3) -> Answer:
@@ -337,20 +351,19 @@ def answer(model: VisualLanguageModel, concepts: Concepts, picture: Tensor | Non
     checks.whole(k, "k")
     inputs: dict[str, Tensor] = {}
     if picture is not None:
-        if not isinstance(picture, Tensor) or picture.dtype != torch.uint8 or picture.ndim != 3:
-            checks.refuse("picture 需要是 uint8 的 (3, H, W)", "picture must be uint8 (3, H, W)", TypeError)
-        inputs["image"] = picture.unsqueeze(0).to(model.device) / 255
+        check_pictures(picture, "picture", 3, "H", "W")
+        inputs["image"] = picture.unsqueeze(0).to(device_of(model)) / 255
     if hint is not None:
         if isinstance(model.text_encoder.tokenizer, Tokenizer):  # one of Hugging Face's splits any word into pieces
             text.check_known(model.text_encoder.tokenizer, hint)
-        inputs |= {name: ids.to(model.device) for name, ids in model.text_encoder.tokenize([hint]).items()}
+        inputs |= {name: ids.to(device_of(model)) for name, ids in model.text_encoder.tokenize([hint]).items()}
     with evaluating(model):
         out = model(**inputs)
     tokens, p = model.write(out["h"], [language], temperature, generator)
     words = [(word, chance) for token, chance in zip(tokens[0], p[0].tolist(), strict=True)
              for word in model.words(token.unsqueeze(0))]
-    best = out["classification_logits"][0].softmax(0).topk(min(k, len(concepts.classes)))
-    classes = [(concepts.classes[i], chance) for i, chance in zip(best.indices, best.values.tolist(), strict=True)]
+    likeliest = out["classification_logits"][0].softmax(0).topk(min(k, len(concepts.classes)))
+    classes = [(concepts.classes[i], p) for i, p in zip(likeliest.indices, likeliest.values.tolist(), strict=True)]
     return Answer(model.spell(tokens[0]), words, classes)
 
 
@@ -365,6 +378,7 @@ class Study:
     seconds: float  # 训练用的 CPU 秒数 / seconds of CPU that the training took
 
 
+@typed
 def train_and_study(seed: int, steps: int = STEPS, weights: Sequence[float] = (1.0, 1.0, 1.0),
                     backbone: str = "resnet-tiny", model_name: str = "bert-tiny", hints: str = "keywords",
                     hold_out: bool = False) -> Study:
@@ -374,6 +388,8 @@ def train_and_study(seed: int, steps: int = STEPS, weights: Sequence[float] = (1
 
     `weights` 是 (α, β, γ)；`hold_out` 用 `hold_out_pairs` 留出一些概念与提示的配对。
     """
+    checks.require(len(weights) == 3, f"weights 需要三个数 (α, β, γ)，收到 {len(weights)} 个",
+                   f"weights must be three numbers (α, β, γ), got {len(weights)}")
     concepts, apart = load(hints), None
     if hold_out:
         concepts, apart = hold_out_pairs(concepts, seed)

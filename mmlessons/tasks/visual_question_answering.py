@@ -20,14 +20,17 @@ from torch import Tensor, nn
 from mmcore import checks
 from mmcore import tokens as text
 from mmcore.alignment import contrastive_loss
-from mmcore.attention import CellAttention
+from mmcore.attention import LOOKS, CellAttention
+from mmcore.checks import shapes
 from mmcore.encoders import TextEncoder, VisualEncoder
 from mmcore.fusion import weighted_sum
-from mmcore.training import evaluating
+from mmcore.training import device_of, evaluating
 from mmcore.vision_language import CrossModalFusion
+from mmlessons.border import check_pictures, typed
 from mmlessons.data import scenes
 from mmlessons.data.augment import augment
 from mmlessons.tasks.learner import Descent, Learner, Losses
+from mmlessons.tasks.scoring import best
 
 SEES = ("both", "question", "picture")
 FEATURE_DIM, HIDDEN_DIM = 128, 256
@@ -48,6 +51,7 @@ Accuracy = dict[str, float]  # over "all" questions, and on every kind that was 
 
 # -- the model --------------------------------------------------------------------------------------------------------
 
+@typed
 class AnsweringModel(nn.Module):
     """看图回答的模型 / The model that answers.
 
@@ -73,18 +77,20 @@ class AnsweringModel(nn.Module):
                  sees: str = "both", tokenizer: Tokenizer | None = None):
         super().__init__()
         checks.one_of(sees, "sees", SEES)
-        self.sees = sees
+        self.sees, self.feature_dim = sees, feature_dim
         self.visual_encoder = VisualEncoder(feature_dim)
         self.text_encoder = TextEncoder("bert-tiny", feature_dim, tokenizer or make_tokenizer())
         self.look = CellAttention(feature_dim, scenes.CELLS, look)
         self.fuse = CrossModalFusion(feature_dim, hidden_dim)
         self.head = nn.Linear(hidden_dim, len(scenes.ANSWERS))
 
+    @shapes(like="head.weight", image="B 3 64 64", input_ids="int B L", attention_mask="mask B L")
     def forward(self, image: Tensor, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
         cells = scenes.split(image).flatten(0, 1)
         f_v = self.visual_encoder(cells).view(len(image), scenes.CELLS, -1)
         return self.answer(f_v, self.text_encoder(input_ids, attention_mask))
 
+    @shapes(like="head.weight", own="D=feature_dim", f_v=f"B {scenes.CELLS} D", f_t="B D")
     def answer(self, f_v: Tensor, f_t: Tensor) -> dict[str, Tensor]:
         """从特征到得分 / From features to scores."""
         if self.sees == "picture":
@@ -106,18 +112,18 @@ class AnsweringModel(nn.Module):
         """`tokens` 里几行的特征 / The features of some rows of `tokens`."""
         return self.text_encoder(**{name: ids.to(rows.device)[rows] for name, ids in self.tokens.items()})
 
+    @typed
     def ask(self, picture: Tensor, question: str) -> tuple[Tensor, Tensor]:
         """一幅图画，一个问题 / One picture (3, 64, 64) uint8, one question → probabilities (K,), weights of cells (4,).
 
-        Raises ValueError if the question is empty or holds a word never learned, TypeError if the picture is not uint8.
+        Raises ValueError if the question is empty or holds a word never learned; for the picture see `check_pictures`.
 
-        问题为空，或有没学过的词时报 ValueError；图画不是 uint8 时报 TypeError。
+        问题为空，或有没学过的词时报 ValueError；图画见 `check_pictures`。
         """
-        if not isinstance(picture, Tensor) or picture.dtype != torch.uint8:
-            checks.refuse("picture 需要是 uint8 张量", "picture must be a uint8 tensor", TypeError)
+        check_pictures(picture, "picture", 3, 2 * scenes.SIZE, 2 * scenes.SIZE)
         text.check_known(self.text_encoder.tokenizer, question)
         tokens = self.text_encoder.tokenize([question])
-        device = next(self.parameters()).device
+        device = device_of(self)
         with evaluating(self):
             out = self(picture[None].to(device) / 255, **{name: ids.to(device) for name, ids in tokens.items()})
         return out["z"][0].softmax(0).cpu(), out["w"][0].cpu()
@@ -133,8 +139,11 @@ def _texts() -> list[str]:
     return [*scenes.questions(), *names]
 
 
+@shapes(w=f"{scenes.CELLS}")
 def spotlight(picture: Tensor, w: Tensor) -> Tensor:
     """看得越少的格越暗 / The less a cell is looked at, the darker: (3, 64, 64) uint8, (4,) → (3, 64, 64) uint8."""
+    check_pictures(picture, "picture", 3, 2 * scenes.SIZE, 2 * scenes.SIZE)
+    checks.require(bool(w.isfinite().all()), "w 里有 NaN 或无穷", "w holds NaN or infinity")
     cells = scenes.split(picture[None].float())
     light = 0.15 + 0.85 * w.clamp(0, 1).view(1, -1, 1, 1, 1)
     return scenes.join(cells * light)[0].round().to(torch.uint8)
@@ -142,6 +151,7 @@ def spotlight(picture: Tensor, w: Tensor) -> Tensor:
 
 # -- what is learned --------------------------------------------------------------------------------------------------
 
+@typed
 @dataclass(frozen=True, eq=False)
 class Answering:
     """学会看图回答 / The task of learning to answer.
@@ -167,6 +177,9 @@ class Answering:
 
     def __post_init__(self) -> None:
         checks.whole(self.batch, "batch", 2)
+        checks.one_of(self.sees, "sees", SEES)
+        checks.one_of(self.look, "look", LOOKS)
+        scenes.check_questions(self.kinds, self.bias)
 
     @cached_property
     def data(self) -> scenes.Scenes:
@@ -178,9 +191,10 @@ class Answering:
 
     def step(self, trainer: Descent, generator: torch.Generator, beta: float = 1.0) -> Losses:
         checks.not_negative(beta, "beta")
-        device = next(trainer.model.parameters()).device
+        device = device_of(trainer.model)
         return trainer.train_step({name: x.to(device) for name, x in self.draw(generator).items()}, beta=beta)
 
+    @typed
     def draw(self, generator: torch.Generator) -> dict[str, Tensor]:
         """一步要用的：格、由格拼成的场景、问题和答案 / Of one step: cells, scenes made of them, questions, answers."""
         tiles = self.data.with_empty
@@ -211,6 +225,7 @@ def naming_loss(model: AnsweringModel, f: Tensor, thing: Tensor, language: Tenso
     return contrastive_loss(f[real], named, TAU, positives=thing[real][:, None] == thing[real])
 
 
+@typed
 def learner(steps: int = STEPS, seed: int = 0, device: str | torch.device | None = None, **options: object) -> Learner:
     """学习看图回答；选项见 `Answering` / Learns to answer; for the options see `Answering`."""
     return Learner(Answering(**options), steps, seed, device)
@@ -218,6 +233,7 @@ def learner(steps: int = STEPS, seed: int = 0, device: str | torch.device | None
 
 # -- what is tested ---------------------------------------------------------------------------------------------------
 
+@typed
 def accuracy(model: AnsweringModel, data: scenes.Scenes, count: int = 1000, seed: int = 12345,
              **draw: object) -> Accuracy:
     """在 `count` 个新场景上的正确率 / The accuracy on `count` new scenes: {"all", "what", "how many", …}.
@@ -232,12 +248,12 @@ def accuracy(model: AnsweringModel, data: scenes.Scenes, count: int = 1000, seed
 
 def predict(model: AnsweringModel, data: scenes.Scenes, drawn: Mapping[str, Tensor]) -> Tensor:
     """每个问题的答案 / The answer to every question: (N,)."""
-    number, device, answers = scenes.question_number(drawn), next(model.parameters()).device, []
+    number, device, answers = scenes.question_number(drawn), device_of(model), []
     with evaluating(model):
         for rows in torch.arange(len(number)).split(500):
             image = data.pictures(drawn["cells"][rows], drawn["artist"][rows]).to(device) / 255
             tokens = {name: ids[number[rows]].to(device) for name, ids in model.tokens.items()}
-            answers.append(model(image, **tokens)["z"].argmax(1).cpu())
+            answers.append(best(model(image, **tokens)["z"], "z").cpu())
     return torch.cat(answers)
 
 
@@ -248,8 +264,10 @@ def by_kind(answers: Tensor, drawn: Mapping[str, Tensor]) -> Accuracy:
     return {"all": right.mean().item(), **{name: part.mean().item() for name, part in kinds.items() if len(part)}}
 
 
+@typed
 def majority(count: int = 1000, seed: int = 12345, examples: int = 20_000) -> Accuracy:
     """什么也不看，每种问题总答训练里最常见的 / Looking at nothing: each kind's most frequent answer in training."""
+    checks.whole(examples, "examples", 100)  # so that each kind is among them
     train = scenes.load("train")
     known = train.draw(examples, torch.Generator().manual_seed(seed + 1))
     usual = torch.stack([torch.bincount(known["answer"][known["kind"] == k]).argmax()
@@ -285,12 +303,14 @@ class AnsweringStudies:
     biased: Biased | None = None  # where training was biased
 
 
+@typed
 def study_elsewhere(model: AnsweringModel) -> AnsweredElsewhere:
     """换了作者或搭配，还对几成 / How often it is right with other artists and in other company."""
     known, validation, shift = (accuracy(model, scenes.load(role)) for role in ("train", "validation", "shift"))
     return AnsweredElsewhere(known, validation, shift, new=accuracy(model, scenes.load("test"), pairs="new"))
 
 
+@typed
 def study_bias(model: AnsweringModel) -> Biased:
     """问“有没有”，偏的数据上对几成 / How often it is right about “whether” on biased data."""
     alike, turned = (accuracy(model, scenes.load("test"), kinds=("whether",), bias=BIAS, turned=turned)
@@ -298,6 +318,7 @@ def study_bias(model: AnsweringModel) -> Biased:
     return Biased(alike, turned)
 
 
+@typed
 def study(variant: str, seed: int, **options: object) -> AnsweringStudies:
     """训练一次，然后测试 / Train once, then test.
 
@@ -309,5 +330,5 @@ def study(variant: str, seed: int, **options: object) -> AnsweringStudies:
     learned = learner(seed=seed, device="cpu", **{**VARIANTS[variant], **options}).finish()
     model = learned.model
     return AnsweringStudies(test=accuracy(model, scenes.load("test"), kinds=learned.task.kinds),
-                   elsewhere=study_elsewhere(model) if variant == "gates" else None,
-                   biased=study_bias(model) if learned.task.bias is not None else None)
+                            elsewhere=study_elsewhere(model) if variant == "gates" else None,
+                            biased=study_bias(model) if learned.task.bias is not None else None)

@@ -35,12 +35,12 @@ def test_meanings_share_a_part_among_the_group_and_keep_the_rest() -> None:
 @pytest.mark.parametrize("share", [-0.1, 1.0])
 def test_a_share_that_leaves_a_pair_nothing_is_refused(share: float) -> None:
     with pytest.raises(ValueError, match="share must be from 0 to below 1"):
-        alignment.meanings(torch.arange(3), torch.zeros(3), share)
+        alignment.meanings(torch.arange(3), torch.zeros(3).long(), share)
 
 
 def test_concepts_and_groups_of_different_lengths_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"must be of one length, got \(3\) and \(2\)"):
-        alignment.meanings(torch.arange(3), torch.zeros(2))
+    with pytest.raises(ValueError, match=r"group must have shape \(3\), got \(2\)"):
+        alignment.meanings(torch.arange(3), torch.zeros(2).long())
 
 
 def test_a_batch_holds_each_concept_as_often_as_asked_and_drawings_that_exist() -> None:

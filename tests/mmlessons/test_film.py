@@ -70,7 +70,7 @@ def test_the_lowest_row_of_the_sound_is_its_first_and_more_is_darker() -> None:
     (lambda: live.film(FRAMES, NAME, 0.0), ValueError, "seconds must be positive"),
     (lambda: live.film(FRAMES, NAME, 1.0, b"no sound"), TypeError, "bytes of a WAV file"),
     (lambda: live.strip(FRAMES, NAME, ["1"]), ValueError, "5 frames need 5 names, got 1"),
-    (lambda: live.strip(FRAMES, NAME, below=np.zeros(3)), ValueError, "below must be finite and have two dimensions"),
+    (lambda: live.strip(FRAMES, NAME, below=np.zeros(3)), ValueError, "below must have two dimensions"),
 ])
 def test_bad_input_is_refused(call, error: type, match: str) -> None:
     with pytest.raises(error, match=match):

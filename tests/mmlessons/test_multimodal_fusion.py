@@ -83,18 +83,6 @@ def test_only_the_training_split_is_trained_on() -> None:
 
 
 @pytest.mark.parametrize(("values", "match"), [
-    ({"steps": 0}, "steps must be at least 1, got 0"),
-    ({"seed": -1}, "seed must be at least 0, got -1"),
-    ({"batch": 1}, "batch must be at least 2, got 1"),
-])
-def test_a_training_that_cannot_be_is_refused(experts: Experts, values: dict, match: str) -> None:
-    with pytest.raises(ValueError, match=match):
-        separately(**values)
-    with pytest.raises(ValueError, match=match):
-        together(experts, **values)
-
-
-@pytest.mark.parametrize(("values", "match"), [
     ({"dropout": 1.5}, "dropout must be from 0 to 1, got 1.5"),
     ({"dropout": float("nan")}, "dropout must be from 0 to 1, got nan"),
     ({"pull": -0.1}, "pull may not be below 0, got -0.1"),

@@ -132,11 +132,9 @@ def test_a_typed_sentence_is_told_which_words_were_never_learned() -> None:
     assert WORDS.known("谢谢你！") == [("谢", True), ("谢", True), ("你", True)]
     with pytest.raises(ValueError, match="none of these words was ever learned: zyzzyva"):
         WORDS.known("zyzzyva")
-    for nothing in ("", "  "):
+    for nothing in ("", "  ", "?!"):
         with pytest.raises(ValueError, match="type a sentence"):
             WORDS.known(nothing)
-    with pytest.raises(ValueError, match="none of these words was ever learned"):
-        WORDS.known("?!")
 
 
 # -- training ---------------------------------------------------------------------------------------------------------
@@ -173,18 +171,6 @@ def test_the_same_seed_trains_the_same_reset_starts_again_and_global_numbers_sta
     other = make(4)
     assert [other.train_step() for _ in range(2)] != first
     assert torch.equal(torch.rand(3), wanted)
-
-
-@pytest.mark.parametrize(("values", "match"), [
-    ({"steps": 0}, "steps must be at least 1, got 0"),
-    ({"seed": -1}, "seed must be at least 0, got -1"),
-    ({"batch": 1}, "batch must be at least 2, got 1"),
-])
-def test_a_training_that_cannot_be_is_refused(experts: Experts, values: dict, match: str) -> None:
-    with pytest.raises(ValueError, match=match):
-        separately(**values)
-    with pytest.raises(ValueError, match=match):
-        together(experts, **values)
 
 
 def test_only_the_training_split_is_trained_on(experts: Experts) -> None:

@@ -141,7 +141,7 @@ def test_the_same_seed_observes_the_same_and_another_does_not() -> None:
     (torch.tensor([0.5]), {}, TypeError, "indices must be an int64 tensor"),
     (torch.tensor([84]), {}, ValueError, "indices must be from 0 to 83, at least one"),
     (torch.tensor([], dtype=torch.int64), {}, ValueError, "at least one"),
-    (torch.tensor([0]), {"noise": -1.0}, ValueError, "noise may not be below 0"),
+    (torch.tensor([0]), {"noise": -1.0}, ValueError, "noise must be from 0 to 10"),
 ])
 def test_what_cannot_be_observed_is_refused(indices: object, values: dict, error: type, match: str) -> None:
     with pytest.raises(error, match=match):

@@ -322,7 +322,7 @@ PICTURE = CONCEPTS.data.pictures["noto"][0]
 
 @pytest.mark.parametrize(("arguments", "error", "match"), [
     ((None, None), ValueError, "neither picture nor text is there"),
-    ((PICTURE / 255, None), TypeError, r"picture must be uint8 \(3, H, W\)"),
+    ((PICTURE / 255, None), TypeError, r"picture must be a uint8 tensor \(3, H, W\)"),
     ((None, "xyzzy"), ValueError, "never learned: xyzzy"),
     ((None, " "), ValueError, "type something"),
     ((PICTURE, None, "fr"), ValueError, "language must be one of zh, en"),

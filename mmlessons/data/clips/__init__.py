@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmcore import checks
+from mmlessons.border import holds, typed
 from mmlessons.data import emoji
 from mmlessons.data.clips.sound import EARS, SAMPLES, SECONDS, STEPS, log_mel, sing, wind
 from mmlessons.data.scenes.things import THINGS as SCENE_THINGS
@@ -38,6 +39,13 @@ _IN_TIME = ("x", "y", "size", "angle", "shake", "gone")  # what turns round when
 _JUMP, _RIGHT, _UP, _NEARER, _CLOCKWISE = 4, 0, 1, 2, 3  # pairs of motions
 
 
+FACTS = {  # what `Clips.draw` gives, see `border.holds`
+    "thing": f"int64 B <{len(THINGS)}", "artist": "int64 B", "motion": f"int64 B <{len(MOTIONS)}", "mirrored": "bool B",
+    **dict.fromkeys(("x", "y", "size", "angle"), f"B {FRAMES} finite"), "shake": f"B {FRAMES} 2 finite",
+    "gone": f"bool B {FRAMES}", "ground": "B 3 4 4 finite", "bar": "B 4 finite", "pitch": "B finite",
+    "snr_db": "B finite", "lot": "int64 B", "moment": f"int64 B <{FRAMES}", "order": f"int64 B {FRAMES} <{FRAMES}"}
+
+
 @dataclass(frozen=True, eq=False)
 class Clips:
     """一个划分：A 位作者画的八样东西 / One split: eight things as drawn by A artists.
@@ -57,6 +65,7 @@ class Clips:
     tiles: Tensor
     artists: tuple[str, ...]
 
+    @typed
     def draw(self, count: int, seed: int) -> dict[str, Tensor]:
         """抽出 N 段短片的事实 / Draw the facts of N clips.
 
@@ -118,6 +127,7 @@ class Clips:
 
     def frames(self, facts: dict[str, Tensor]) -> Tensor:
         """画面 / The pictures: (N, 12, 3, 32, 32) uint8."""
+        holds(facts, "facts", **FACTS | {"artist": f"int64 B <{len(self.artists)}"})
         n = len(facts["motion"])
         tile = self.tiles[facts["artist"], facts["thing"]] / 255
         tile = torch.where(facts["mirrored"].view(-1, 1, 1, 1), tile.flip(-1), tile)
@@ -136,7 +146,10 @@ class Clips:
 
     def sound(self, facts: dict[str, Tensor]) -> Tensor:
         """两耳听到的波形，有风 / The waveforms at both ears, with the wind: (N, 2, 10000)."""
+        holds(facts, "facts", **FACTS | {"artist": f"int64 B <{len(self.artists)}"})
         tone = sing(*(facts[name] for name in ("x", "y", "size", "angle", "pitch")))
+        checks.require(bool(tone.isfinite().all()), "facts 里的数太大，没有这样的声音",
+                       "numbers in facts are too large for a sound")
         return tone + wind(facts["lot"], facts["snr_db"])
 
     @staticmethod
@@ -161,6 +174,7 @@ def reverse(facts: dict[str, Tensor]) -> dict[str, Tensor]:
 
     `moment` and `order` are turned round too: what is seen at that moment, and in that order, is exactly the same.
     """
+    holds(facts, "facts", **FACTS)
     turned = {name: facts[name].flip(1) for name in _IN_TIME}
     return {**facts, **turned, "motion": facts["motion"] ^ 1, "moment": FRAMES - 1 - facts["moment"],
             "order": FRAMES - 1 - facts["order"]}
@@ -180,6 +194,7 @@ def shuffle(steps: Tensor, order: Tensor) -> Tensor:
     return steps[torch.arange(len(steps))[:, None], order]
 
 
+@typed
 def load(role: str = "train") -> Clips:
     """载入一个划分 / Load one split: "train", "validation", "test" or "shift", by artist as in the emoji data."""
     return Clips(role, *emoji.drawings([thing.concept for thing in THINGS], role))

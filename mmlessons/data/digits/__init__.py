@@ -10,6 +10,7 @@ import io
 import json
 import math
 import wave
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,6 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from mmcore import checks
+from mmlessons.border import fit, typed
 from mmlessons.data import files
 from mmlessons.data.digits.writing import Alphabet, Form, decode, encode, scribble, with_typos
 from mmlessons.data.sound import BABBLE_WINDOW, FRAMES, MELS, babble_at, mel_power, sound_feature, to_wav
@@ -146,6 +148,7 @@ class Digits:
         The dial is that of `observe`, here added to the waveform, so that what is heard is what the dial says.
         `to_wav` turns the result into bytes to play, `sound_feature` into what a model sees.
         """
+        checks.instance(clip, "clip", Clip)
         snr = float(_dial(math.inf if babble_snr_db is None else babble_snr_db, "babble_snr_db", 1, -60.0, math.inf))
         start = int(torch.randint(len(self.babble) - BABBLE_WINDOW + 1, (), generator=generator))
         return babble_at(clip.samples, self.babble[start:start + BABBLE_WINDOW], snr)
@@ -180,12 +183,14 @@ class Digits:
         return encode(letters, self.alphabet), written
 
 
+@typed
 def load(role: str = "train", folder: Path | str = ASSETS) -> Digits:
     """载入一个划分 / Load one split: "train", "validation" or "test"."""
     checks.one_of(role, "role", ROLES)
     return _read(Path(folder))[role]
 
 
+@checks.shapes(image="1 8 8")
 def to_pixels(image: Tensor) -> Tensor:
     """一幅图，供人看：黑墨白纸 / A picture for people, black ink on white paper: (1, 8, 8) → uint8 (96, 96).
 
@@ -193,6 +198,7 @@ def to_pixels(image: Tensor) -> Tensor:
 
     噪声会使墨迹超出 0 到 1，超出的部分截去。
     """
+    checks.require(bool(image.isfinite().all()), "image 里有 NaN 或无穷", "image holds NaN or infinity")
     paper = (255 * (1 - image.squeeze(0))).clamp(0, 255).byte()
     return paper.repeat_interleave(12, 0).repeat_interleave(12, 1)
 
@@ -256,7 +262,7 @@ def _dial(x: float | Tensor, name: str, count: int, low: float, high: float = ma
 
 
 def _masks(masks: dict[str, Tensor] | None, name: str, count: int) -> dict[str, Tensor]:
-    masks = masks or {}
+    masks = fit(masks, name, Mapping | None) or {}
     for modality, mask in masks.items():
         checks.one_of(modality, name, MODALITIES)
         good = isinstance(mask, Tensor) and mask.dtype == torch.bool and mask.shape == (count,)

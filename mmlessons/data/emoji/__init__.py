@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from mmcore import checks
+from mmlessons.border import typed
 from mmlessons.data import files
 
 ASSETS = Path(__file__).parent / "assets"
@@ -70,11 +71,13 @@ class Emoji:
     drawn: dict[str, Tensor]
     artists: dict[str, Artist]
 
+    @typed
     def by_role(self, role: str) -> list[str]:
         """该角色的作者名 / The names of the artists with this role."""
         checks.one_of(role, "role", ROLES)
         return [name for name, artist in self.artists.items() if artist.role == role]
 
+    @typed
     def pictures_by(self, artist: str) -> Tensor:
         """这位作者画的每一个概念 / Every concept in the hand of this artist: (C, 3, 32, 32).
 
@@ -93,6 +96,7 @@ class Emoji:
         """训练作者的图画 / The drawings of the artists to train on: (A, C, 3, 32, 32); refusals as `pictures_by`."""
         return torch.stack([self.pictures_by(artist) for artist in self.by_role("train")])
 
+    @typed
     def names(self, language: str) -> list[str]:
         """每个概念的名字 / The name of every concept, in "en" or "zh"."""
         checks.one_of(language, "language", ("en", "zh"))
@@ -104,6 +108,7 @@ class Emoji:
                 for text in (c.names[language], *c.keywords[language])]
 
 
+@typed
 def drawings(concepts: Sequence[str], role: str) -> tuple[Tensor, tuple[str, ...]]:
     """这些概念的图画，由该角色的每位作者画 / The drawings of these concepts by every artist of a role.
 
@@ -120,6 +125,7 @@ def drawings(concepts: Sequence[str], role: str) -> tuple[Tensor, tuple[str, ...
             tuple(data.artists[artist].title for artist in artists))
 
 
+@typed
 def load(subset: str = "classroom", folder: Path | str = ASSETS) -> Emoji:
     """载入表情数据 / Load the emoji data.
 

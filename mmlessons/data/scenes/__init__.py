@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from mmcore import checks
+from mmlessons.border import typed
 from mmlessons.data import emoji
 from mmlessons.data.scenes.captions import MOST_NAMED, ORDERS, RELATIONS, caption, every_word, relation
 from mmlessons.data.scenes.things import LANGUAGES, NUMBERS, PLACES, THINGS, Thing
@@ -53,6 +54,7 @@ class Scenes:
     tiles: Tensor
     artists: tuple[str, ...]
 
+    @typed
     def draw(self, count: int, generator: torch.Generator, kinds: Sequence[str] = KINDS, pairs: str = "seen",
              bias: float | None = None, turned: bool = False) -> dict[str, Tensor]:
         """抽出 N 个场景，每个带一个问题 / Draw N scenes, each with one question.
@@ -76,14 +78,10 @@ class Scenes:
         | `language`, `wording` | (N,) int64 | 哪种语言、哪种说法 / which language, which wording |
         """
         _check_draw(count, generator, pairs)
-        checks.require(len(kinds) > 0 and not isinstance(kinds, str), "kinds 需要是种类的列表，至少一种",
-                       "kinds must be a list of kinds, one at least")
-        for kind in kinds:
-            checks.one_of(kind, "kinds", KINDS)
-        if bias is not None:
-            checks.share(checks.number(bias, "bias"), "bias")
+        check_questions(kinds, bias)
         return _with_pairs(count, pairs, lambda n, known: self._draw(n, generator, kinds, known, bias, turned))
 
+    @typed
     def draw_to_describe(self, count: int, generator: torch.Generator, pairs: str = "seen") -> dict[str, Tensor]:
         """抽出 N 个可以用一句话说完的场景，一到三样东西 / Draw N scenes for captions, of one to three different things.
 
@@ -168,6 +166,7 @@ class Scenes:
         return join(self.with_empty[artist[:, None], cells])
 
 
+@typed
 def load(role: str = "train") -> Scenes:
     """载入一个划分 / Load one split: "train", "validation", "test" or "shift", by artist as in the emoji data."""
     return Scenes(role, *emoji.drawings([thing.concept for thing in THINGS], role))
@@ -198,6 +197,15 @@ def apart() -> Tensor:
     step = (number[:, None] - number).abs()
     step = torch.minimum(step, len(THINGS) - step)  # round in a ring
     return torch.isin(step, torch.tensor(_STEPS_APART))
+
+
+def check_questions(kinds: Sequence[str], bias: float | None) -> None:
+    """`Scenes.draw` 的问题的种类和偏差 / The kinds of questions, and their bias, for `Scenes.draw`."""
+    checks.require(len(kinds) > 0, "kinds 需要至少一种", "kinds must name one at least")
+    for kind in kinds:
+        checks.one_of(kind, "kinds", KINDS)
+    if bias is not None:
+        checks.share(bias, "bias")
 
 
 def _check_draw(count: int, generator: torch.Generator, pairs: str) -> None:
@@ -253,6 +261,7 @@ def answers_of(kind: str) -> range:
     return range(ends[place], ends[place + 1])
 
 
+@typed
 def question(kind: str, about: int, language: str = "en", wording: int = 0) -> str:
     """一个问题的话 / A question in words: question("where", 0) → "Where is the dog?".
 
@@ -299,6 +308,7 @@ def _count_about(kind: str) -> int:
     return len(PLACES) if kind == "what" else len(THINGS)
 
 
+@typed
 def reply(kind: str, about: int, answer: int, language: str = "en") -> str:
     """整句的回答 / An answer as a sentence: reply("how many", 0, answers_of("how many")[2]) → "There are two dogs."."""
     question(kind, about, language)

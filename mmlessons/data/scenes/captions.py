@@ -11,6 +11,7 @@ exactly one right caption for each language and order.
 from collections.abc import Sequence
 
 from mmcore import checks
+from mmlessons.border import typed
 from mmlessons.data.scenes.things import LANGUAGES, PLACES, THINGS
 
 ORDERS = ("reading", "reverse")  # from the top left on, or from the bottom right back
@@ -23,6 +24,7 @@ RELATIONS = {  # (rows down, columns to the right): where the other thing is, se
 }
 
 
+@typed
 def caption(cells: Sequence[int], language: str = "en", order: str = "reading") -> str:
     """一个场景的说明 / The caption of a scene: caption([0, 1, -1, -1]) → "A dog at the top left, a cat to its right."
 

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from mmcore import checks
+from mmlessons.border import typed
 from mmlessons.data import emoji, files
-from mmlessons.data.utterances.prosody import FRAMES, MANNERS, MANNERS_OF, Voice, contour, hum
+from mmlessons.data.utterances.prosody import FRAMES, MANNERS, MANNERS_OF, Voice, check_noise, contour, hum
 
 __all__ = ["EXPRESSIONS", "FRAMES", "KINDS", "LANGUAGES", "MEANINGS", "MODALITIES", "ROLES", "Face", "Sentence",
            "Utterances", "Voice", "expression_odds", "hum", "load", "read_sentences"]
@@ -91,6 +92,7 @@ class Utterances:
     pictures: Tensor
     voices: tuple[Voice, ...]
 
+    @typed
     def observe(self, indices: Tensor, generator: torch.Generator, noise: float = 1.0) -> dict[str, Tensor]:
         """B 句话，各有人说了一遍 / B sentences, each said once by somebody.
 
@@ -115,6 +117,7 @@ class Utterances:
         checks.require(len(indices) > 0 and bool(((indices >= 0) & (indices < len(self.sentences))).all()),
                        f"indices 需要在 0 到 {len(self.sentences) - 1} 之间，至少一个",
                        f"indices must be from 0 to {len(self.sentences) - 1}, at least one")
+        check_noise(noise)
         b = len(indices)
         language = torch.randint(len(LANGUAGES), (b,), generator=generator)
         coin = 2 * torch.randint(2, (b,), generator=generator)  # negative or positive
@@ -134,6 +137,7 @@ class Utterances:
         return [getattr(self.sentences[i], LANGUAGES[k])
                 for i, k in zip(seen["sentence"].tolist(), seen["language"].tolist(), strict=True)]
 
+    @typed
     def tone(self, sounds: Tensor, voice: Tensor, generator: torch.Generator, noise: float = 1.0) -> Tensor:
         """这些嗓音说出的语气 / Tones that show `sounds` (numbers in EXPRESSIONS), in these voices: (B, 3, 48)."""
         names = list(MANNERS)
@@ -166,6 +170,7 @@ def expression_odds(words: Tensor, label: Tensor) -> Tensor:
     return torch.where(literal[:, None], sincere, hidden)
 
 
+@typed
 def load(role: str = "train", folder: Path | str = ASSETS) -> Utterances:
     """载入一个划分 / Load one split: "train", "validation" or "test"."""
     checks.one_of(role, "role", ROLES)

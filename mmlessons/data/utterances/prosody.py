@@ -64,6 +64,12 @@ def shapes(u: Tensor) -> Tensor:
     ], -2)
 
 
+def check_noise(noise: float) -> None:
+    """noise 须在 0 到 10 之间 / noise must be from 0 to 10."""
+    checks.require(0 <= checks.number(noise, "noise") <= 10, f"noise 需要在 0 到 10 之间，收到 {noise}",
+                   f"noise must be from 0 to 10, got {noise}")
+
+
 def contour(manner: Tensor, base: Tensor, voice_range: Tensor, tempo: Tensor, jitter: Tensor,
             generator: torch.Generator, noise: float = 1.0) -> Tensor:
     """B 条语气曲线 / B contours of tones.
@@ -76,7 +82,7 @@ def contour(manner: Tensor, base: Tensor, voice_range: Tensor, tempo: Tensor, ji
     | 返回 returned | (B, 3, 48) float | 音高（八度）、强弱（十分贝）、有没有声 / pitch in octaves, loudness in tens of
       decibels, whether there is sound |
     """
-    checks.not_negative(noise, "noise")
+    check_noise(noise)
     checks.require(bool(((manner >= 0) & (manner < len(MANNERS))).all()),
                    f"manner 需要在 0 到 {len(MANNERS) - 1} 之间", f"manner must be from 0 to {len(MANNERS) - 1}")
     b = len(manner)
@@ -100,7 +106,6 @@ def contour(manner: Tensor, base: Tensor, voice_range: Tensor, tempo: Tensor, ji
     return torch.stack([pitch * heard, energy * heard, heard.float()], 1)
 
 
-@checks.shapes(tone=f"3 {FRAMES}")
 def hum(tone: Tensor) -> Tensor:
     """把一条曲线哼出来 / Hum one contour: (3, 48) → waveform at 8 000 Hz, from -1 to 1.
 
@@ -109,7 +114,9 @@ def hum(tone: Tensor) -> Tensor:
     Eight harmonics, the higher the softer; the phase adds up the frequency, so that nothing clicks as the pitch
     glides.
     """
-    frames = int(tone[2].sum())
+    checks.fits(tone, "tone", f"3 {FRAMES}", torch.empty(0))
+    checks.require(bool((tone.abs() < 100).all()), "tone 里有 NaN，或太大的数", "tone holds NaN or numbers too large")
+    frames = int((tone[2] > 0).sum())
     checks.require(frames > 1, "tone 里没有声音", "tone holds no sound")
     count = int(frames * FRAME * RATE)
     pitch, loud = torch.nn.functional.interpolate(tone[None, :2, :frames], count, mode="linear", align_corners=True)[0]

@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from mmcore import checks
+from mmlessons.border import typed
 from mmlessons.data import emoji, files
 
 ASSETS = Path(__file__).parent / "assets"
@@ -49,6 +50,7 @@ class Views:
     names: dict[str, Tensor]
     drawn: dict[str, Tensor]
 
+    @typed
     def by_role(self, role: str) -> list[str]:
         """该角色的作者名 / The names of the artists with this role: "train", "validation" or "test"."""
         checks.one_of(role, "role", ("train", "validation", "test"))
@@ -60,6 +62,7 @@ class Views:
         return torch.tensor([names.index(concept.subgroup) for concept in self.concepts])
 
 
+@typed
 def load(subset: str = "classroom", folder: Path | str = ASSETS) -> Views:
     """载入冻结的特征 / Load the frozen features.
 

@@ -1,0 +1,34 @@
+"""成绩 / Scores: what cannot be scored is refused, since the largest of NaN is an index like any other."""
+
+import torch
+from torch import Tensor
+
+from mmcore import checks
+from mmcore.checks import shapes
+
+
+@shapes(scores="B K", label="int64 B", least={"B": 1})
+def accuracy(scores: Tensor, label: Tensor, name: str = "scores") -> float:
+    """最大的一项就是标签的比例，并列算错 / The share of rows whose largest entry is the label; ties are misses.
+
+    Raises ValueError if a score is NaN, naming it by `name`, or a label is no class.
+
+    得分里有 NaN 时报 ValueError，用 `name` 说出是哪个；标签不是类别时也报。
+    """
+    scores, label = checked(scores, name).cpu(), label.cpu()
+    checks.classes(label, "label", *scores.shape)
+    own = scores.gather(1, label.unsqueeze(1))
+    return ((scores >= own).sum(1) == 1).double().mean().item()
+
+
+def best(scores: Tensor, name: str = "scores") -> Tensor:
+    """最后一维里最大的一项在哪里；有 NaN 时报 ValueError / Where the largest is, in the last dimension; no NaN."""
+    return checked(scores, name).argmax(-1)
+
+
+def checked(scores: Tensor, name: str) -> Tensor:
+    """里面没有 NaN 的得分 / Scores without NaN."""
+    if bool(torch.isnan(scores).any()):
+        checks.refuse(f"{name} 里有 NaN，算不了成绩：它的输入或权重不是有限数",
+                      f"{name} holds NaN and cannot be scored: its input or its weights are not finite")
+    return scores
