@@ -125,10 +125,10 @@ class TextEncoder(nn.Module):
     def __init__(self, model_name: str = "bert-tiny", feature_dim: int = 512, tokenizer: Tokenizer | None = None):
         super().__init__()
         feature_dim = checks.whole(feature_dim, "feature_dim")
-        self.max_tokens = MAX_TOKENS
+        self.max_tokens, self.pad = MAX_TOKENS, 0  # `pad`: any token of the table will do, for the mask hides it
         if model_name in TEXT_MODELS:
             self.tokenizer = tokenizer or tokens.default_tokenizer()
-            size = self.tokenizer.get_vocab_size()
+            size = max(self.tokenizer.get_vocab().values()) + 1  # ids may have gaps
             self.backbone, width = _bert_tiny(size) if model_name == "bert-tiny" else _gpt_tiny(size)
         elif tokenizer is not None:
             refuse(f"{model_name} 用它自己的分词器，不能另给 tokenizer",
@@ -136,20 +136,25 @@ class TextEncoder(nn.Module):
         else:
             self.tokenizer, self.backbone, width, self.max_tokens = pretrained.from_hugging_face(
                 str(model_name), TEXT_MODELS)
+            self.pad = min(self.tokenizer.pad_token_id or 0, self.backbone.get_input_embeddings().num_embeddings - 1)
         self.project = nn.Linear(width, feature_dim, bias=False)
         self.normalise = nn.BatchNorm1d(feature_dim)
 
     def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """文本 → 词元编号与掩码 / Texts → token ids and mask: {"input_ids", "attention_mask"}, both (B, L)."""
         tokens.check_texts(texts)
-        if isinstance(self.tokenizer, Tokenizer):
-            rows = self.tokenizer.encode_batch(list(texts))
-            ids, mask = [row.ids for row in rows], [row.attention_mask for row in rows]
-        else:
-            rows = self.tokenizer(list(texts), padding=True)
-            ids, mask = rows["input_ids"], rows["attention_mask"]
-        self._check_length(len(ids[0]))
-        return {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
+        try:
+            if isinstance(self.tokenizer, Tokenizer):
+                rows = [[i for i, real in zip(row.ids, row.attention_mask, strict=True) if real]
+                        for row in self.tokenizer.encode_batch(list(texts))]
+            else:
+                rows = self.tokenizer(list(texts))["input_ids"]
+        except Exception as error:  # a word that is not in its table and has no token to stand for it, most often
+            refuse(f"分词器读不了这些文本：{error}", f"the tokenizer cannot read these texts: {error}")
+        longest = max(map(len, rows))
+        self._check_length(longest)
+        return {"input_ids": torch.tensor([row + [self.pad] * (longest - len(row)) for row in rows], dtype=torch.long),
+                "attention_mask": torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])}
 
     @shapes(like="project.weight", input_ids="int B L", attention_mask="mask B L")
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -170,10 +175,11 @@ class TextEncoder(nn.Module):
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """检查过的词元 → 特征 / Tokens that have been checked → features: what `forward` does."""
-        longest = int(attention_mask.any(0).nonzero().max()) + 1  # what is padding in every row costs nothing
-        input_ids, attention_mask = input_ids[:, :longest], attention_mask[:, :longest]
-        states = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state  # (B, L, width)
-        real = attention_mask.unsqueeze(-1).to(states.dtype)
+        # the real tokens come first, wherever the padding was, and what is padding in every row costs nothing
+        order = (attention_mask == 0).float().argsort(dim=1, stable=True)[:, :int((attention_mask != 0).sum(1).max())]
+        input_ids, mask = input_ids.gather(1, order), (attention_mask.gather(1, order) != 0).long()
+        states = self.backbone(input_ids=input_ids, attention_mask=mask).last_hidden_state  # (B, L, width)
+        real = mask.unsqueeze(-1).to(states.dtype)
         return self.normalise(self.project((states * real).sum(1) / real.sum(1)))  # (B, d_t)
 
     def _check_length(self, count: int) -> None:
