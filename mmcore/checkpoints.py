@@ -86,7 +86,7 @@ def load(model: nn.Module, path: str | Path) -> dict[str, object]:
     for name in (*sorted(own.keys() ^ saved.keys()), *own):
         if (here := wanted.get(name)) != (there := came.get(name)):
             refuse(f"{name} 在模型里{here or '没有'}，在文件里{there or '没有'}；请按当时的参数建模型",
-                   f"{name} is {here or 'not'} in the model and {there or 'not'} in the file; build the model as it was")
+                   f"{name} is {here or 'not'} in the model and {there or 'not'} in the file; build it as it was then")
     model.load_state_dict(saved)
     return about
 

@@ -86,7 +86,7 @@ def test_a_file_that_is_no_checkpoint_runs_no_code_and_leaves_the_model(kept, ki
 
 
 @pytest.mark.parametrize(("other", "says"), [
-    (lambda: make((3, 6)), r"\(4, 6\) torch.float32 in the model and \(4, 5\) torch.float32 in the file; build"),
+    (lambda: make((3, 6)), r"\(4, 6\) torch.float32 in the model and \(4, 5\) torch.float32 in the file; build it"),
     (lambda: make((3, 5, 7)), r"在文件里没有；.* torch.float32 in the model and not in the file"),
     (lambda: make((3,) * 2).double(), "torch.float64 in the model and"),
     (lambda: nn.Linear(2, 2), "holds a MultimodalFusion, this is a Linear"),
