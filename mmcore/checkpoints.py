@@ -12,7 +12,6 @@ import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
@@ -44,7 +43,7 @@ def save(model: nn.Module, path: str | Path, about: Mapping[str, object] | None 
     if not state:
         refuse("这个模型没有参数，没有可存的", "this model has no parameters, nothing to save")
     for name, x in state.items():
-        if x.is_floating_point() and not bool(torch.isfinite(x).all()):
+        if not bool(x.isfinite().all()):
             refuse(f"{name} 里有 NaN 或无穷，没有保存；请先重置或载入好的",
                    f"{name} holds NaN or infinity and was not saved; reset the model or load a good one first")
     try:
@@ -54,13 +53,20 @@ def save(model: nn.Module, path: str | Path, about: Mapping[str, object] | None 
     header = {"format": FORMAT, "version": str(VERSION), "model": type(model).__name__, "about": noted}
     content = to_bytes({name: x.detach().cpu().clone().contiguous() for name, x in state.items()}, header)
     path = Path(path)
+    aside = path.parent / f".{secrets.token_hex(8)}"  # not by tempfile, whose files nobody else may read
     try:
-        _replace(path, content)
+        with open(aside, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
     except OSError as error:
-        why = error.strerror or str(error)
-        zh = f"写不进 {path.name}（{why}），没有改变任何东西；请换一个文件夹或腾出空间"
-        en = f"cannot write {path.name} ({why}), nothing has changed; choose another folder or make room"
-        raise OSError(error.errno, f"{zh} / {en}") from None
+        why = error.strerror or error
+        refuse(f"写不进 {path.name}（{why}），没有改变任何东西；请换一个文件夹或腾出空间",
+               f"cannot write {path.name} ({why}), nothing has changed; choose another folder or make room", OSError)
+    finally:
+        with contextlib.suppress(OSError):
+            aside.unlink()
     return path
 
 
@@ -89,20 +95,6 @@ def load(model: nn.Module, path: str | Path) -> dict[str, object]:
                    f"{name} is {here or 'not'} in the model and {there or 'not'} in the file; build it as it was then")
     model.load_state_dict(saved)
     return about
-
-
-def _replace(path: Path, content: bytes) -> None:
-    aside = path.with_name(f".{secrets.token_hex(8)}")  # not by tempfile, whose files nobody else may read
-    try:
-        with open(aside, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(aside)
-        raise
 
 
 def _read(path: Path) -> tuple[str, dict[str, object], dict[str, Tensor]]:

@@ -1,12 +1,12 @@
 r"""视觉编码器与文本编码器 / The visual encoder and the text encoder: (1.1), (1.2).
 
 Letters: B batch, L tokens, d_v and d_t feature widths (`feature_dim`). What does not fit: TypeError or ValueError.
-Both are built alike: backbone → linear projection → batch normalisation. The backbones are torchvision's and
-transformers' own: of the tiny ones only the size is decided here; any other is loaded by its name (`pretrained`).
+Both are backbone → linear projection → batch normalisation. The backbones are torchvision's and transformers' own; of
+the tiny ones the size is decided here, any other is loaded by its name (`pretrained`).
 
-字母：B 批，L 词元，d_v、d_t 特征宽度（`feature_dim`）。
-两者同一结构：骨干网络 → 线性投影 → 批归一化。骨干来自 torchvision 和 transformers：小的，这里只决定它们的大小；别的按
-名字载入（`pretrained`）。类型、形状或数值不符时报 TypeError 或 ValueError。
+字母：B 批，L 词元，d_v、d_t 特征宽度（`feature_dim`）。不符时报 TypeError 或 ValueError。
+两者都是骨干网络 → 线性投影 → 批归一化。骨干来自 torchvision 和 transformers：小的在这里定大小，别的按名字载入
+（`pretrained`）。
 """
 
 from collections.abc import Sequence
@@ -125,7 +125,7 @@ class TextEncoder(nn.Module):
     def __init__(self, model_name: str = "bert-tiny", feature_dim: int = 512, tokenizer: Tokenizer | None = None):
         super().__init__()
         feature_dim = checks.whole(feature_dim, "feature_dim")
-        self.max_tokens, self.pad = MAX_TOKENS, 0  # `pad`: any token of the table will do, for the mask hides it
+        self.max_tokens = MAX_TOKENS
         if model_name in TEXT_MODELS:
             self.tokenizer = tokenizer or tokens.default_tokenizer()
             size = max(self.tokenizer.get_vocab().values()) + 1  # ids may have gaps
@@ -136,7 +136,6 @@ class TextEncoder(nn.Module):
         else:
             self.tokenizer, self.backbone, width, self.max_tokens = pretrained.from_hugging_face(
                 str(model_name), TEXT_MODELS)
-            self.pad = min(self.tokenizer.pad_token_id or 0, self.backbone.get_input_embeddings().num_embeddings - 1)
         self.project = nn.Linear(width, feature_dim, bias=False)
         self.normalise = nn.BatchNorm1d(feature_dim)
 
@@ -153,7 +152,8 @@ class TextEncoder(nn.Module):
             refuse(f"分词器读不了这些文本：{error}", f"the tokenizer cannot read these texts: {error}")
         longest = max(map(len, rows))
         self._check_length(longest)
-        return {"input_ids": torch.tensor([row + [self.pad] * (longest - len(row)) for row in rows], dtype=torch.long),
+        # 0 is in every table, and the mask hides it: a [PAD] of Hugging Face's need not be
+        return {"input_ids": torch.tensor([row + [0] * (longest - len(row)) for row in rows], dtype=torch.long),
                 "attention_mask": torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])}
 
     @shapes(like="project.weight", input_ids="int B L", attention_mask="mask B L")

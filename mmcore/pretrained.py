@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mmcore.checks import refuse
 
-HELPED, HELPERS = ("googlenet", "inception_v3"), {"aux1", "aux2", "AuxLogits"}
 LONGEST = 1024  # tokens: how far a text model is tried, and so the most that it is given
 
 
@@ -38,20 +38,28 @@ def from_torchvision(name: str, weights: str | Path | None = None,
                f"backbone must be {', '.join(tiny)} or the name of a classification model of torchvision "
                f"(resnet50 …), got {name!r}")
     choices, file = models.get_model_weights(name), Path(str(weights))
-    if weights is not None and not file.is_file() and str(weights) not in choices.__members__:
+    if file.is_file():  # torchvision names its files by the beginning of their checksum
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()[:8]
+        chosen = next((each for each in choices if f"-{digest}." in each.url), choices.DEFAULT)
+    elif weights is None or str(weights) in choices.__members__:
+        chosen = choices[str(weights or "DEFAULT")]
+    else:
         listed = ", ".join(choices.__members__)
         refuse(f"{name} 的 weights 需要是 {listed} 之一，或一个文件的路径，收到 {str(weights)!r}",
                f"weights of {name} must be one of {listed} or the path of a file, got {str(weights)!r}")
-    chosen = _chosen(file, choices) if file.is_file() else choices[str(weights or "DEFAULT")]
     try:
-        net, width = _headless(name, weights and (_read(file) if file.is_file() else chosen.get_state_dict(
-            progress=False, check_hash=True, weights_only=True)))
+        state = None
+        if file.is_file():
+            state = load_file(file) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)
+            state = {} if state is None else state
+        elif weights:
+            state = chosen.get_state_dict(progress=False, check_hash=True, weights_only=True)
+        net, width = _headless(name, state)
     except Exception as error:  # URLError, HTTPError, a socket's own, a wrong hash, a file that is more than tensors
         why, folder = shorten(str(error), 200), Path(torch.hub.get_dir()) / "checkpoints"
         if file.is_file():
             refuse(f"{file.name} 不是这个骨干的 state dict：{why}；请用 torch.save(model.state_dict(), …) 存的文件",
-                   f"{file.name} is no state dict of this backbone: {why}; use a file written by "
-                   "torch.save(model.state_dict(), …)")
+                   f"{file.name} is no state dict of this backbone: {why}; use one of torch.save(model.state_dict())")
         refuse(f"拿不到 {name} 的权重（{why}）。请在有网络的机器上下载 {chosen.url}，放进 {folder}；"
                "或把 weights 设为那个文件的路径；或用不需要下载的 backbone='resnet-tiny'",
                f"the weights of {name} cannot be had ({why}). Download {chosen.url} on a machine with a network and "
@@ -59,42 +67,23 @@ def from_torchvision(name: str, weights: str | Path | None = None,
                "needs no download", OSError)
     usual = chosen.transforms()
     prepare = _Prepare(getattr(net, "image_size", usual.crop_size[0]), *((usual.mean, usual.std) if weights else ()))
-    if weights:
-        with torch.no_grad():
-            seen = net.eval()(prepare(torch.linspace(0, 1, 3072).view(1, 3, 32, 32)))
-        if not bool(seen.isfinite().all()):
+    with torch.no_grad():
+        if weights and not net.eval()(prepare(torch.linspace(0, 1, 3072).view(1, 3, 32, 32))).isfinite().all():
             refuse(f"{weights} 使特征成为 NaN 或无穷；请换一套", f"{weights} makes the features NaN; use others")
     return prepare, net.train(), width
 
 
-def _chosen(file: Path, choices: Any) -> Any:
-    """Which set of weights this file is, by the hash in the names that torchvision gives; if none, as DEFAULT."""
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    return next((each for each in choices if f"-{digest[:8]}." in each.url), choices.DEFAULT)
-
-
-def _read(file: Path) -> dict[str, Tensor]:
-    if file.suffix == ".safetensors":
-        from safetensors.torch import load_file
-        return load_file(file)
-    if isinstance(state := torch.load(file, map_location="cpu", weights_only=True), dict):
-        return state
-    raise TypeError(type(state).__name__)
-
-
 def _headless(name: str, state: dict[str, Tensor] | None) -> tuple[nn.Module, int]:
-    """The model without its classifiers, with these weights, set as torchvision sets it for them; and its width."""
+    """The model without its classifier, and its width. With weights it is set as torchvision sets it for them."""
     from torchvision import models
 
-    settings = {"init_weights": False, "transform_input": state is not None} if name in HELPED else {}
+    settings: dict[str, Any] = {}
+    if name in ("googlenet", "inception_v3"):  # without the extra classifiers, which help in training
+        settings = {"init_weights": False, "aux_logits": False, "transform_input": state is not None}
     if state and "encoder.pos_embedding" in state:  # a ViT, of as many patches as there are positions without [CLS]
         side = math.isqrt(state["encoder.pos_embedding"].shape[1] - 1)
         settings = {"image_size": side * state["conv_proj.weight"].shape[-1]}
     net = models.get_model(name, weights=None, **settings)
-    if name in HELPED:  # the extra classifiers of GoogLeNet and Inception, which help in training
-        net.aux_logits = False
-        for helper in HELPERS & dict(net.named_children()).keys():
-            setattr(net, helper, None)
     head = [path for path, module in net.named_modules() if getattr(module, "out_features", None) == 1000
             or getattr(module, "out_channels", None) == 1000][-1]  # SqueezeNet classifies by a convolution
     last = net.get_submodule(head)
@@ -102,7 +91,7 @@ def _headless(name: str, state: dict[str, Tensor] | None) -> tuple[nn.Module, in
     if state is not None:
         for key in list(state):  # in place, for the dict may hold the version of each layer as well
             x = state.pop(key)
-            if not key.startswith((f"{head}.", *HELPERS)):
+            if not key.startswith((f"{head}.", "aux1.", "aux2.", "AuxLogits.")):
                 state[re.sub(r"(denselayer\d+\.\w+)\.(\d)", r"\1\2", key)] = x  # torchvision's files have old names
         net.load_state_dict(state)
     return net, last.in_features if isinstance(last, nn.Linear) else last.in_channels
@@ -137,23 +126,22 @@ def from_hugging_face(name: str, tiny: Sequence[str] = ()) -> tuple[Any, nn.Modu
     if hasattr(backbone, "pooler"):
         backbone.pooler = None  # the mean by the mask stands for it, and it would get no gradient
     backbone.config.use_cache = False
-    own = backbone.state_dict()
-    if lacking := [key for key in report["missing_keys"] if key in own or key.removeprefix("encoder.") in own]:
-        refuse(f"{name!r} 缺少权重 {min(lacking)}；请重新下载", f"{name!r} lacks {min(lacking)}; download it again")
+    own, special = backbone.state_dict(), tokenizer.all_special_tokens  # often a [PAD] that GPT-2 does not know
     try:
         known = backbone.get_input_embeddings().num_embeddings
         most = getattr(backbone.config, "max_position_embeddings", None) or 512
         width, most, steady = _try(backbone, known, min(most, tokenizer.model_max_length, LONGEST))
     except (TypeError, ValueError, AttributeError, LookupError, RuntimeError) as error:
-        why = shorten(str(error), 200)
-        refuse(f"{name!r} 不是文本模型：{why}", f"{name!r} is no text model: {why}")
-    if not steady:
-        refuse(f"{name!r} 的特征是 NaN，或随补齐而变；请换一个模型",
-               f"the features of {name!r} are NaN or change with padding; use another model")
-    special = tokenizer.all_special_tokens  # GPT-2 is often given a [PAD] outside its table; it is never looked up
-    if strange := [word for word, i in tokenizer.get_vocab().items() if i >= known and word not in special]:
-        refuse(f"{name!r} 的模型不认得分词器的 {strange[0]!r}；请把两者从同一处下载",
-               f"the model {name!r} does not know {strange[0]!r} of its tokenizer; download both from one place")
+        refuse(f"{name!r} 不是文本模型：{error}", f"{name!r} is no text model: {error}")
+    for wrong, zh, en in (
+            ([key for key in report["missing_keys"] if key in own or key.removeprefix("encoder.") in own],
+             "缺少权重", "it lacks weights, as"),
+            ([word for word, i in tokenizer.get_vocab().items() if i >= known and word not in special],
+             "不认得自己的分词器的", "it does not know, of its own tokenizer,"),
+            ([] if steady else ["NaN"], "补齐改变特征，或特征是", "padding changes its features, or they are")):
+        if wrong:
+            refuse(f"{name!r} 不能用：{zh} {min(wrong)!r}；请重新下载，或换一个模型",
+                   f"{name!r} cannot be used: {en} {min(wrong)!r}; download it again, or use another model")
     return tokenizer, backbone, width, most
 
 

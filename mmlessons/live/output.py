@@ -99,7 +99,7 @@ class Shown(ipywidgets.HTML):
         return "<mmlessons.live>"
 
     def bundle(self, text: str) -> dict[str, object]:
-        """What a cell holds that shows it, with this text; made here because ipywidgets 7 gives no such bundle."""
+        """格子里存的：控件和这段文字 / What a cell holds: the widget and this text. (ipywidgets 7 gives no bundle.)"""
         view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
         return {"application/vnd.jupyter.widget-view+json": view, "text/plain": text}
 

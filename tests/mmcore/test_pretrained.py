@@ -148,11 +148,11 @@ def test_a_vit_gets_pictures_of_the_size_its_file_was_made_for(side: int, tmp_pa
 @pytest.mark.parametrize(("member", "size"), [("IMAGENET1K_V1", 224), ("IMAGENET1K_SWAG_E2E_V1", 384)])
 def test_a_file_that_torchvision_gave_is_known_by_its_hash_whatever_it_is_called(
         member: str, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    choices = models.get_model_weights("regnet_y_16gf")
-    digest = choices[member].url[-12:-4]
-    (tmp_path / "renamed").write_bytes(b"its tensors")
+    digest = models.get_model_weights("regnet_y_16gf")[member].url[-12:-4]
+    torch.save({}, tmp_path / "renamed")  # in place of 300 MB
     monkeypatch.setattr(pretrained.hashlib, "sha256", lambda content: SimpleNamespace(hexdigest=lambda: digest + "0"))
-    assert pretrained._chosen(tmp_path / "renamed", choices).transforms().crop_size == [size]
+    monkeypatch.setattr(pretrained, "_headless", lambda *_: (nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), 3))
+    assert VisualEncoder(8, "regnet_y_16gf", tmp_path / "renamed").standardise.size == size
 
 
 def test_weights_that_give_nan_are_refused(tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_code_hidden_in_a_file_of_weights_is_never_run(cached: bool, no_network:
                                      [torch.zeros(2)], None])
 def test_a_state_of_another_model_is_refused(content: object, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "other.pth")
-    with pytest.raises(ValueError, match=r"other.pth 不是这个骨干的 state dict.*use a file written by torch.save"):
+    with pytest.raises(ValueError, match=r"other.pth 不是这个骨干的 state dict.*; use one of torch.save"):
         VisualEncoder(8, "squeezenet1_1", tmp_path / "other.pth")
 
 
@@ -299,27 +299,27 @@ def spoil_weights(path: Path, change: Callable[[dict], object]) -> None:
 def test_a_folder_without_all_its_weights_is_refused_instead_of_left_to_chance(kind: str, key: str, tmp_path: Path):
     path = folder(tmp_path, SMALL[kind]())
     spoil_weights(tmp_path, lambda state: state.pop(key))
-    with pytest.raises(ValueError, match=rf"缺少权重 {key}.* lacks {key}; download it again"):
+    with pytest.raises(ValueError, match=rf"缺少权重 '{key}'.* it lacks weights, as '{key}'; download it again"):
         TextEncoder(path, 8)
 
 
 def test_a_folder_with_nan_in_its_weights_is_refused(tmp_path: Path) -> None:
     path = folder(tmp_path, SMALL["bert"]())
     spoil_weights(tmp_path, lambda state: state["encoder.layer.0.output.dense.weight"].fill_(torch.nan))
-    with pytest.raises(ValueError, match=r"的特征是 NaN.* are NaN or change with padding"):
+    with pytest.raises(ValueError, match=r"或特征是 'NaN'.* or they are 'NaN'"):
         TextEncoder(path, 8)
 
 
 def test_a_model_that_reads_padding_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, forward = folder(tmp_path, SMALL["bert"]()), BertModel.forward
     monkeypatch.setattr(BertModel, "forward", lambda self, input_ids, attention_mask: forward(self, input_ids))
-    with pytest.raises(ValueError, match=r"或随补齐而变.* change with padding; use another model"):
+    with pytest.raises(ValueError, match=r"补齐改变特征.* padding changes its features.*; download it again, or use"):
         TextEncoder(path, 8)
 
 
 def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
     other = text.build_tokenizer(["red apple", "红苹果", "tree", "zebra"])
-    with pytest.raises(ValueError, match=r"不认得分词器的 '.*'；请把两者.* does not know '.*' of its tokenizer; "):
+    with pytest.raises(ValueError, match=r"不认得自己的分词器的 '.*'.* does not know, of its own tokenizer, '"):
         TextEncoder(folder(tmp_path, SMALL["bert"](), other), 8)
 
 
