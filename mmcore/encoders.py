@@ -43,14 +43,15 @@ class VisualEncoder(nn.Module):
     classification model of torchvision, which loses its classifier and gets pictures resized to what it is used to.
     `weights`, for the latter only: None to start from nothing; "DEFAULT" or the name of a set of weights, which
     torchvision downloads once and checks by its hash (OSError without a network); or the path of a local state dict
-    (.safetensors or .pth). With weights, pictures are normalised by the mean and deviation that belong to them.
+    (.safetensors or .pth). With weights, pictures get the size, mean and deviation that belong to them; for a file that
+    torchvision did not make these are DEFAULT's, and a ViT's own size.
 
     从零训练时，每幅图像先减去自己的均值、除以自己的标准差。
 
     `backbone`："resnet-tiny" 和 "vit-tiny" 为 32 到 64 像素的图画从零训练；或 torchvision 任何一个分类模型的名字，去掉
     它的分类层，图像缩放到它习惯的大小。`weights`（只用于后者）：None 从零开始；"DEFAULT" 或权重的名字，由 torchvision
-    下载一次并核对校验和（没有网络时报 OSError）；或本地 state dict 的路径（.safetensors 或 .pth）。有权重时，图像按这套
-    权重的均值和标准差归一化。
+    下载一次并核对校验和（没有网络时报 OSError）；或本地 state dict 的路径（.safetensors 或 .pth）。有权重时，图像的大小
+    和归一化按这套权重来；不是 torchvision 做的文件，按 DEFAULT，ViT 的大小按它自己。
 
     Paper: He et al. 2016, Deep Residual Learning; Dosovitskiy et al. 2021, An Image Is Worth 16×16 Words.
 
@@ -108,12 +109,13 @@ class TextEncoder(nn.Module):
 
     `model_name`: "bert-tiny" and "gpt-tiny", trained from nothing, with the bilingual tokenizer; or the name of a text
     model of Hugging Face, or its local folder, loaded with its own tokenizer, from safetensors only: a pickled file can
-    hide a program. OSError says that the model cannot be loaded, as without a network.
+    hide a program. It is tried once and reads up to 1,024 tokens. OSError: it cannot be loaded, as without a network.
 
     对一句话里真正的词元求平均，补齐用的 [PAD] 不算。
 
     `model_name`："bert-tiny" 和 "gpt-tiny" 从零训练，用双语分词；或 Hugging Face 文本模型的名字，或它的本地文件夹，连同
-    它自己的分词器一起载入，只读 safetensors：pickle 格式的文件可以藏着程序。载入不了（例如没有网络）时报 OSError。
+    它自己的分词器一起载入，只读 safetensors：pickle 格式的文件可以藏着程序。载入时试用一次，最多读 1024 个词元。
+    载入不了（例如没有网络）时报 OSError。
 
     Paper: Devlin et al. 2019, BERT; Radford et al. 2019, Language Models are Unsupervised Multitask Learners.
 
