@@ -8,11 +8,10 @@ The file is safetensors: numbers and text only, and reading it runs no code. It 
 import contextlib
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
@@ -34,7 +33,8 @@ def save(model: nn.Module, path: str | Path, about: Mapping[str, object] | None 
     存参数和缓冲，不存优化器：回来是为了用，不是为了续走半步。`about` 是随手记的话（步数、成绩……），`load` 会还给你；它
     要能写成 JSON。含有 NaN 或无穷的模型不存。写不进去时报 OSError。不论因为什么报错，旧文件都不变。
 
-    >>> with tempfile.TemporaryDirectory() as folder:
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
     ...     path = save(nn.Linear(2, 1), Path(folder) / "line.safetensors", {"steps": 300})
     ...     load(nn.Linear(2, 1), path)
     {'steps': 300}
@@ -43,7 +43,7 @@ def save(model: nn.Module, path: str | Path, about: Mapping[str, object] | None 
     if not state:
         refuse("这个模型没有参数，没有可存的", "this model has no parameters, nothing to save")
     for name, x in state.items():
-        if x.is_floating_point() and not bool(torch.isfinite(x).all()):
+        if not bool(x.isfinite().all()):
             refuse(f"{name} 里有 NaN 或无穷，没有保存；请先重置或载入好的",
                    f"{name} holds NaN or infinity and was not saved; reset the model or load a good one first")
     try:
@@ -53,13 +53,20 @@ def save(model: nn.Module, path: str | Path, about: Mapping[str, object] | None 
     header = {"format": FORMAT, "version": str(VERSION), "model": type(model).__name__, "about": noted}
     content = to_bytes({name: x.detach().cpu().clone().contiguous() for name, x in state.items()}, header)
     path = Path(path)
+    aside = path.parent / f".{secrets.token_hex(8)}"  # not by tempfile, whose files nobody else may read
     try:
-        _replace(path, content)
+        with open(aside, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
     except OSError as error:
-        why = error.strerror or str(error)
-        zh = f"写不进 {path.name}（{why}），没有改变任何东西；请换一个文件夹或腾出空间"
-        en = f"cannot write {path.name} ({why}), nothing has changed; choose another folder or make room"
-        raise OSError(error.errno, f"{zh} / {en}") from None
+        why = error.strerror or error
+        refuse(f"写不进 {path.name}（{why}），没有改变任何东西；请换一个文件夹或腾出空间",
+               f"cannot write {path.name} ({why}), nothing has changed; choose another folder or make room", OSError)
+    finally:
+        with contextlib.suppress(OSError):
+            aside.unlink()
     return path
 
 
@@ -77,54 +84,37 @@ def load(model: nn.Module, path: str | Path) -> dict[str, object]:
     FileNotFoundError: 没有 gone 这个文件；请先 save，或检查文件夹 / there is no file gone; save first, ...
     """
     own, path = model.state_dict(), Path(path)
-    if not path.is_file():
-        refuse(f"没有 {path.name} 这个文件；请先 save，或检查文件夹",
-               f"there is no file {path.name}; save first, or check the folder", FileNotFoundError)
-    header, saved = _read(path)
-    kind = header["model"]
+    kind, about, saved = _read(path)
     if kind != type(model).__name__:
         refuse(f"{path.name} 存的是 {kind}，这里是 {type(model).__name__}",
                f"{path.name} holds a {kind}, this is a {type(model).__name__}")
-    for names, zh, en in ((own.keys() - saved.keys(), "文件里缺少", "the file lacks"),
-                          (saved.keys() - own.keys(), "模型里没有", "the model lacks")):
-        if names:
-            listed = ", ".join(sorted(names)[:3])
-            refuse(f"{zh} {listed}（共 {len(names)} 个）；请按当时的参数建模型",
-                   f"{en} {listed} ({len(names)} in all); build the model as it was then")
-    for name, x in own.items():
-        came, wanted = (f"{checks.shape_of(t)} {t.dtype}" for t in (saved[name], x))
-        if came != wanted:
-            refuse(f"{name} 需要 {wanted}，文件里是 {came}；请按当时的参数建模型",
-                   f"{name} must be {wanted}, the file has {came}; build the model as it was then")
+    wanted, came = ({name: f"{checks.shape_of(x)} {x.dtype}" for name, x in state.items()} for state in (own, saved))
+    for name in (*sorted(own.keys() ^ saved.keys()), *own):
+        if (here := wanted.get(name)) != (there := came.get(name)):
+            refuse(f"{name} 在模型里{here or '没有'}，在文件里{there or '没有'}；请按当时的参数建模型",
+                   f"{name} is {here or 'not'} in the model and {there or 'not'} in the file; build it as it was then")
     model.load_state_dict(saved)
-    return json.loads(header["about"])
+    return about
 
 
-def _replace(path: Path, content: bytes) -> None:
-    handle, aside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(aside)
-        raise
-
-
-def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+def _read(path: Path) -> tuple[str, dict[str, object], dict[str, Tensor]]:
+    if not path.is_file():
+        refuse(f"没有 {path.name} 这个文件；请先 save，或检查文件夹",
+               f"there is no file {path.name}; save first, or check the folder", FileNotFoundError)
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             saved = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no dict)
-    except SafetensorError:
-        header, saved = {}, {}
-    if header.get("format") != FORMAT or not {"version", "model", "about"} <= header.keys():
+        good = header["format"] == FORMAT and all(x.isfinite().all() for x in saved.values())
+        version, kind, about = header["version"], header["model"], json.loads(header["about"])
+    except OSError as error:
+        refuse(f"读不了 {path.name}（{error}）", f"cannot read {path.name} ({error})", OSError)
+    except (SafetensorError, KeyError, ValueError):
+        good = False
+    if not good:
         refuse(f"{path.name} 不是 mmcore 存下的文件，或已损坏；没有载入任何东西",
                f"{path.name} was not saved by mmcore or is damaged; nothing has been loaded")
-    if header["version"] != str(VERSION):
-        refuse(f"{path.name} 需要是版本 {VERSION}，收到 {header['version']}",
-               f"{path.name} must be version {VERSION}, got {header['version']}")
-    return header, saved
+    if version != str(VERSION):
+        refuse(f"{path.name} 需要是版本 {VERSION}，收到 {version}",
+               f"{path.name} must be version {VERSION}, got {version}")
+    return kind, about, saved

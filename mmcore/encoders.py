@@ -1,12 +1,12 @@
 r"""视觉编码器与文本编码器 / The visual encoder and the text encoder: (1.1), (1.2).
 
 Letters: B batch, L tokens, d_v and d_t feature widths (`feature_dim`). What does not fit: TypeError or ValueError.
-Both are built alike: backbone → linear projection → batch normalisation. The backbones are torchvision's and
-transformers' own: of the tiny ones only the size is decided here; any other is loaded by its name (`pretrained`).
+Both are backbone → linear projection → batch normalisation. The backbones are torchvision's and transformers' own; of
+the tiny ones the size is decided here, any other is loaded by its name (`pretrained`).
 
-字母：B 批，L 词元，d_v、d_t 特征宽度（`feature_dim`）。
-两者同一结构：骨干网络 → 线性投影 → 批归一化。骨干来自 torchvision 和 transformers：小的，这里只决定它们的大小；别的按
-名字载入（`pretrained`）。类型、形状或数值不符时报 TypeError 或 ValueError。
+字母：B 批，L 词元，d_v、d_t 特征宽度（`feature_dim`）。不符时报 TypeError 或 ValueError。
+两者都是骨干网络 → 线性投影 → 批归一化。骨干来自 torchvision 和 transformers：小的在这里定大小，别的按名字载入
+（`pretrained`）。
 """
 
 from collections.abc import Sequence
@@ -43,14 +43,15 @@ class VisualEncoder(nn.Module):
     classification model of torchvision, which loses its classifier and gets pictures resized to what it is used to.
     `weights`, for the latter only: None to start from nothing; "DEFAULT" or the name of a set of weights, which
     torchvision downloads once and checks by its hash (OSError without a network); or the path of a local state dict
-    (.safetensors or .pth). With weights, pictures are normalised by the mean and deviation that belong to them.
+    (.safetensors or .pth). With weights, pictures get the size, mean and deviation that belong to them; for a file that
+    torchvision did not make these are DEFAULT's, and a ViT's own size.
 
     从零训练时，每幅图像先减去自己的均值、除以自己的标准差。
 
     `backbone`："resnet-tiny" 和 "vit-tiny" 为 32 到 64 像素的图画从零训练；或 torchvision 任何一个分类模型的名字，去掉
     它的分类层，图像缩放到它习惯的大小。`weights`（只用于后者）：None 从零开始；"DEFAULT" 或权重的名字，由 torchvision
-    下载一次并核对校验和（没有网络时报 OSError）；或本地 state dict 的路径（.safetensors 或 .pth）。有权重时，图像按这套
-    权重的均值和标准差归一化。
+    下载一次并核对校验和（没有网络时报 OSError）；或本地 state dict 的路径（.safetensors 或 .pth）。有权重时，图像的大小
+    和归一化按这套权重来；不是 torchvision 做的文件，按 DEFAULT，ViT 的大小按它自己。
 
     Paper: He et al. 2016, Deep Residual Learning; Dosovitskiy et al. 2021, An Image Is Worth 16×16 Words.
 
@@ -111,12 +112,13 @@ class TextEncoder(nn.Module):
 
     `model_name`: "bert-tiny" and "gpt-tiny", trained from nothing, with the bilingual tokenizer; or the name of a text
     model of Hugging Face, or its local folder, loaded with its own tokenizer, from safetensors only: a pickled file can
-    hide a program. OSError says that the model cannot be loaded, as without a network.
+    hide a program. It is tried once and reads up to 1,024 tokens. OSError: it cannot be loaded, as without a network.
 
     对一句话里真正的词元求平均，补齐用的 [PAD] 不算。
 
     `model_name`："bert-tiny" 和 "gpt-tiny" 从零训练，用双语分词；或 Hugging Face 文本模型的名字，或它的本地文件夹，连同
-    它自己的分词器一起载入，只读 safetensors：pickle 格式的文件可以藏着程序。载入不了（例如没有网络）时报 OSError。
+    它自己的分词器一起载入，只读 safetensors：pickle 格式的文件可以藏着程序。载入时试用一次，最多读 1024 个词元。
+    载入不了（例如没有网络）时报 OSError。
 
     Paper: Devlin et al. 2019, BERT; Radford et al. 2019, Language Models are Unsupervised Multitask Learners.
 
@@ -132,7 +134,7 @@ class TextEncoder(nn.Module):
         self.max_tokens = MAX_TOKENS
         if model_name in TEXT_MODELS:
             self.tokenizer = tokenizer or tokens.default_tokenizer()
-            size = self.tokenizer.get_vocab_size()
+            size = max(self.tokenizer.get_vocab().values()) + 1  # ids may have gaps
             self.backbone, width = _bert_tiny(size) if model_name == "bert-tiny" else _gpt_tiny(size)
         elif tokenizer is not None:
             refuse(f"{model_name} 用它自己的分词器，不能另给 tokenizer",
@@ -146,14 +148,19 @@ class TextEncoder(nn.Module):
     def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """文本 → 词元编号与掩码 / Texts → token ids and mask: {"input_ids", "attention_mask"}, both (B, L)."""
         tokens.check_texts(texts)
-        if isinstance(self.tokenizer, Tokenizer):
-            rows = self.tokenizer.encode_batch(list(texts))
-            ids, mask = [row.ids for row in rows], [row.attention_mask for row in rows]
-        else:
-            rows = self.tokenizer(list(texts), padding=True)
-            ids, mask = rows["input_ids"], rows["attention_mask"]
-        self._check_length(len(ids[0]))
-        return {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
+        try:
+            if isinstance(self.tokenizer, Tokenizer):
+                rows = [[i for i, real in zip(row.ids, row.attention_mask, strict=True) if real]
+                        for row in self.tokenizer.encode_batch(list(texts))]
+            else:
+                rows = self.tokenizer(list(texts))["input_ids"]
+        except Exception as error:  # a word that is not in its table and has no token to stand for it, most often
+            refuse(f"分词器读不了这些文本：{error}", f"the tokenizer cannot read these texts: {error}")
+        longest = max(map(len, rows))
+        self._check_length(longest)
+        # 0 is in every table, and the mask hides it: a [PAD] of Hugging Face's need not be
+        return {"input_ids": torch.tensor([row + [0] * (longest - len(row)) for row in rows], dtype=torch.long),
+                "attention_mask": torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])}
 
     @shapes(like="project.weight", input_ids="int B L", attention_mask="mask B L")
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -174,10 +181,11 @@ class TextEncoder(nn.Module):
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """检查过的词元 → 特征 / Tokens that have been checked → features: what `forward` does."""
-        longest = int(attention_mask.any(0).nonzero().max()) + 1  # what is padding in every row costs nothing
-        input_ids, attention_mask = input_ids[:, :longest], attention_mask[:, :longest]
-        states = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state  # (B, L, width)
-        real = attention_mask.unsqueeze(-1).to(states.dtype)
+        # the real tokens come first, wherever the padding was, and what is padding in every row costs nothing
+        order = (attention_mask == 0).float().argsort(dim=1, stable=True)[:, :int((attention_mask != 0).sum(1).max())]
+        input_ids, mask = input_ids.gather(1, order), (attention_mask.gather(1, order) != 0).long()
+        states = self.backbone(input_ids=input_ids, attention_mask=mask).last_hidden_state  # (B, L, width)
+        real = mask.unsqueeze(-1).to(states.dtype)
         return self.normalise(self.project((states * real).sum(1) / real.sum(1)))  # (B, d_t)
 
     def _check_length(self, count: int) -> None:

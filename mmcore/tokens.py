@@ -58,6 +58,7 @@ def words(tokenizer: Tokenizer, text: str) -> list[str]:
     return [word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(normal)]
 
 
+@typed
 def is_word(word: str) -> bool:
     """不全是标点；表情也算 / Not punctuation only; an emoji is a word, too."""
     return any(unicodedata.category(c)[0] != "P" for c in word)

@@ -46,6 +46,7 @@ class Bounded(nn.Linear):
         return x / (most.clamp_min(bound) / bound)
 
 
+@typed
 def device_of(model: nn.Module) -> torch.device:
     """模型在哪里 / Where the model is."""
     return next(model.parameters()).device

@@ -7,3 +7,17 @@ data; tasks (what each notebook trains and tests, in a file of the notebook's na
 switch); exercises; workers (trainings in the background); doctor (whether this machine will do). It imports mmcore,
 never the other way.
 """
+
+import codecs
+import sys
+
+SIGNS = {"✓": "v", "→": "->", "–": "-", "…": "..."}  # what stands for them in an output that lacks them
+
+
+def _plain(error: UnicodeEncodeError) -> tuple[str, int]:
+    return "".join(SIGNS.get(c, "?") for c in error.object[error.start:error.end]), error.end
+
+
+codecs.register_error("mmlessons", _plain)
+if getattr(sys.stdout, "errors", "") == "strict" and hasattr(sys.stdout, "reconfigure"):
+    sys.stdout.reconfigure(errors="mmlessons")  # a terminal or a pipe in GBK, cp1252 or ASCII fails no lesson

@@ -23,7 +23,7 @@ from packaging.requirements import Requirement
 from mmcore.training import choose_device
 from mmlessons import data
 
-TRIED = ((3, 11), (3, 13))  # the oldest and the newest Python that the lessons were tried with
+TRIED = ((3, 11), (3, 14))  # the oldest and the newest Python that the lessons were tried with
 MEMORY = 2.0  # GB: lesson 06 took 1.9 and lesson 03 1.7, each with its two trainings in the background
 MEASURED = 2  # the cores on which the minutes of the lessons were measured
 FONT = Path(__file__).parent / "live/assets/MMSansSC.ttf"

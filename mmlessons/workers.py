@@ -1,13 +1,16 @@
 """后台训练：读者往下读，它自己做完 / Training in the background, done while the reader reads on."""
 
 import asyncio
+import contextlib
 import dataclasses
 import hashlib
 import io
 import os
+import pickle
 import signal
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -26,6 +29,8 @@ WORKERS = 2  # more would take the memory of a small machine
 ROOT = Path(__file__).parents[1]
 CODE = ("mmcore", "mmlessons/data", "mmlessons/tasks")  # what can change a result
 
+Name = tuple[str, str]  # (Chinese, English)
+
 
 class Background:
     """在另外的进程里做完几件事 / Do several things in other processes.
@@ -34,16 +39,27 @@ class Background:
     job must be a function that can be imported. Its processes give way to the foreground and take no core that is in
     use. They end when nobody holds this object any more (when the cell runs again, for example), and with the kernel.
     Where the environment variable MM_RESULTS names a folder, finished results are kept there, and the same code with
-    the same arguments does not run twice. Raises ValueError if `runs` is empty.
+    the same arguments does not run twice. Raises ValueError if `runs` is empty, TypeError if the job or its arguments
+    cannot be sent.
 
     对 `runs` 里的每一组参数，`job(*arguments)` 各做一次，每次用一个线程，最多两次同时进行。它必须是能导入的函数。这些
     进程让着前台，不抢有人在用的核；不再有人用到这个对象时（例如重新运行那一格），或者内核关闭时，它们随之结束。环境变量
-    MM_RESULTS 若给出一个文件夹，做完的结果就留在那里，同样的代码和参数不做第二遍。`runs` 为空时报 ValueError。
+    MM_RESULTS 若给出一个文件夹，做完的结果就留在那里，同样的代码和参数不做第二遍。`runs` 为空时报 ValueError，`job`
+    或参数传不过去时报 TypeError。
     """
 
     def __init__(self, job: Callable[..., Any], runs: Sequence[tuple]):
         if not runs:
             refuse("runs 是空的，需要至少一组参数", "runs is empty, expected at least one")
+        try:
+            pickle.dumps((job, runs))
+            here = job.__module__ == "__main__"
+        except Exception:  # PicklingError, AttributeError, TypeError, whatever the objects themselves raise
+            here = True
+        if here:
+            refuse("job 需要是能导入的函数（写在文件里，不是写在格子里），参数要能用 pickle 传过去",
+                   "job must be a function that can be imported (from a file, not from a cell), with arguments that "
+                   "pickle can send", TypeError)
         files = [_file(job, arguments) for arguments in runs]
         self._count = len(runs)
         self._done = {number: kept for number, file in enumerate(files) for kept in _kept(job, file)}
@@ -51,7 +67,8 @@ class Background:
         if todo:
             pool = ProcessPoolExecutor(min(WORKERS, os.cpu_count() or 1, len(todo)), get_context("spawn"), _begin)
             self._owed = {number: pool.submit(_do, job, runs[number], files[number]) for number in todo}
-            end = weakref.finalize(self, _end, list(pool._processes.values()))
+            self._processes = list(pool._processes.values())
+            end = weakref.finalize(self, _end, self._processes)
             threading._register_atexit(end)  # before the pool's own hook, which waits for the work; atexit comes after
             pool.shutdown(wait=False)  # each process ends when there is no work left
 
@@ -76,15 +93,19 @@ class Background:
         return [self._done[number] for number in range(wanted)]
 
     def _receive(self, number: int) -> Any:
-        if error := self._owed[number].exception():
-            why = ("进程中途结束 / the process ended early" if isinstance(error, BrokenProcessPool)
-                   else f"{type(error).__name__}: {error}")
-            refuse(f"后台训练失败：{why}；请重新运行开始它的那一格",
-                   f"the training in the background failed: {why}; run the cell that started it again", RuntimeError)
-        content, kept = self._owed[number].result()
+        try:
+            content, kept, why = self._owed[number].result()
+            result = None if why else torch.load(io.BytesIO(content), weights_only=False)  # we have just written it
+        except BrokenProcessPool:
+            why = _ended(self._processes)
+        except Exception as error:  # arguments that cannot be sent, a result that cannot be received
+            why = _both(error)
+        if why:
+            refuse(f"后台训练失败：{why[0]}；请重新运行开始它的那一格",
+                   f"the training in the background failed: {why[1]}; run the cell that started it again", RuntimeError)
         if not kept:
             _say_once()
-        return torch.load(io.BytesIO(content), weights_only=False)  # our own process has just written it
+        return result
 
 
 def _begin() -> None:
@@ -100,26 +121,64 @@ def _end(processes: list) -> None:
         process.terminate()
 
 
-def _do(job: Callable[..., Any], arguments: tuple, file: Path | None) -> tuple[bytes, bool]:
-    """The result as bytes (tensors would be shared memory otherwise), and whether it is where it should be kept."""
+def _ended(processes: list) -> Name:
+    """Why the processes are gone; those that were only told to end along with the first do not count."""
+    until = time.monotonic() + 5
+    while any(process.exitcode is None for process in processes) and time.monotonic() < until:
+        time.sleep(0.01)  # join may come back too early: the pool's own thread waits for them as well
+    codes = [p.exitcode for p in processes if p.exitcode not in (0, None, -signal.SIGTERM)] or ["?"]
+    if codes[0] == -getattr(signal, "SIGKILL", 9):
+        return ("进程被系统终止，多半是内存不够，请关掉别的程序",
+                "the process was killed, most likely because memory ran out, so close other programs")
+    return f"进程中途结束（退出码 {codes[0]}）", f"the process ended early (exit code {codes[0]})"
+
+
+def _both(error: BaseException) -> Name:
+    """What an error says, in both languages."""
+    if isinstance(error, MemoryError):
+        return "内存不够，请关掉别的程序", "memory ran out, so close other programs"
+    said = f"{type(error).__name__}: {error}"
+    return said, said
+
+
+def _do(job: Callable[..., Any], arguments: tuple, file: Path | None) -> tuple[bytes, bool, Name | None]:
+    """The result as bytes (tensors would be shared memory otherwise), whether it is where it should be kept, or why
+    there is none: an error itself may be impossible to send."""
     written = io.BytesIO()
-    torch.save(job(*arguments), written)
-    content, kept = written.getvalue(), True
-    if file:
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.with_suffix(f".{os.getpid()}").write_bytes(content)
-            file.with_suffix(f".{os.getpid()}").replace(file)
-        except OSError:
-            kept = False
-    return content, kept
+    try:
+        result = job(*arguments)
+    except BaseException as error:
+        return b"", True, _both(error)
+    try:
+        torch.save(result, written)
+    except Exception as error:
+        zh, en = _both(error)
+        return b"", True, (f"结果无法传回（{zh}）", f"its result cannot be sent back ({en})")
+    return written.getvalue(), file is None or _keep(file, written.getvalue()), None
+
+
+def _keep(file: Path, content: bytes) -> bool:
+    aside = file.with_suffix(f".{os.getpid()}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_bytes(content)
+        aside.replace(file)
+    except OSError:
+        with contextlib.suppress(OSError):
+            aside.unlink()
+        return False
+    return True
 
 
 def _file(job: Callable[..., Any], arguments: tuple) -> Path | None:
     """Where the result of this run is kept, None if it is not."""
     folder = os.environ.get("MM_RESULTS")
-    run = f"{_code()} {job.__module__}.{job.__qualname__} {arguments!r}"
-    return Path(folder) / f"{hashlib.sha256(run.encode()).hexdigest()}.pt" if folder else None
+    if not folder:
+        return None
+    own = getattr(sys.modules.get(job.__module__), "__file__", None)
+    code = _code(), Path(own).read_bytes() if own else b"", torch.__version__
+    run = pickle.dumps((code, job, arguments))  # all of it: what is printed of a large tensor leaves numbers out
+    return Path(folder) / f"{hashlib.sha256(run).hexdigest()}.pt"
 
 
 @cache

@@ -1,6 +1,8 @@
 """几处测试共用的 / Shared by several tests: numbers, are weights as before, does a seed decide, what is lacking."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -34,6 +36,18 @@ def check_seed(made: Any, other: Any, steps: int = 2) -> None:
     assert [made.train_step() for _ in range(steps)] == first
     assert same(made.model, learned)
     assert other.train_step() != first[0]
+
+
+@contextlib.contextmanager
+def small_disk(most: int = 100) -> Iterator[None]:
+    """As if the disk were full after `most` bytes of any file."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 class OnMPS(torch.Tensor):

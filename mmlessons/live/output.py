@@ -99,6 +99,11 @@ class Shown(ipywidgets.HTML):
     def __repr__(self) -> str:
         return "<mmlessons.live>"
 
+    def bundle(self, text: str) -> dict[str, object]:
+        """格子里存的：控件和这段文字 / What a cell holds: the widget and this text. (ipywidgets 7 gives no bundle.)"""
+        view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
+        return {"application/vnd.jupyter.widget-view+json": view, "text/plain": text}
+
 
 @dataclass(frozen=True)
 class Output:
@@ -127,7 +132,7 @@ class Drawn(Output):
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, object]:
         picture = {} if self.png is None else {"image/png": self.png}
-        return {**Shown(self.html)._repr_mimebundle_(), "text/plain": self.text, **picture}
+        return {**Shown(self.html).bundle(self.text), **picture}
 
 
 @dataclass(frozen=True)
@@ -143,8 +148,8 @@ class Folded:
         line = f'<span class="mm-sign">{sign}</span> {bilingual(sentence)}'
         closed = f'<div class="mm mm-note">{line}</div>'
         opens = f'<details class="mm mm-note mm-claims"><summary>{line}</summary>{self.inside}</details>'
-        bundle = Shown(opens)._repr_mimebundle_() if self.inside else {}
-        return {**bundle, "text/html": closed, "text/plain": self.text or f"{sign} {plain(sentence)}"}
+        text = self.text or f"{sign} {plain(sentence)}"
+        return {**(Shown(opens).bundle(text) if self.inside else {}), "text/html": closed, "text/plain": text}
 
 
 def html_of(result: Output | Shown) -> str:

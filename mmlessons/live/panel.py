@@ -226,7 +226,8 @@ class Panel:
 
     def _image(self) -> Image:
         width, height = self.curves.size
-        return Image(self.curves.png(), width=width, height=height, alt=self.curves.alt)
+        # not by Image's own `alt`, which IPython 7 (on Colab and Kaggle) does not know
+        return Image(self.curves.png(), width=width, height=height, metadata={"alt": self.curves.alt})
 
     def _draw(self, picture: bool = True) -> None:
         began = time.perf_counter()

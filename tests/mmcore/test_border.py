@@ -157,6 +157,8 @@ GOOD: dict[str, Callable[[], Call]] = {name: lambda call=call: call for name, ca
     "unknown_words": lambda: (tokens.unknown_words, {"tokenizer": TOKENIZER, "text": "red pear"}),
     "check_known": lambda: (tokens.check_known, {"tokenizer": TOKENIZER, "text": "red apple"}),
     "check_texts": lambda: (tokens.check_texts, {"texts": ["red apple", "水果"]}),
+    "is_word": lambda: (tokens.is_word, {"word": "apple"}),
+    "device_of": lambda: (training.device_of, {"model": line()[0]}),
     "choose_device": lambda: (training.choose_device, {"device": "cpu"}),
     "make_optimizer": lambda: (training.make_optimizer, {"model": line()[0], "lr": 0.1, "weight_decay": 0.1}),
     "evaluating": lambda: (training.evaluating, {"model": line()[0]}),
@@ -414,7 +416,7 @@ def tries(name: str, argument: str, good: object, optional: bool) -> Iterator[tu
         yield from of_texts(name, argument, good)
     elif isinstance(good, str):
         yield from ((repr(x), "refuse", x) for x in [3, b"text", ["text"], np.array(["a", "b"]), object()])
-        if argument not in {"text", "total", "device", "path", "name"}:
+        if argument not in {"text", "total", "device", "path", "name", "word"}:
             yield from ((repr(x), "refuse", x) for x in ["", "nonsense", good.upper()])
         elif argument in {"total", "device", "name"}:
             yield "another", "refuse", "nonsense"

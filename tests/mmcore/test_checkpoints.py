@@ -3,15 +3,19 @@
 import errno
 import os
 import pickle
+import stat
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
 from mmcore import checkpoints
 from mmcore.fusion import MultimodalFusion
+from tests.support import small_disk
 
 
 def make(widths=(3, 5), seed: int = 0) -> MultimodalFusion:
@@ -82,9 +86,9 @@ def test_a_file_that_is_no_checkpoint_runs_no_code_and_leaves_the_model(kept, ki
 
 
 @pytest.mark.parametrize(("other", "says"), [
-    (lambda: make((3, 6)), r"must be \(4, 6\) torch.float32, the file has \(4, 5\)"),
-    (lambda: make((3, 5, 7)), r"文件里缺少 .*the file lacks"),
-    (lambda: make((3,) * 2).double(), "torch.float64, the file has"),
+    (lambda: make((3, 6)), r"\(4, 6\) torch.float32 in the model and \(4, 5\) torch.float32 in the file; build it"),
+    (lambda: make((3, 5, 7)), r"在文件里没有；.* torch.float32 in the model and not in the file"),
+    (lambda: make((3,) * 2).double(), "torch.float64 in the model and"),
     (lambda: nn.Linear(2, 2), "holds a MultimodalFusion, this is a Linear"),
 ])
 def test_another_model_is_refused_with_what_does_not_fit_and_stays_as_it_was(kept, other, says) -> None:
@@ -111,16 +115,45 @@ def test_a_disk_that_fills_up_leaves_the_older_file_and_no_litter(kept, where, m
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    def full_file(handle: int, mode: str) -> object:
-        os.close(handle)
-        full()
-
-    monkeypatch.setattr(os, "fdopen" if where == "write" else where, full_file if where == "write" else full)
+    if where != "write":
+        monkeypatch.setattr(os, where, full)
     before = kept.read_bytes()
-    with pytest.raises(OSError, match=r"写不进 fusion.safetensors.*No space left.*nothing has changed"):
+    with small_disk() if where == "write" else nullcontext(), pytest.raises(OSError, match=(
+            r"写不进 fusion.safetensors（(No space left|File too large).*nothing has changed")):
         checkpoints.save(make(seed=1), kept)
     assert kept.read_bytes() == before
     assert list(kept.parent.iterdir()) == [kept]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no umask here")
+@pytest.mark.parametrize("mask", [0o022, 0o002, 0o077])
+def test_a_shared_file_has_the_permissions_that_the_umask_asks_for(kept, mask) -> None:
+    old = os.umask(mask)
+    try:
+        checkpoints.save(make(), kept)
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o666 & ~mask
+
+
+def test_a_file_that_cannot_be_read_is_named_in_both_languages(kept, monkeypatch) -> None:
+    def locked(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(checkpoints, "safe_open", locked)
+    with pytest.raises(OSError, match=r"读不了 fusion.safetensors.* / cannot read fusion.safetensors .*Permission den"):
+        checkpoints.load(make(), kept)
+
+
+@pytest.mark.parametrize(("about", "spoil"), [("{", False), ("{}", True)])
+def test_a_file_with_our_header_and_nonsense_in_it_is_refused_before_the_model_is_touched(kept, about, spoil) -> None:
+    with safe_open(kept, "pt") as file:
+        header = file.metadata()
+    save_file(broken().state_dict() if spoil else make().state_dict(), kept, header | {"about": about})
+    model = make(seed=1)
+    with pytest.raises(ValueError, match="was not saved by mmcore or is damaged"):
+        checkpoints.load(model, kept)
+    assert same(model, make(seed=1))
 
 
 def test_a_folder_that_cannot_be_written_is_named_in_both_languages(tmp_path) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 import mmcore
 from mmcore import CrossModalAligner, MultimodalFusion, MultimodalFusionTrainer, VisualLanguageModel, VLMTrainer
+from mmcore.training import brought
 from tests.mmcore.test_misuse import CALLS
 
 FORMULAS = [name for name in mmcore.__all__ if hasattr(getattr(mmcore, name), "shapes") and name != "beam_search"]
@@ -45,7 +46,7 @@ def test_a_trainer_moves_all_that_learns_to_the_device_named_and_nowhere_else(ma
         return self
 
     monkeypatch.setattr(nn.Module, "to", to)
-    there = torch.device("cuda:3")  # which no machine chooses by itself
+    there = torch.device("meta")  # which no machine chooses by itself
     assert make(there).device == there
     assert moved == [there]
 
@@ -57,7 +58,7 @@ class Case(Tensor):
         return where
 
 
-def test_an_aligner_takes_every_tensor_to_its_device_and_leaves_what_is_none() -> None:
-    aligner = CrossModalAligner(6, "cpu")
+def test_what_a_trainer_is_given_is_brought_to_its_device_and_what_is_none_stays_none() -> None:
     x = torch.ones(2).as_subclass(Case)
-    assert aligner._moved(x, None) == [(torch.device("cpu"),), None]
+    there = torch.device("cpu")
+    assert brought(there, x=x, y=None, z=[x]) == {"x": (there,), "y": None, "z": [(there,)]}

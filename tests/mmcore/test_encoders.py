@@ -56,6 +56,31 @@ def test_padding_changes_no_text_feature(model_name: str) -> None:
     assert torch.allclose(single, padded, atol=1e-5)
 
 
+@pytest.mark.parametrize("model_name", TEXT_MODELS)
+def test_what_comes_from_outside_is_not_believed__padding_on_the_left_changes_no_text_feature(model_name: str) -> None:
+    """左边的、夹在中间的补齐 / Padding on the left, and in between."""
+    encoder = TextEncoder(model_name, 16, TOKENIZER).eval()
+    tokens = encoder.tokenize(["tree", "red apple 红苹果", "红"])
+    left = {name: torch.stack([row.roll(int((mask == 0).sum())) for row, mask in
+                               zip(x, tokens["attention_mask"], strict=True)]) for name, x in tokens.items()}
+    assert left["attention_mask"][0, 0] == 0
+    spread = {name: torch.stack([x, torch.zeros_like(x)], 2).flatten(1) for name, x in tokens.items()}
+    for other in (left, spread, {**left, "attention_mask": left["attention_mask"].bool()}):
+        torch.testing.assert_close(encoder(**other), encoder(**tokens), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("change", [lambda t: t.no_padding(), lambda t: t.enable_padding(length=20),
+                                    lambda t: t.enable_padding(direction="left"), lambda t: t.add_tokens(["pear"])])
+def test_a_tokenizer_of_ones_own_may_pad_as_it_likes(change: Callable) -> None:
+    tokenizer, wanted = (text.build_tokenizer(["red apple", "tree"]) for _ in range(2))
+    change(tokenizer)
+    encoder = TextEncoder("bert-tiny", 8, tokenizer).eval()
+    tokens = encoder.tokenize(["tree", "red apple"])
+    assert tokens["input_ids"].tolist() == [row.ids for row in wanted.encode_batch(["tree", "red apple"])]
+    assert tokens["attention_mask"].tolist() == [[1, 1, 1, 0], [1, 1, 1, 1]]
+    assert encoder(**tokens).shape == (2, 8)
+
+
 @pytest.mark.parametrize(("make", "numbers", "width"), [
     (lambda: VisualEncoder(16, "resnet-tiny"), 60_192, 64 * 4 * 4), (lambda: VisualEncoder(16, "vit-tiny"), 80_576, 64),
     (lambda: TextEncoder("bert-tiny", 16, TOKENIZER), 37_824 + 64 * SIZE, 64),

@@ -1,12 +1,18 @@
 """别人的权重：按名字，或按文件 / Weights of others, by name or by file."""
 
 import os
+import re
 import socket
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 from torch import nn
 from torchvision import models
 from transformers import (
@@ -26,6 +32,7 @@ from transformers import (
     T5Model,
 )
 
+from mmcore import pretrained
 from mmcore import tokens as text
 from mmcore.encoders import TextEncoder, VisualEncoder
 
@@ -102,6 +109,61 @@ def test_weights_from_a_file_or_the_cache_are_the_ones_used_with_the_network_cut
     assert "standardise.mean" not in encoder.state_dict()
 
 
+@pytest.mark.parametrize(("name", "head"), [("googlenet", "fc"), ("inception_v3", "fc"), ("densenet121", "classifier"),
+                                            ("mnasnet0_5", "classifier.1")])
+def test_what_comes_from_outside_is_not_believed__a_file_by_name_and_by_path_gives_torchvisions_features(
+        name: str, head: str, no_network: Path) -> None:
+    """前两个要另改颜色；DenseNet 的文件用旧名字，MNASNet 的记着版本
+    / Two change the colours again; DenseNet's file has old names, and MNASNet's tells its version."""
+    torch.manual_seed(3)
+    state = models.get_model(name, **({"init_weights": False} if head == "fc" else {})).state_dict()
+    no_network.mkdir(parents=True)
+    path = no_network / models.get_model_weights(name).DEFAULT.url.rpartition("/")[2]
+    if name == "densenet121":
+        state = {re.sub(r"(denselayer\d+\.[a-z]+)(\d)", r"\1.\2", key): x for key, x in state.items()
+                 if not key.endswith("num_batches_tracked")}
+    torch.save(state, path)
+    theirs = models.get_model(name, weights="DEFAULT").eval()
+    theirs.set_submodule(head, nn.Identity())
+    by_name, by_path = (VisualEncoder(16, name, weights).eval() for weights in ("DEFAULT", path))
+    prepared = by_name.standardise(images(2))
+    assert torch.equal(by_path.standardise(images(2)), prepared)
+    with torch.no_grad():
+        wanted = theirs(prepared)
+        for encoder in (by_name, by_path):
+            assert (encoder.backbone(prepared) - wanted).norm() < 1e-4 * wanted.norm()
+
+
+@pytest.mark.parametrize("side", [32, 64])
+def test_a_vit_gets_pictures_of_the_size_its_file_was_made_for(side: int, tmp_path: Path,
+                                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "get_model", lambda name, weights=None, image_size=32: models.VisionTransformer(
+        image_size, 16, 1, 2, 16, 16))
+    torch.save(models.get_model("vit_b_16", image_size=side).state_dict(), tmp_path / "vit.pth")
+    encoder = VisualEncoder(8, "vit_b_16", tmp_path / "vit.pth").eval()
+    assert encoder.standardise.size == side
+    assert encoder(images(2)).shape == (2, 8)
+
+
+@pytest.mark.parametrize(("member", "size"), [("IMAGENET1K_V1", 224), ("IMAGENET1K_SWAG_E2E_V1", 384)])
+def test_a_file_that_torchvision_gave_is_known_by_its_hash_whatever_it_is_called(
+        member: str, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = models.get_model_weights("regnet_y_16gf")[member].url[-12:-4]
+    torch.save({}, tmp_path / "renamed")  # in place of 300 MB
+    monkeypatch.setattr(pretrained.hashlib, "sha256", lambda content: SimpleNamespace(hexdigest=lambda: digest + "0"))
+    monkeypatch.setattr(pretrained, "_headless", lambda *_: (nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), 3))
+    assert VisualEncoder(8, "regnet_y_16gf", tmp_path / "renamed").standardise.size == size
+
+
+def test_weights_that_give_nan_are_refused(tmp_path: Path) -> None:
+    """vgg16 的 IMAGENET1K_FEATURES 就是这样 / As IMAGENET1K_FEATURES of vgg16 do."""
+    state = models.squeezenet1_1().state_dict()
+    state["features.0.bias"][0] = torch.nan
+    torch.save(state, tmp_path / "nan.pth")
+    with pytest.raises(ValueError, match=r"nan.pth 使特征成为 NaN 或无穷.*nan.pth makes the features NaN"):
+        VisualEncoder(8, "squeezenet1_1", tmp_path / "nan.pth")
+
+
 def test_without_the_weights_and_the_network_the_error_says_what_to_do(no_network: Path) -> None:
     with pytest.raises(OSError, match=r"拿不到 squeezenet1_1 的权重.*backbone='resnet-tiny' / the weights of "
                                       r"squeezenet1_1 cannot be had .*Download https.*squeezenet1_1.*give the path"):
@@ -128,9 +190,11 @@ def test_code_hidden_in_a_file_of_weights_is_never_run(cached: bool, no_network:
     assert not canary.exists()
 
 
-def test_a_state_of_another_model_is_refused(tmp_path: Path) -> None:
-    torch.save({"conv.weight": torch.zeros(2)}, tmp_path / "other.pth")
-    with pytest.raises(ValueError, match=r"other.pth 不是这个骨干的 state dict.*use a file written by torch.save"):
+@pytest.mark.parametrize("content", [{"conv.weight": torch.zeros(2)}, {}, {"encoder.pos_embedding": torch.zeros(())},
+                                     [torch.zeros(2)], None])
+def test_a_state_of_another_model_is_refused(content: object, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match=r"other.pth 不是这个骨干的 state dict.*; use one of torch.save"):
         VisualEncoder(8, "squeezenet1_1", tmp_path / "other.pth")
 
 
@@ -152,11 +216,14 @@ SMALL = {
 WIDTHS = {"bert": 24, "roberta": 24, "gpt2": 20, "distilbert": 12, "t5": 16}
 
 
-def folder(path: Path, model: PreTrainedModel, pad: str | None = text.PAD) -> str:
+SPECIAL = {"pad_token": text.PAD, "unk_token": text.UNK, "cls_token": text.CLS, "sep_token": text.SEP,
+           "eos_token": text.SEP}
+
+
+def folder(path: Path, model: PreTrainedModel, tokenizer: Tokenizer = TOKENIZER, **special: str | None) -> str:
     """一个真的 Hugging Face 文件夹 / A real folder of Hugging Face's: weights, configuration, tokenizer."""
     model.save_pretrained(path)
-    PreTrainedTokenizerFast(tokenizer_object=TOKENIZER, pad_token=pad, unk_token=text.UNK, cls_token=text.CLS,
-                            sep_token=text.SEP, eos_token=text.SEP).save_pretrained(path)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **SPECIAL | special).save_pretrained(path)
     return str(path)
 
 
@@ -165,7 +232,7 @@ def test_a_text_model_from_a_local_folder_is_the_one_saved_and_padding_changes_n
         kind: str, tmp_path: Path, no_network: Path) -> None:
     torch.manual_seed(0)
     model = SMALL[kind]().eval()
-    encoder = TextEncoder(folder(tmp_path / "model", model, None if kind == "gpt2" else text.PAD), 8).eval()
+    encoder = TextEncoder(folder(tmp_path / "model", model), 8).eval()
     assert encoder.project.in_features == WIDTHS[kind]
     tokens = encoder.tokenize(["tree", "red apple 红苹果 red apple"])
     assert int(tokens["attention_mask"][0].sum()) == 3  # [CLS] tree [SEP]
@@ -192,11 +259,77 @@ def test_weights_saved_in_half_precision_are_loaded_in_full(tmp_path: Path) -> N
     assert encoder(**encoder.tokenize(["tree"])).dtype == torch.float32
 
 
-def test_a_text_longer_than_the_loaded_model_can_read_is_refused(tmp_path: Path) -> None:
-    encoder = TextEncoder(folder(tmp_path, SMALL["gpt2"]()), 8).eval()
-    assert encoder(**encoder.tokenize(["tree " * 18])).shape == (1, 8)
-    with pytest.raises(ValueError, match="最多 20 个词元，收到 21 个 / a text may have at most 20 tokens, got 21"):
-        encoder.tokenize(["tree " * 19])
+@pytest.mark.parametrize(("kind", "most"), [("gpt2", 20), ("bert", 20), ("roberta", 19)])
+def test_a_loaded_model_reads_as_many_tokens_as_it_says_and_a_longer_text_is_refused(
+        kind: str, most: int, tmp_path: Path) -> None:
+    """RoBERTa 的位置从补齐的编号之后数起 / RoBERTa counts its positions from behind the id of its padding."""
+    encoder = TextEncoder(folder(tmp_path, SMALL[kind]()), 8).eval()
+    assert encoder(**encoder.tokenize(["tree " * (most - 2), "tree"])).shape == (2, 8)
+    with pytest.raises(ValueError, match=f"最多 {most} 个词元，收到 {most + 1} 个 / a text may have at most {most} "):
+        encoder.tokenize(["tree " * (most - 1)])
+
+
+PLAIN = Tokenizer(WordLevel({"red": 0, "apple": 1, "tree": 2}))  # it has no token but words
+PLAIN.pre_tokenizer = Whitespace()
+PADDED = Tokenizer(WordLevel({"red": 0, "apple": 1, "tree": 2, "[UNK]": 3, "[PAD]": 50}, unk_token="[UNK]"))
+PADDED.pre_tokenizer = Whitespace()
+NONE = dict.fromkeys(SPECIAL)
+
+
+@pytest.mark.parametrize("tokenizer", [PLAIN, PADDED], ids=["no pad, end or unknown", "pad outside the table"])
+def test_a_tokenizer_whose_padding_cannot_be_looked_up_pads_all_the_same(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    special = NONE if tokenizer is PLAIN else NONE | {"pad_token": "[PAD]", "unk_token": "[UNK]"}
+    encoder = TextEncoder(folder(tmp_path, SMALL["gpt2"](), tokenizer, **special), 8).eval()
+    tokens = encoder.tokenize(["tree", "red apple"])
+    assert tokens["attention_mask"].tolist() == [[1, 0], [1, 1]]
+    torch.testing.assert_close(encoder(**tokens)[:1], encoder(**encoder.tokenize(["tree"])))
+    if tokenizer is PLAIN:
+        with pytest.raises(ValueError, match=r"分词器读不了这些文本：.* / the tokenizer cannot read these texts: "):
+            encoder.tokenize(["pear"])
+
+
+def spoil_weights(path: Path, change: Callable[[dict], object]) -> None:
+    state = load_file(path / "model.safetensors")
+    change(state)
+    save_file(state, path / "model.safetensors", {"format": "pt"})
+
+
+@pytest.mark.parametrize(("kind", "key"), [("gpt2", "h.0.mlp.c_fc.weight"),
+                                           ("bert", "encoder.layer.0.output.dense.bias"),
+                                           ("t5", "encoder.block.0.layer.0.SelfAttention.q.weight")])
+def test_a_folder_without_all_its_weights_is_refused_instead_of_left_to_chance(kind: str, key: str, tmp_path: Path):
+    path = folder(tmp_path, SMALL[kind]())
+    spoil_weights(tmp_path, lambda state: state.pop(key))
+    with pytest.raises(ValueError, match=rf"缺少权重 '{key}'.* it lacks weights, as '{key}'; download it again"):
+        TextEncoder(path, 8)
+
+
+@pytest.mark.parametrize(("kind", "spare"), [("bert", "pooler."), ("t5", "decoder.")])
+def test_a_folder_without_weights_that_are_not_used_is_loaded(kind: str, spare: str, tmp_path: Path) -> None:
+    path = folder(tmp_path, SMALL[kind]())
+    spoil_weights(tmp_path, lambda state: [state.pop(key) for key in list(state) if key.startswith(spare)])
+    encoder = TextEncoder(path, 8).eval()
+    assert encoder(**encoder.tokenize(["tree"])).isfinite().all()
+
+
+def test_a_folder_with_nan_in_its_weights_is_refused(tmp_path: Path) -> None:
+    path = folder(tmp_path, SMALL["bert"]())
+    spoil_weights(tmp_path, lambda state: state["encoder.layer.0.output.dense.weight"].fill_(torch.nan))
+    with pytest.raises(ValueError, match=r"或特征是 'NaN'.* or they are 'NaN'"):
+        TextEncoder(path, 8)
+
+
+def test_a_model_that_reads_padding_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, forward = folder(tmp_path, SMALL["bert"]()), BertModel.forward
+    monkeypatch.setattr(BertModel, "forward", lambda self, input_ids, attention_mask: forward(self, input_ids))
+    with pytest.raises(ValueError, match=r"补齐改变特征.* padding changes its features.*; download it again, or use"):
+        TextEncoder(path, 8)
+
+
+def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
+    other = text.build_tokenizer(["red apple", "红苹果", "tree", "zebra"])
+    with pytest.raises(ValueError, match=r"不认得自己的分词器的 '.*'.* does not know, of its own tokenizer, '"):
+        TextEncoder(folder(tmp_path, SMALL["bert"](), other), 8)
 
 
 def test_without_the_model_and_the_network_the_error_says_what_to_do(no_network: Path) -> None:
@@ -217,5 +350,5 @@ def test_pickled_weights_are_refused_and_never_opened(tmp_path: Path) -> None:
 def test_a_model_that_reads_no_text_is_refused(tmp_path: Path) -> None:
     model = CLIPVisionModel(CLIPVisionConfig(hidden_size=8, intermediate_size=8, num_hidden_layers=1,
                                              num_attention_heads=1, image_size=32, patch_size=16))
-    with pytest.raises(ValueError, match=r"不是文本模型 / .* is no text model"):
+    with pytest.raises(ValueError, match=r"不是文本模型：.* / .* is no text model: "):
         TextEncoder(folder(tmp_path, model), 8)

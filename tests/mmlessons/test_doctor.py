@@ -58,7 +58,7 @@ def test_the_verdict_counts_what_is_to_be_done():
 
 
 @pytest.mark.parametrize(("version", "says"), [
-    ((3, 10, 12), "install Python 3.11 to 3.13"), ((3, 11, 0), None), ((3, 13, 9), None), ((3, 14, 0), "not tried")])
+    ((3, 10, 12), "install Python 3.11 to 3.14"), ((3, 11, 0), None), ((3, 14, 8), None), ((3, 15, 0), "not tried")])
 def test_python_too_old_or_not_tried(version, says):
     finding = machine.python(version)
     assert finding.todo is None if says is None else says in finding.todo[1]

@@ -14,6 +14,7 @@ import warnings
 import wave
 from types import SimpleNamespace
 
+import ipywidgets
 import numpy as np
 import pytest
 import torch
@@ -21,12 +22,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-pytest.importorskip("ipywidgets")
-pytest.importorskip("matplotlib")
-
 from mmcore.training import optimize
 from mmlessons import live
-from mmlessons.live import kernel
+from mmlessons.live import kernel, panel
 from mmlessons.live.axes import COLOURS, legend_columns
 from mmlessons.live.run import LATEST
 from mmlessons.live.weights import apportion
@@ -531,6 +529,25 @@ def test_labels_of_levels_that_lie_close_do_not_overlap():
     plot = live.Plot("准确率", "accuracy", {"r": ("准", "acc")}, levels=levels, ylim=(0, 1))
     heights = [label.get_position()[1] for label in live.Curves([plot], 9)._drawn[0].levels.labels]
     assert min(np.diff(heights)) > 0.15
+
+
+def test_a_front_end_of_another_age__old_pictures_and_widgets_are_asked_for_nothing_they_do_not_know(monkeypatch):
+    """IPython 7.34 与 ipywidgets 7.7.1 / As IPython 7.34 and ipywidgets 7.7.1 are, on Colab and Kaggle."""
+    class OldImage(panel.Image):
+        def __init__(self, data=None, *, width=None, height=None, metadata=None):
+            super().__init__(data, width=width, height=height, metadata=metadata)
+
+    monkeypatch.setattr(panel, "Image", OldImage)
+    monkeypatch.delattr(ipywidgets.Widget, "_repr_mimebundle_")
+    made, shown = training(Model(), steps=2), []
+    monkeypatch.setattr(panel, "display", lambda x, **_: shown.append(x))
+    made.start()
+    assert made.i == 2
+    picture, = [x for x in shown if isinstance(x, OldImage)]
+    assert picture._repr_mimebundle_()[1]["image/png"]["alt"] == made.curves.alt
+    for drawn in (live.scatter([[0, 0]], [0], ["a"]), live.claims((BETTER, 1, ">", 0), say=BETTER)):
+        view = drawn._repr_mimebundle_()["application/vnd.jupyter.widget-view+json"]
+        assert view.keys() == {"version_major", "version_minor", "model_id"}
 
 
 def test_the_alternative_text_names_every_line_and_level_in_both_languages(capsys):
@@ -1168,6 +1185,7 @@ fonts.findSystemFonts = lambda paths=None, **more: real(paths, **more) if paths 
 fonts.fontManager = fonts.FontManager()
 warnings.simplefilter("error")                        # a missing glyph is a warning of matplotlib
 from mmlessons import live
+from mmlessons.live import panel
 title = ("损失、准确率（左→右）、注意力 α·β ≥ 0", "retrieval, τ ≤ 0.5")
 drawn = live.chart(title, ("步", "step"), [0, 1, 2], {("验证集", "validation"): [0.1, 0.5, 0.9]})
 played = live.Card(caption=("一声狗叫", "a bark"), sound=b"RIFF" + bytes(4) + b"WAVE")

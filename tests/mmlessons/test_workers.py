@@ -6,9 +6,11 @@ import gc
 import multiprocessing
 import os
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -18,6 +20,7 @@ import torch
 
 from mmlessons import workers
 from mmlessons.workers import Background
+from tests.support import small_disk
 
 ROOT = Path(workers.__file__).parents[1]
 
@@ -55,6 +58,10 @@ def _unknown() -> Unknown:
     return Unknown()
 
 
+def _kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def _conditions() -> tuple[int, int, int, bool]:
     time.sleep(0.5)
     return os.getpid(), os.nice(0), torch.get_num_threads(), signal.getsignal(signal.SIGINT) != signal.SIG_IGN
@@ -70,16 +77,73 @@ def test_results_come_in_order_and_may_be_asked_for_twice() -> None:
     assert asyncio.run(work.results()) == [(3, 1), (2, 1), (1, 0)]
 
 
-def test_a_run_that_fails_says_why() -> None:
-    with pytest.raises(RuntimeError, match=r"后台训练失败.*ZeroDivisionError.* / .*ZeroDivisionError"):
-        finished(divmod, [(1, 0)])
+class Odd(Exception):
+    """It can be sent from a process, and not received."""
+
+    def __init__(self, a: int, b: int):
+        super().__init__(f"odd {a + b}")
 
 
-def test_a_process_that_dies_is_an_error_and_no_endless_wait() -> None:
-    work = Background(os._exit, [(1,), (2,)])
+def _fail(kind: str) -> object:
+    if kind == "unsendable":
+        return threading.Lock()
+    if kind == "exit":
+        sys.exit(3)
+    raise {"memory": MemoryError(), "odd": Odd(1, 2), "plain": KeyError("x")}[kind]
+
+
+FAILURES = {
+    "plain": r"后台训练失败：KeyError: 'x'；请重新.* / .* failed: KeyError: 'x'; run the cell",
+    "odd": r"后台训练失败：Odd: odd 3；.* / .* failed: Odd: odd 3; run",
+    "memory": r"内存不够，.* / .* failed: memory ran out, so close other programs",
+    "exit": r"后台训练失败：SystemExit: 3；.* / .* failed: SystemExit: 3;",
+    "unsendable": r"结果无法传回（TypeError: .*lock.* / .* its result cannot be sent back \(TypeError: .*lock",
+}
+
+
+def test_processes__each_run_that_fails_says_why_in_plain_words_and_spoils_no_other() -> None:
+    work = Background(_fail, [(kind,) for kind in FAILURES])
+    for number, says in enumerate(FAILURES.values()):
+        with pytest.raises(RuntimeError, match=says):
+            work._receive(number)
+    with pytest.raises(RuntimeError, match=FAILURES["plain"]):
+        asyncio.run(work.results())
+
+
+@pytest.mark.parametrize(("job", "arguments", "says"), [
+    (os._exit, (7,), r"进程中途结束（退出码 7）.* / .*the process ended early \(exit code 7\)"),
+    (_kill, (), r"进程被系统终止，多半是内存不够.* / .*the process was killed, most likely because memory ran out"),
+])
+def test_processes__one_that_dies_is_an_error_that_says_why_and_no_endless_wait(job, arguments, says) -> None:
+    if job is _kill and not hasattr(signal, "SIGKILL"):
+        pytest.skip("no SIGKILL here")
+    work = Background(job, [arguments, arguments])
     for _ in range(2):
-        with pytest.raises(RuntimeError, match="the process ended early"):
+        with pytest.raises(RuntimeError, match=says):
             asyncio.run(work.results())
+
+
+def test_processes__any_result_that_can_be_pickled_comes_back_tensors_included() -> None:
+    state = torch.nn.BatchNorm1d(3).state_dict()
+    sent = [torch.arange(3.0), {"f": [torch.ones(2, 2)]}, state, Unknown(), STUDY]
+    one, two, three, four, five = finished(_slowly, [(0, result) for result in sent])
+    torch.testing.assert_close((one, two, three, five.table), (sent[0], sent[1], state, STUDY.table), rtol=0, atol=0)
+    assert isinstance(four, Unknown)
+    assert (five.name, five.scores) == (STUDY.name, STUDY.scores)
+
+
+@pytest.mark.parametrize("job", [lambda: 0, threading.Lock])
+def test_a_job_that_cannot_be_sent_is_refused_before_a_process_starts(job) -> None:
+    runs = [()] if job is not threading.Lock else [(threading.Lock(),)]
+    with pytest.raises(TypeError, match=r"job 需要是能导入的函数.*job must be a function that can be imported"):
+        Background(job, runs)
+
+
+def test_a_job_written_in_a_cell_is_refused() -> None:
+    def job() -> None: ...
+    job.__module__, job.__qualname__ = "__main__", "job"
+    with pytest.raises(TypeError, match="from a file, not from a cell"):
+        Background(job, [()])
 
 
 def test_the_first_results_do_not_wait_for_the_rest() -> None:
@@ -119,9 +183,10 @@ def test_a_cell_run_again_ends_the_first_processes() -> None:
     assert processes
     del work
     gc.collect()
-    for process in processes:
-        process.join(10)
-        assert not process.is_alive()
+    began = time.monotonic()
+    while any(process.is_alive() for process in processes):  # not by join: the pool's own thread waits for them too
+        assert time.monotonic() - began < 30
+        time.sleep(0.1)
 
 
 @pytest.mark.parametrize("end", ["sys.exit()", "os.kill(os.getpid(), signal.SIGKILL)"])
@@ -164,20 +229,51 @@ def test_another_job_other_arguments_and_other_code_are_not_the_same_thing(monke
     files = {workers._file(divmod, (7, 2)), workers._file(divmod, (7, 3)), workers._file(pow, (7, 2))}
     monkeypatch.setattr(workers, "_code", lambda: "another version")
     assert len(files | {workers._file(divmod, (7, 2))}) == 4
-    monkeypatch.delenv("MM_RESULTS")
+    large = torch.zeros(5000)
+    assert workers._file(divmod, (large,)) != workers._file(divmod, (large.clone().index_fill_(0, torch.tensor(9), 1),))
+
+
+def test_without_a_store_no_checksum_of_code_and_data_is_computed(monkeypatch) -> None:
+    monkeypatch.delenv("MM_RESULTS", raising=False)
+    monkeypatch.setattr(workers, "_code", lambda: pytest.fail("computed"))
     assert workers._file(divmod, (7, 2)) is None
 
 
-def test_a_store_that_cannot_be_read_or_written_fails_no_training_and_says_so_once(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("store", ["a file", "no folder may be made", "an empty result", "a foreign result"])
+def test_processes__a_store_that_cannot_be_used_fails_no_training_and_is_said_once(store, tmp_path, monkeypatch,
+                                                                                  capsys) -> None:
     workers._say_once.cache_clear()
+    folder = tmp_path / "kept"
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv("MM_RESULTS", str(tmp_path / "file"))  # no folder: neither read nor written
-    assert finished(divmod, [(7, 2), (9, 4)]) == [(3, 1), (2, 1)]
-    assert capsys.readouterr().out.count("some results cannot be kept or read") == 1
-    monkeypatch.setenv("MM_RESULTS", str(tmp_path))
-    workers._file(divmod, (7, 2)).write_bytes(b"damaged")
+    monkeypatch.setenv("MM_RESULTS", str({"a file": tmp_path / "file", "no folder may be made": tmp_path / "file/kept"}
+                                         .get(store, folder)))
+    if store.endswith("result"):
+        folder.mkdir()
+        workers._file(divmod, (7, 2)).write_bytes(b"" if store == "an empty result" else b"foreign")
     assert finished(divmod, [(7, 2)]) == [(3, 1)]
-    assert workers._kept(divmod, workers._file(divmod, (7, 2))) == [(3, 1)]  # and it is whole again
+    assert capsys.readouterr().out.count("some results cannot be kept or read") == 1
+    if store.endswith("result"):
+        assert workers._kept(divmod, workers._file(divmod, (7, 2))) == [(3, 1)]  # and it is whole again
+
+
+def test_processes__a_disk_that_fills_up_keeps_the_older_result_and_leaves_no_litter(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("MM_RESULTS", str(tmp_path))
+    file = workers._file(divmod, (7, 2))
+    file.write_bytes(b"older")
+    with small_disk():
+        content, kept, why = workers._do(divmod, (7, 2), file)
+    assert (len(content) > 100, kept, why) == (True, False, None)
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"older"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no umask here")
+def test_processes__a_result_that_is_kept_has_the_permissions_that_the_umask_asks_for(tmp_path) -> None:
+    old = os.umask(0o027)
+    try:
+        workers._do(divmod, (7, 2), tmp_path / "shared/one.pt")
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE((tmp_path / "shared/one.pt").stat().st_mode) == 0o640
 
 
 def test_a_class_that_is_not_ours_is_not_read_from_a_store(tmp_path, monkeypatch) -> None:
