@@ -123,6 +123,8 @@ def semantic_similarity(a: Tensor, b: Tensor) -> Tensor:
 
     每行和为 1：每个 a 把一份注意力分给全部 b。这就是注意力的公式，只是没有值。
 
+    Paper: Vaswani et al. 2017, Attention Is All You Need.
+
     >>> semantic_similarity(torch.zeros(1, 4), torch.ones(2, 4))
     tensor([[0.5000, 0.5000]])
     """

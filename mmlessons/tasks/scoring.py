@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from mmcore import checks
+from mmcore import checks, ranking
 from mmcore.checks import shapes
 
 
@@ -15,10 +15,7 @@ def accuracy(scores: Tensor, label: Tensor, name: str = "scores") -> float:
 
     得分里有 NaN 时报 ValueError，用 `name` 说出是哪个；标签不是类别时也报。
     """
-    scores, label = checked(scores, name).cpu(), label.cpu()
-    checks.classes(label, "label", *scores.shape)
-    own = scores.gather(1, label.unsqueeze(1))
-    return ((scores >= own).sum(1) == 1).double().mean().item()
+    return ranking.accuracy(checked(scores, name), label.to(scores.device))
 
 
 def best(scores: Tensor, name: str = "scores") -> Tensor:
