@@ -308,18 +308,22 @@ class Page:
         """
         panel = self.running_panel()
         handle = panel.query_selector("[role=slider]")
-        handle.scroll_into_view_if_needed()
         panel.evaluate("panel => lab.watch(panel)")
-        (left, width), box = handle.evaluate(TRACK), handle.bounding_box()
-        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-        target = left + width * (0.75 if x < left + width / 2 else 0.25)
-        mouse = self.window.mouse
-        mouse.move(x, y)
-        mouse.down()
-        for k in range(1, 9):
-            mouse.move(x + (target - x) * k / 8, y)
-            self.settle(0.03)
-        shown = handle.evaluate("handle => lab.readout(handle)")
+        mouse, rest = self.window.mouse, self.value(handle)
+        for _ in range(3):  # what is above may grow just then, and the slider is no longer under the mouse
+            handle.scroll_into_view_if_needed()
+            (left, width), box = handle.evaluate(TRACK), handle.bounding_box()
+            x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+            target = left + width * (0.75 if x < left + width / 2 else 0.25)
+            mouse.move(x, y)
+            mouse.down()
+            for k in range(1, 9):
+                mouse.move(x + (target - x) * k / 8, y)
+                self.settle(0.03)
+            shown = self.value(handle)
+            if shown != rest:
+                break
+            mouse.up()
         with suppress(TimeoutError):  # a value that never arrives is told by delay = None
             self.window.wait_for_function("value => lab.delay(value) !== null", arg=shown, timeout=5000)
         delay, (before, after) = self.js("value => lab.delay(value)", shown), self.js("() => lab.usedValues()")
