@@ -246,7 +246,8 @@ def test_a_bad_argument_gets_a_clear_error_in_both_languages(name: str, argument
     optional = inspect.signature(call.forward if isinstance(call, nn.Module) else call).parameters[argument].default
     call = call.eval() if isinstance(call, nn.Module) else call
     before = deepcopy(call.state_dict()) if isinstance(call, nn.Module) else {}
-    named = "" if isinstance(good[argument], Tensor | list) else argument
+    several = isinstance(good[argument], list) and isinstance(good[argument][0], Tensor)
+    named = "" if isinstance(good[argument], Tensor) or several else argument
     for bad, must in spoiled(name, argument, good[argument], optional is None, declared_by(call)):
         refused(call, good | {argument: bad}, must, named)
     assert all(torch.equal(before[key], now) for key, now in (call.state_dict() if before else {}).items())

@@ -107,6 +107,16 @@ def test_parameters_start_where_lessons_expect_them_drawn_in_this_order() -> Non
     assert not eye.b.any()
 
 
+def test_without_positions_there_is_no_p_any_number_of_frames_is_taken_and_their_order_changes_nothing() -> None:
+    made = TemporalAttention(D, T, positions=False)
+    assert made.p is None
+    assert "p" not in dict(made.named_parameters())
+    f = tensor(B, T + 2, D).float()
+    assert torch.allclose(made(f), made(f.flip(1)), atol=1e-6)
+    with_p, f = TemporalAttention(D, T), f[:, :T]
+    assert not torch.allclose(with_p(f), with_p(f.flip(1)), atol=1e-2)
+
+
 @pytest.mark.parametrize(("call", "error", "match"), [
     (lambda: mean_over_time(tensor(B, 0, D)), ValueError, "expected at least 1 frames, got 0"),
     (lambda: TemporalAttention(D, T).double()(tensor(B, T + 1, D)), ValueError, r"f must have shape \(2, 4, 3\)"),
