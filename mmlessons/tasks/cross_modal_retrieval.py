@@ -23,7 +23,6 @@ from mmcore.training import device_of, evaluating
 from mmlessons.border import check_pictures, typed
 from mmlessons.data import emoji
 from mmlessons.data.augment import augment
-from mmlessons.tasks import scoring
 from mmlessons.tasks.learner import Descent, Learner, Losses
 
 LANGUAGES = ("zh", "en")
@@ -219,7 +218,8 @@ class Index:
         checks.whole(k, "k")
         text.check_known(self.model.text_encoder.tokenizer, query)
         S = cosine_similarity(self.model.encode_texts([query]), self.features)[0]
-        best = scoring.checked(S, "similarity").topk(min(k, len(S)))
+        checks.ranked(S, "similarity")
+        best = S.topk(min(k, len(S)))
         return list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
 
 

@@ -1,6 +1,5 @@
 """成绩 / Scores: what cannot be scored is refused, since the largest of NaN is an index like any other."""
 
-import torch
 from torch import Tensor
 
 from mmcore import checks, ranking
@@ -15,17 +14,11 @@ def accuracy(scores: Tensor, label: Tensor, name: str = "scores") -> float:
 
     得分里有 NaN 时报 ValueError，用 `name` 说出是哪个；标签不是类别时也报。
     """
-    return ranking.accuracy(checked(scores, name), label.to(scores.device))
+    checks.ranked(scores, name)
+    return ranking.accuracy(scores, label.to(scores.device))
 
 
 def best(scores: Tensor, name: str = "scores") -> Tensor:
     """最后一维里最大的一项在哪里；有 NaN 时报 ValueError / Where the largest is, in the last dimension; no NaN."""
-    return checked(scores, name).argmax(-1)
-
-
-def checked(scores: Tensor, name: str) -> Tensor:
-    """里面没有 NaN 的得分 / Scores without NaN."""
-    if bool(torch.isnan(scores).any()):
-        checks.refuse(f"{name} 里有 NaN，算不了成绩：它的输入或权重不是有限数",
-                      f"{name} holds NaN and cannot be scored: its input or its weights are not finite")
-    return scores
+    checks.ranked(scores, name)
+    return scores.argmax(-1)
