@@ -24,7 +24,7 @@ from tests.notebooks.lab import Lab
 from tests.notebooks.stored import NOTEBOOKS, widgets_alone
 
 SIZE = (1000, 3000)  # pixels of the window: the pictures fit GitHub's column, and the highest is seen whole
-COLOURS, QUALITY = 32, 60
+COLOURS = 32
 MOVES = "静止的画面，运行笔记本以后就能动 · a still picture, which moves once the notebook has been run"
 ALT = "控件的静止画面 · a still picture of the controls"
 STYLE = ".jupyter-widgets-disconnected::before { display: none !important; }"  # no kernel is behind them, for once
@@ -51,15 +51,11 @@ def taken(path: Path, which: Sequence[tuple[int, int, bool]]) -> Iterator[bytes]
             yield node.screenshot()
 
 
-def small(png: bytes) -> tuple[str, bytes]:
-    """Few colours, or a JPEG where that is much smaller: (type, content)."""
-    picture = Image.open(io.BytesIO(png)).convert("RGB")
-    few, photo = io.BytesIO(), io.BytesIO()
+def small(png: bytes) -> bytes:
+    """The same in few colours."""
+    picture, few = Image.open(io.BytesIO(png)).convert("RGB"), io.BytesIO()
     picture.quantize(COLOURS, dither=Image.Dither.NONE).save(few, "PNG", optimize=True)
-    picture.save(photo, "JPEG", quality=QUALITY, optimize=True)
-    if photo.tell() < 0.6 * few.tell():
-        return "image/jpeg", photo.getvalue()
-    return "image/png", few.getvalue()
+    return few.getvalue()
 
 
 def slim(notebook: nbformat.NotebookNode) -> None:
@@ -76,9 +72,9 @@ def add(path: Path) -> None:
     nbformat.write(notebook, path)
     which = list(widgets_alone(notebook))
     for (cell, number, _), png in zip(which, taken(path, which), strict=True):
-        output, (kind, content) = notebook.cells[cell].outputs[number], small(png)
-        output.data[kind] = base64.b64encode(content).decode() + "\n"
-        output.metadata[kind] = {"alt": ALT}
+        output = notebook.cells[cell].outputs[number]
+        output.data["image/png"] = base64.b64encode(small(png)).decode() + "\n"
+        output.metadata["image/png"] = {"alt": ALT}
     nbformat.write(notebook, path)
     print(f"{path.stem}: {len(which)}")
 

@@ -220,7 +220,7 @@ def widgets_alone(notebook):
     for i, cell in code(notebook):
         for number, output in enumerate(cell.outputs):
             data = output.get("data", {})
-            if WIDGET in data and not {"text/html", "image/png", "image/jpeg"} & set(data):
+            if WIDGET in data and not {"text/html", "image/png"} & set(data):
                 yield i, number, data["text/plain"] != "<mmlessons.live>"
 
 
