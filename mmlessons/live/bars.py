@@ -7,6 +7,7 @@ from matplotlib.colors import to_hex, to_rgb
 
 from mmcore.checks import positive, require, whole
 from mmlessons.border import typed
+from mmlessons.intervals import Interval
 
 from .axes import COLOURS
 from .output import Output, Text, bilingual, plain, title_html
@@ -15,30 +16,52 @@ Part = tuple[Text, str]  # a label and a colour
 
 
 @typed
-def bars(rows: Sequence[tuple[Text, float]], title: Text | None = None, colour: str | Sequence[str] = "#0072B2",
-         digits: int = 2) -> Output:
+def bars(rows: Sequence[tuple[Text, float | Interval]], title: Text | None = None,
+         colour: str | Sequence[str] = "#0072B2", digits: int = 2) -> Output:
     """横条，每条写着自己的数，长度以 1 为满 / Horizontal bars, each with its number; 1 fills the width.
 
-    `colour`：所有横条一种颜色，或每条一种；颜色可以是模态名。
+    A number may be an `Interval`: a line across the end of its bar then reaches from low to high. `colour`: one for all
+    bars or one for each, where a modality serves as a colour.
 
-    `colour`: one for all bars or one for each, where a modality serves as a colour.
+    数可以是 `Interval`：横条的末端会有一条线，从低画到高。`colour`：所有横条一种颜色，或每条一种；颜色可以是模态名。
     """
     whole(digits, "digits", 0)
     shades = [shade(c) for c in ([colour] * len(rows) if isinstance(colour, str) else colour)]
     require(len(shades) == len(rows), f"{len(rows)} 条需要 {len(rows)} 种颜色，收到 {len(shades)}",
             f"{len(rows)} bars need {len(rows)} colours, got {len(shades)}")
     for name, value in rows:
-        require(0 <= value <= 1, f"{plain(name)} 需要在 0 与 1 之间，收到 {value}",
+        inside = all(0 <= x <= 1 for x in _reach(value))
+        require(inside, f"{plain(name)} 需要在 0 与 1 之间，收到 {value}",
                 f"{plain(name)} must lie between 0 and 1, got {value}")
-    body = "".join(
-        f'<tr><th scope="row">{bilingual(name)}</th><td><div class="mm-bar" style="width:{100 * value:.1f}%;'
-        f'background:{its}"></div></td><td class="mm-number">{value:.{digits}f}</td></tr>'
-        for (name, value), its in zip(rows, shades, strict=True))
+    body = "".join(f'<tr><th scope="row">{bilingual(name)}</th><td>{_bar(value, its)}</td>'
+                   f'<td class="mm-number">{_said(value, digits)}</td></tr>'
+                   for (name, value), its in zip(rows, shades, strict=True))
     caption = "" if title is None else f"<caption>{bilingual(title)}</caption>"
-    text = "\n".join(f"{plain(name)}  {value:.{digits}f}" for name, value in rows)
+    text = "\n".join(f"{plain(name)}  {_said(value, digits)}" for name, value in rows)
     html = ('<div class="mm mm-scroll" tabindex="0"><table class="mm-table mm-bars">'
             f'{caption}<tbody>{body}</tbody></table></div>')
     return Output(html, text if title is None else f"{plain(title)}\n{text}")
+
+
+def _reach(value: float | Interval) -> tuple[float, float, float]:
+    """How long the bar is, and from where to where its line goes."""
+    return (value.value, value.low, value.high) if isinstance(value, Interval) else (value, value, value)
+
+
+def _bar(value: float | Interval, colour: str) -> str:
+    length, low, high = (100 * x for x in _reach(value))
+    bar = f'<div class="mm-bar" style="width:{length:.1f}%;background:{colour}"></div>'
+    if low == high:
+        return bar
+    whisker = (f'<div style="position:absolute;top:calc(50% - 4px);height:8px;left:{low:.1f}%;width:{high - low:.1f}%;'
+               'border:solid;border-width:0 2px;box-sizing:border-box;'
+               'background:linear-gradient(currentColor,currentColor) center/100% 2px no-repeat"></div>')
+    return f'<div style="position:relative">{bar}{whisker}</div>'
+
+
+def _said(value: float | Interval, digits: int) -> str:
+    said = [f"{x:.{digits}f}" for x in _reach(value)]
+    return "{} [{}, {}]".format(*said) if isinstance(value, Interval) else said[0]
 
 
 @typed

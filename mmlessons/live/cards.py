@@ -20,6 +20,7 @@ from PIL import Image
 
 from mmcore.checks import require, shape_of, whole
 from mmlessons.border import typed
+from mmlessons.intervals import Interval
 
 from .kernel import hand_over, is_live, running_loop, say_idle
 from .output import Box, Output, Shown, Text, bilingual, data_uri, plain, player, reason, styled, title_html, width
@@ -170,16 +171,16 @@ class search_box(Box):
 # -- tables and sentences ---------------------------------------------------------------------------------------------
 
 @typed
-def table(header: Sequence[Text], rows: Sequence[Sequence[Text | float | Sequence[float]]], title: Text | None = None,
-          digits: int | Sequence[int] = 2) -> Output:
+def table(header: Sequence[Text], rows: Sequence[Sequence[Text | float | Interval | Sequence[float]]],
+          title: Text | None = None, digits: int | Sequence[int] = 2) -> Output:
     """双语的小表格 / A small bilingual table.
 
-    A cell is a string, (Chinese, English), a number, or several numbers (over seeds, say; a list or a tensor of one
-    dimension), shown as lowest – highest; fractions are shown to `digits` places, one number for all columns or one for
-    each. A column of numbers is aligned right.
+    A cell is a string, (Chinese, English), a number, an `Interval`, shown as value [low, high], or several numbers
+    (over seeds, say; a list or a tensor of one dimension), shown as lowest – highest; fractions are shown to `digits`
+    places, one number for all columns or one for each. A column of numbers is aligned right.
 
-    单元格是字符串、（中文, English）、数，或几个数（例如几个种子；列表或一维张量），写成“最低 – 最高”；小数保留 digits
-    位，各栏相同或一栏一个。一列全是数时靠右对齐。
+    单元格是字符串、（中文, English）、数，`Interval`（写成 数 [低, 高]），或几个数（例如几个种子；列表或一维张量，写成
+    “最低 – 最高”）。小数保留 digits 位，各栏相同或一栏一个。一列全是数时靠右对齐。
     """
     for row in rows:
         require(len(row) == len(header), f"每行需要 {len(header)} 格，收到 {len(row)}",
@@ -215,7 +216,7 @@ def note(zh: str, en: str) -> Output:
 
 
 def _is_number(x: object) -> bool:
-    return isinstance(x, (int, float, np.number)) and not isinstance(x, bool)
+    return isinstance(x, (int, float, np.number, Interval)) and not isinstance(x, bool)
 
 
 def _cell(x: Text | float, digits: int) -> Text:
@@ -224,6 +225,8 @@ def _cell(x: Text | float, digits: int) -> Text:
     if isinstance(x, list):
         require(len(x) > 0, "一格里的几个数是空的", "a cell of several numbers is empty")
         return " – ".join(_cell(end, digits) for end in (min(x), max(x))).replace("-", "−")
+    if isinstance(x, Interval):
+        return f"{_cell(x.value, digits)} [{_cell(x.low, digits)}, {_cell(x.high, digits)}]".replace("-", "−")
     if not _is_number(x):
         return x if isinstance(x, tuple) else str(x)
     return str(x) if isinstance(x, (int, np.integer)) else f"{round(float(x), digits) + 0.0:.{digits}f}"  # no "-0.00"

@@ -13,6 +13,7 @@ from html import escape
 
 from mmcore.checks import one_of, refuse, require
 from mmlessons.border import typed
+from mmlessons.intervals import Interval
 
 from .axes import check_name
 from .output import Folded, Name, bilingual, plain
@@ -27,11 +28,13 @@ def claims(*rows: tuple, say: Name | None = None, given: bool = True) -> Folded:
     """核对每一行，显示一个可以点开的 ✓ / Assert every row and show a ✓ that opens to the numbers.
 
     A row is `(what, values, sign, line)`: `what` is (Chinese, English); `values` one number or several (over seeds,
-    say); `sign` one of > < ≥ ≤ = ≠ ≈ in; `line` one number, as many as there are values, or for "in" the two ends.
+    say), or an `Interval`; `sign` one of > < ≥ ≤ = ≠ ≈ in; `line` one number, as many as there are values, or for "in"
+    the two ends. The whole of an interval must lie on the right side.
     `say` is the sentence beside the ✓, without it that of the only row. With `given=False` nothing is checked, and that
     is said: a training that the reader has steered proves nothing.
 
-    一行是 `(说什么, 数, 符号, 界线)`：数可以是一个或几个（例如几个种子）；界线是一个数，或与数同样多，"in" 时是两端。
+    一行是 `(说什么, 数, 符号, 界线)`：数可以是一个或几个（例如几个种子），也可以是 `Interval`，这时整个区间都要在界线的
+    这一边；界线是一个数，或与数同样多，"in" 时是两端。
     `say` 是 ✓ 旁边的话，不给就是唯一那一行的。`given=False` 时不核对，并且说明：读者动过的训练说明不了什么。
 
     Raises: AssertionError 有一行不成立，说出是哪一行、数是多少 / if a row does not hold, naming it and its numbers.
@@ -54,7 +57,8 @@ def _row(what: Name, values: object, sign: str, line: object) -> str:
     require(len(found) > 0 and len(lines) == len(found), f"{what[0]}：{len(found)} 个数，{len(lines)} 条界线",
             f"{what[1]}: {len(found)} values and {len(lines)} lines")
     try:
-        failed = [(a, b) for a, b in zip(found, lines, strict=True) if not SIGNS[sign](a, b)]
+        failed = [(a, b) for a, b in zip(found, lines, strict=True)
+                  if not all(SIGNS[sign](x, b) for x in _ends(a, sign))]
     except (TypeError, ValueError):
         refuse(f"{what[0]}：{values!r} 与 {line!r} 不能比较", f"{what[1]}: {values!r} and {line!r} cannot be compared",
                TypeError)
@@ -64,6 +68,14 @@ def _row(what: Name, values: object, sign: str, line: object) -> str:
         raise AssertionError(f"{zh} / {en}")
     return (f'<tr><td>{bilingual(what)}</td><td class="mm-number">{_range(found)}</td><td>{escape(sign)}</td>'
             f'<td class="mm-number">{_shown(line) if sign == "in" else _range(lines)}</td></tr>')
+
+
+def _ends(x: object, sign: str) -> tuple:
+    """Of an interval the end that comes nearest to the line, or both; of anything else itself."""
+    if not isinstance(x, Interval):
+        return (x,)
+    one_of(sign, "sign", (">", "<", "≥", "≤", "in"))  # an interval is not equal to a number
+    return {">": (x.low,), "≥": (x.low,), "<": (x.high,), "≤": (x.high,)}.get(sign, (x.low, x.high))
 
 
 def _numbers(x: object) -> list:

@@ -14,10 +14,10 @@ from mmlessons.border import typed
 def over_seeds(results: Sequence[Any]) -> Any:
     """一个数换成一列，一个种子一个 / A number becomes a float64 tensor with one number for each seed.
 
-    Dataclasses and mappings keep their shape: `over_seeds(found).recall.seen` is (S,). A list of K numbers becomes
-    (S, K).
+    Dataclasses and mappings keep their shape: `over_seeds(found).recall.seen` is (S,). A list or tensor of K
+    numbers becomes (S, K).
 
-    数据类与字典的样子不变：`over_seeds(found).recall.seen` 是 (S,)。K 个数的列表变成 (S, K)。
+    数据类与字典的样子不变：`over_seeds(found).recall.seen` 是 (S,)。K 个数的列表或张量变成 (S, K)。
     """
     checks.require(len(results) > 0, "results 是空的，一个种子也没有", "results is empty, without a seed")
     first = results[0]
@@ -32,6 +32,6 @@ def over_seeds(results: Sequence[Any]) -> Any:
                        "the results of all seeds must have the same names")
         return {key: over_seeds([result[key] for result in results]) for key in first}
     try:
-        return torch.tensor(results, dtype=torch.float64)
+        return torch.stack([torch.as_tensor(result, dtype=torch.float64) for result in results])
     except (TypeError, ValueError, RuntimeError):
         checks.refuse("结果需要是数，或同样长的几列数", "results must be numbers, or lists of one length", TypeError)

@@ -34,7 +34,7 @@ import torch
 from torch import Tensor, nn
 
 import mmcore.training
-from mmlessons import exercises, live
+from mmlessons import exercises, intervals, live
 from mmlessons.data import clips, digits, emoji, scenes, utterances, views
 from mmlessons.tasks import cross_modal_alignment as alignment
 from mmlessons.tasks import cross_modal_retrieval as retrieval
@@ -166,6 +166,8 @@ GOOD: dict[str, tuple[Callable, Callable[[], dict]]] = {
     "Views.by_role": (lambda role: made("views").by_role(role), lambda: {"role": "test"}),
     "Views.groups": (lambda: made("views").groups(), dict),
     # what lessons share
+    "intervals.interval": (intervals.interval, lambda: {"scores": floats(2, 6)}),
+    "intervals.paired": (intervals.paired, lambda: {"scores": floats(6), "others": floats(2, 6)}),
     "tasks.learner.Learner": (learner.Learner, lambda: {
         "task": alignment.ThreeLosses(alignment.Pairs(made("views"), 4)), "steps": 2, "seed": 3}),
     "Learner.train_step": (lambda **dials: made("aligned").train_step(**dials), lambda: {
@@ -609,6 +611,8 @@ FREE = {  # call and part: what may come of it after all, or which sizes are fre
         "length, length 0", "live.search_box.examples": "length, length 0", "live.shares.rows": "length, length 0",
     "live.table.rows": "length, length 0", "live.table.rows[][]": "length, no, same",
     "live.claims.values[]": "same, no",
+    "intervals.interval.scores": "no, shape, shape 0, shape 1", "intervals.paired.scores": "no, shape",
+    "intervals.paired.others": "no, shape, shape 0",  # answers are bool, trainings any number, questions their number
     "live.claims.line": "no", "live.claims.values": "no, length", "live.weights.presets": "length 0",
     "live.menu.options.a": "length", "tasks.seeds.over_seeds.results": "length", "tasks.seeds.over_seeds.results[].a":
         "no, any", "tasks.cross_modal_retrieval.mean_recall.scores.('image→text', 'zh')": "length",

@@ -24,6 +24,7 @@ from PIL import Image
 
 from mmcore.training import optimize
 from mmlessons import live
+from mmlessons.intervals import Interval
 from mmlessons.live import kernel, panel
 from mmlessons.live.axes import COLOURS, legend_columns
 from mmlessons.live.run import LATEST
@@ -1221,6 +1222,27 @@ def test_claims_that_hold_give_a_sentence_that_is_the_same_everywhere_and_number
 def test_a_claim_that_fails_for_one_value_fails_and_says_which(values, sign, line):
     with pytest.raises(AssertionError, match="a is above b: does not hold"):
         live.claims((BETTER, values, sign, line))
+
+
+def test_a_claim_about_an_interval_holds_for_the_whole_of_it():
+    score = Interval(0.6, 0.5, 0.7)
+    assert "0.60 [0.50, 0.70]" in live.claims((BETTER, score, ">", 0.45)).inside
+    live.claims((BETTER, [score, score], "in", (0.4, 0.8)), (BETTER, score, "<", 0.75), say=BETTER)
+    for sign, line in ((">", 0.55), ("<", 0.65), ("in", (0.55, 0.8)), ("in", (0.4, 0.65))):
+        with pytest.raises(AssertionError, match="不成立"):
+            live.claims((BETTER, score, sign, line))
+    with pytest.raises(TypeError, match=r"不能比较.* / .*cannot be compared"):
+        live.claims((BETTER, score, "≈", 0.6))
+
+
+def test_tables_and_bars_show_an_interval_with_its_number():
+    score = Interval(0.6, -0.5, 0.7)
+    assert live.table(["a"], [[score]]).text.endswith("0.60 [−0.50, 0.70]")
+    drawn = live.bars([("a", Interval(0.6, 0.5, 0.7)), ("b", 0.2)])
+    assert drawn.text == "a  0.60 [0.50, 0.70]\nb  0.20"
+    assert "left:50.0%;width:20.0%" in drawn.html
+    with pytest.raises(ValueError, match="a 需要在 0 与 1 之间"):
+        live.bars([("a", score)])
 
 
 def test_claims_refuse_what_would_check_nothing_and_do_not_judge_a_training_that_was_steered():
