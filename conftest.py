@@ -36,14 +36,14 @@ def pytest_configure(config):
 
 def piece(nodeid):
     """What one worker does in one go: a notebook, a lesson in the browser, or a file of tests."""
-    file, lesson = nodeid.partition("::")[0], re.search(r"\b\d\d_\w+", nodeid)
+    file, lesson = nodeid.partition("::")[0], re.search(r"\b\d\d[a-z]?_\w+", nodeid)
     return f"{file} {lesson[0]}" if lesson and file.endswith("test_browser.py") else file
 
 
 def pytest_collection_modifyitems(items):
     """Lessons first, each some way before its own visit in the browser, and while others are visited."""
     def turn(item):
-        lesson = re.search(r"\b(\d\d)_\w+", piece(item.nodeid))
+        lesson = re.search(r"\b(\d\d)[a-z]?_\w+", piece(item.nodeid))
         return (2 * int(lesson[1]) + (0 if item.path.suffix == ".ipynb" else 5)) if lesson else 1000
     items.sort(key=turn)
 

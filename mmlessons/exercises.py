@@ -1,5 +1,6 @@
 """读者的练习：核对答案，说出差在哪里 / Readers' exercises: check an answer, and say how it differs."""
 
+import math
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -91,6 +92,65 @@ def check(answer: Callable[..., float | Tensor | None], cases: Sequence[Case], s
     return Verdict(True, f"{len(cases)} 项检查全部通过", f"all {len(cases)} checks passed")
 
 
+@typed
+@dataclass(frozen=True)
+class Candidate:
+    """读者的测试要考的一位 / One of those that a reader's test is tried on: what it is called with, and who it is."""
+
+    args: tuple
+    zh: str
+    en: str
+
+
+@typed
+def separates(answer: Callable[..., float | Tensor | None], able: Sequence[Candidate], unable: Sequence[Candidate],
+              start: tuple[str, str], hint: tuple[str, str], margin: float = 0.2) -> Verdict:
+    """核对读者设计的测试 / Check a test that a reader designed: can it tell those who can from those who cannot?
+
+    `answer(*candidate.args)` is the score that the test gives, one number, the higher the better. Each of `able` must
+    score higher than each of `unable` by at least `margin`. As in `check`, an empty answer gets `start`, and nothing is
+    raised.
+
+    `answer(*candidate.args)` 是测试给的分，一个数，越高越好。`able` 里的每一位都要比 `unable` 里的每一位至少高出
+    `margin`。与 `check` 一样，空着时说 `start`，不抛出错误。
+    """
+    checks.require(len(able) > 0 and len(unable) > 0, "able 和 unable 各需要至少一位",
+                   "able and unable must have one candidate each at least")
+    scores = []
+    for who in [*able, *unable]:
+        try:
+            got = answer(*deepcopy(who.args))
+        except Exception as raised:
+            what = f"{type(raised).__name__}: {raised}"
+            return Verdict(False, f"{who.zh}：你的代码抛出了 {what}", f"{who.en}: your code raised {what}")
+        if got is None or got is Ellipsis:
+            return Verdict(False, f"还没有答案。{start[0]}", f"No answer yet. {start[1]}")
+        value = _number(got)
+        if value is None or not math.isfinite(value):
+            came = type(got).__name__ if value is None else f"{value}"
+            return Verdict(False, f"{who.zh}：需要一个数，得到 {came}", f"{who.en}: expected one number, got {came}")
+        scores.append(value)
+    low = min(range(len(able)), key=scores.__getitem__)
+    high = max(range(len(able), len(scores)), key=scores.__getitem__)
+    good, bad = able[low], unable[high - len(able)]
+    if scores[low] - scores[high] >= margin:
+        return Verdict(True, f"分开了：{good.zh}至少得 {scores[low]:.2f}，{bad.zh}至多得 {scores[high]:.2f}",
+                       f"Told apart: at least {scores[low]:.2f} for {good.en}, at most {scores[high]:.2f} for {bad.en}")
+    return Verdict(False, f"分不开：{good.zh}得 {scores[low]:.2f}，{bad.zh}得 {scores[high]:.2f}。提示：{hint[0]}",
+                   f"Not told apart: {scores[low]:.2f} for {good.en}, {scores[high]:.2f} for {bad.en}. "
+                   f"Hint: {hint[1]}")
+
+
+def _number(got: object) -> float | None:
+    """It as a number, or None if it is none."""
+    if isinstance(got, (str, bytes, bytearray)):
+        return None
+    try:
+        return float(got.detach() if isinstance(got, Tensor) else got)
+    except Exception:
+        return None
+
+
 @dataclass(frozen=True)
 class _Difference:
     zh: str
@@ -117,13 +177,10 @@ def _differs(got: object, expected: float | Tensor) -> _Difference | None:
     """How an answer differs, None if it does not; it never raises."""
     if isinstance(expected, Tensor):
         return _tensor_differs(got, expected)
-    kind = _Difference(f"需要一个数，得到 {type(got).__name__}", f"expected one number, got {type(got).__name__}", True)
-    if isinstance(got, (str, bytes, bytearray)):
-        return kind
-    try:
-        value = float(got.detach() if isinstance(got, Tensor) else got)
-    except Exception:
-        return kind
+    value = _number(got)
+    if value is None:
+        kind = type(got).__name__
+        return _Difference(f"需要一个数，得到 {kind}", f"expected one number, got {kind}", True)
     if abs(value - expected) < 1e-5:
         return None
     return _Difference(f"应为 {expected:.4g}，得到 {value:.4g}", f"expected {expected:.4g}, got {value:.4g}")

@@ -47,7 +47,7 @@ from mmlessons.tasks import video_understanding as video
 from mmlessons.tasks import vision_language_model as naming
 from mmlessons.tasks import visual_question_answering as answering
 
-NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").rglob("[0-9]*.ipynb"))
 ELSEWHERE = ("mmlessons.workers", "mmlessons.doctor")  # these have tests of their own
 CHINESE, ENGLISH = re.compile(r"[\u3400-\u9fff]"), re.compile(r"[a-z]{2,} ")
 
@@ -372,6 +372,11 @@ GOOD: dict[str, tuple[Callable, Callable[[], dict]]] = {
     # live and exercises
     "exercises.Case": (exercises.Case, lambda: {"args": (1,), "expected": 2.0, "zh": "谁", "en": "who"}),
     "exercises.Refusal": (exercises.Refusal, dict),
+    "exercises.Candidate": (exercises.Candidate, lambda: {"args": (1,), "zh": "谁", "en": "who"}),
+    "exercises.separates": (exercises.separates, lambda: {
+        "answer": lambda x: x, "able": [exercises.Candidate((1.0,), "会", "can")],
+        "unable": [exercises.Candidate((0.0,), "不会", "cannot")], "start": ("想", "think"), "hint": ("比", "compare"),
+        "margin": 0.2}),
     "exercises.check": (exercises.check, lambda: {
         "answer": abs, "cases": [exercises.Case((1,), 1.0, "谁", "who")], "start": WHO, "hint": WHO}),
     "live.Card": (live.Card, lambda: {"picture": PICTURE, "caption": WHO, "mark": True, "alt": WHO,
@@ -601,6 +606,8 @@ FREE = {  # call and part: what may come of it after all, or which sizes are fre
         "loud, shape 0", "tasks.vision_language_model.answer.picture": "shape 1, shape 2",
     "tasks.visual_question_answering.Answering.kinds": "length", "exercises.Case.args": "length, length 0",
     "exercises.Case.args[]": "no, any", "exercises.check.cases": "length",
+    "exercises.Candidate.args": "length, length 0", "exercises.Candidate.args[]": "no, any",
+    "exercises.separates.able": "length", "exercises.separates.unable": "length",
     "live.Card.picture": "shape, shape 1, shape 2",
     "live.Plot.levels": "length 0", "live.Plot.colours": "length 0", "live.Plot.colours.L": "length",
     "live.Training.plots": "length", "live.Training.sliders": "length 0", "live.Training.sliders.tau": "length",

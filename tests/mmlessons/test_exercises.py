@@ -91,3 +91,26 @@ def test_an_exercise_that_asks_for_a_tensor_compares_shape_and_every_number(got:
     verdict = lesson.check(lambda: got, [lesson.Case((), WANTED, "表", "table")], START, HINT)
     assert verdict.ok is ok
     assert says in verdict.en
+
+
+ABLE = [lesson.Candidate((0.9,), "会的", "who can"), lesson.Candidate((0.7,), "也会的", "who can as well")]
+UNABLE = [lesson.Candidate((0.1,), "不会的", "who cannot"), lesson.Candidate((0.3,), "也不会的", "who cannot either")]
+
+
+@pytest.mark.parametrize(("test", "ok", "says"), [
+    (lambda score: score, True, "at least 0.70 for who can as well, at most 0.30 for who cannot either"),
+    (lambda score: torch.tensor(score), True, "Told apart"),
+    (lambda score: 0.5, False, "Not told apart: 0.50 for who can, 0.50 for who cannot. Hint: times itself"),
+    (lambda score: score / 4, False, "Not told apart: 0.17 for who can as well, 0.07 for who cannot either"),
+    (lambda score: 1 - score, False, "Not told apart: 0.10 for who can, 0.90 for who cannot"),
+    (lambda score: float("nan"), False, "who can: expected one number, got nan"),
+    (lambda score: float("inf"), False, "who can: expected one number, got inf"),
+    (lambda score: "0.9", False, "who can: expected one number, got str"),
+    (lambda score: 1 / 0, False, "who can: your code raised ZeroDivisionError"),
+    (lambda score: None, False, "No answer yet. Think of a square."),
+])
+def test_a_reader_s_test_must_tell_the_worst_of_the_able_from_the_best_of_the_unable(test, ok, says) -> None:
+    verdict = lesson.separates(test, ABLE, UNABLE, START, HINT)
+    assert verdict.ok is ok
+    assert says in verdict.en
+    assert lesson.separates(lambda score: score, ABLE, UNABLE, START, HINT, margin=0.5).ok is False

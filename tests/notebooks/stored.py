@@ -10,9 +10,11 @@ from pathlib import Path
 
 import nbformat
 
-NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
-DOOR = NOTEBOOKS[0]  # the start page: it runs like a lesson and teaches none
-LESSONS = NOTEBOOKS[1:]
+FOLDER = Path(__file__).parents[2] / "notebooks"
+DOOR, *LESSONS = sorted(FOLDER.glob("*.ipynb"))  # the start page runs like a lesson and teaches none
+WORKSHOPS = sorted(FOLDER.glob("workshops/*.ipynb"))
+NOTEBOOKS = [DOOR, *LESSONS, *WORKSHOPS]
+MOST_CELLS = 65  # of a lesson: one double period
 CHINESE = re.compile(r"[\u3400-\u9fff]")
 ENGLISH = re.compile(r"[A-Za-z]{2,}")
 FENCE = re.compile(r"^(`{3,}|~{3,}).*?^\1\s*?$", re.M | re.S)
@@ -33,6 +35,11 @@ PLACES = re.compile(
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
 WIDGET = "application/vnd.jupyter.widget-view+json"
 SELF_CONTAINED = re.compile(r"data:[\w/+.-]+;base64,[A-Za-z0-9+/=\s]+")
+
+
+def label(path):
+    """A lesson and its workshop have one file name."""
+    return path.stem + "_workshop" * (path in WORKSHOPS)
 
 
 def prose_cells(path):

@@ -12,6 +12,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from tests.notebooks.stored import label
 from tests.support import need_browser
 
 pytestmark = pytest.mark.browser
@@ -167,7 +168,7 @@ def test_nothing_sticks_out(visit, dressed):
 
 
 def test_screenshot(visit, notebook, dressed):
-    shot = SHOTS / f"{notebook.stem}-{dressed}.png"
+    shot = SHOTS / f"{label(notebook)}-{dressed}.png"
     visit.page.screenshot(shot)
     assert shot.stat().st_size > 20_000
 

@@ -54,7 +54,10 @@ def test_the_published_solution_of_each_exercise_passes_and_the_blank_one_gets_a
     solutions = [s for text in stored.prose_cells(notebook)
                  for s in re.findall(r"<details.*?```python\n(.*?)```.*?</details>", text, re.DOTALL)]
     exercises, checks = tagged(notebook, "exercise"), tagged(notebook, "check")
-    assert len(solutions) == len(exercises) == len(checks) > 0
+    assert len(solutions) == len(exercises) == len(checks)
+    assert checks or notebook not in stored.WORKSHOPS
+    if not checks:
+        return
     programs = []
     for solution, blank, check in zip(solutions, exercises, checks, strict=True):
         *before, verdict = ast.parse(check).body  # the verdict is the last expression of the cell
