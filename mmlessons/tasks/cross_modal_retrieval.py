@@ -6,8 +6,10 @@ can be encoded once, kept as an index, and a search encodes its query only.
 两座塔互不相见：图像塔给出 f_v，文本塔给出 f_t，只在最后比较。所以图片可以事先编码、存成索引，搜索时只编码查询。
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
@@ -18,7 +20,7 @@ from mmcore import tokens as text
 from mmcore.alignment import contrastive_loss, cosine_similarity
 from mmcore.checks import shapes
 from mmcore.encoders import TextEncoder, VisualEncoder
-from mmcore.ranking import mutual_scores, retrieval_scores
+from mmcore.ranking import ranks
 from mmcore.training import device_of, evaluating
 from mmlessons.border import check_pictures, typed
 from mmlessons.data import emoji
@@ -30,7 +32,7 @@ WAYS = ("image→text", "text→image")
 TAU = 0.0625
 LEARNING_RATE = 6e-3
 
-Scores = dict[tuple[str, str], dict[str, float]]  # (direction, language) → what `retrieval_scores` says
+Ranks = dict[tuple[str, str], Tensor]  # (direction, language) → (C,), the rank of the right answer to each query
 
 
 # -- the model and how it learns --------------------------------------------------------------------------------------
@@ -45,12 +47,17 @@ class RetrievalModel(nn.Module):
     | `f_t` | (N, D) | text feature (1.2) | 文本特征 |
     | `S` | (N, N) | cosine similarity, what a search ranks by | 余弦相似度，检索时用来排名 |
     | `L` | | contrastive loss, what training lowers (2.1) | 对比损失，训练时下降的量 |
+
+    `log_tau` is a temperature that training may find for itself, as CLIP's does; `forward` takes the one it is given.
+
+    `log_tau` 是可以由训练自己去找的温度，CLIP 就是这样；`forward` 用的是传给它的那一个。
     """
 
     def __init__(self, tokenizer: Tokenizer, feature_dim: int = 128):
         super().__init__()
         self.visual_encoder = VisualEncoder(feature_dim)
         self.text_encoder = TextEncoder(feature_dim=feature_dim, tokenizer=tokenizer)
+        self.log_tau = nn.Parameter(torch.tensor(math.log(TAU)))
 
     @shapes(like="visual_encoder.project.weight", image="B 3 height width", input_ids="int B L",
             attention_mask="mask B L", tau="scalar")
@@ -79,9 +86,9 @@ class RetrievalModel(nn.Module):
         return device_of(self)
 
 
-def losses(model: RetrievalModel, batch: dict[str, Tensor], tau: float) -> dict[str, Tensor]:
-    """下降的是 (2.1) / What goes down is (2.1)."""
-    return {"L": model(**batch, tau=tau)["L"]}
+def losses(model: RetrievalModel, batch: dict[str, Tensor], tau: float, learned: bool = False) -> dict[str, Tensor]:
+    """下降的是 (2.1)；`learned` 时 τ 也一起学 / What goes down is (2.1); with `learned` τ is learned as well."""
+    return {"L": model(**batch, tau=model.log_tau.exp() if learned else tau)["L"]}
 
 
 @typed
@@ -112,11 +119,11 @@ class Retrieval:
         """新的双塔 / New towers."""
         return Descent.of(RetrievalModel(self.tokenizer).to(device), losses, LEARNING_RATE, 0.3, total="L")
 
-    def step(self, trainer: Descent, generator: torch.Generator, tau: float = TAU) -> Losses:
+    def step(self, trainer: Descent, generator: torch.Generator, tau: float = TAU, learned: bool = False) -> Losses:
         """走一步 / Take one step. Raises ValueError if τ is not positive."""
         checks.positive(tau, "tau")
         batch = {name: x.to(trainer.model.device) for name, x in self.draw(generator).items()}
-        return trainer.train_step(batch, tau=tau)
+        return trainer.train_step(batch, tau=tau, learned=learned)
 
     @typed
     def draw(self, generator: torch.Generator) -> dict[str, Tensor]:
@@ -162,8 +169,8 @@ def pixel_similarity(pictures: Tensor, known: Tensor) -> Tensor:
 
 
 @typed
-def pixel_baseline(data: emoji.Emoji, artist: str) -> Scores:
-    """像素近邻的成绩；它不认字，两种语言相同 / The scores of the pixel neighbour, which reads in neither language."""
+def pixel_baseline(data: emoji.Emoji, artist: str) -> Ranks:
+    """像素近邻的名次；它不认字，两种语言相同 / The ranks of the pixel neighbour, which reads in neither language."""
     S = pixel_similarity(data.pictures_by(artist), data.training_pictures())
     return _both_ways(dict.fromkeys(LANGUAGES, S))
 
@@ -171,32 +178,42 @@ def pixel_baseline(data: emoji.Emoji, artist: str) -> Scores:
 # -- scores and search ------------------------------------------------------------------------------------------------
 
 @typed
-def evaluate(model: RetrievalModel, data: emoji.Emoji, artist: str) -> Scores:
-    """一位作者的成绩：两个方向 × 两种语言 / One artist's scores: both directions × both languages.
+def evaluate(model: RetrievalModel, data: emoji.Emoji, artist: str) -> Ranks:
+    """一位作者的名次：两个方向 × 两种语言 / The ranks for one artist: both directions × both languages.
 
-    The keys are (direction, language), the direction "image→text" or "text→image"; for the values see
-    `retrieval_scores`. Raises ValueError for an artist who is unknown or did not draw all concepts.
+    The keys are (direction, language), the direction "image→text" or "text→image"; a value is (C,), the rank of the
+    right answer for each concept, the best being 1. Raises ValueError for an artist who is unknown or did not draw all
+    concepts.
 
-    键是 (方向, 语言)，方向为 "image→text" 或 "text→image"；值见 `retrieval_scores`。没有这位作者，或他没有画全时报
-    ValueError。
+    键是 (方向, 语言)，方向为 "image→text" 或 "text→image"；值是 (C,)，每个概念的正确答案排第几，最好是 1。没有这位作者，
+    或他没有画全时报 ValueError。
     """
     f_v = model.encode_pictures(data.pictures_by(artist))
     return _both_ways({language: cosine_similarity(f_v, model.encode_texts(data.names(language)))
                        for language in LANGUAGES})
 
 
-def _both_ways(S: dict[str, Tensor]) -> Scores:
+def _both_ways(S: dict[str, Tensor]) -> Ranks:
     """Along the rows of each similarity, then along its columns."""
-    return {(way, language): retrieval_scores(scores) for language in LANGUAGES
+    return {(way, language): ranks(scores) for language in LANGUAGES
             for way, scores in zip(WAYS, (S[language], S[language].T), strict=True)}
 
 
 @typed
-def mean_recall(scores: Scores) -> float:
-    """四个 r@1 的平均 / The mean of the four r@1."""
-    if not scores or not all("r@1" in found for found in scores.values()):
-        checks.refuse("scores 需要至少一份含有 r@1 的成绩", "scores must hold at least one that has an r@1")
-    return sum(found["r@1"] for found in scores.values()) / len(scores)
+def found(ranked: Mapping[Any, Tensor]) -> Tensor:
+    """每个概念有几成的查询第一个就找对 / For each concept, the share of its queries whose first answer is right: (C,).
+
+    Its mean is R@1, the mean of all directions and languages. Raises ValueError if there are no ranks, or their numbers
+    differ.
+
+    它的平均就是 R@1，即各个方向和语言的平均。没有名次，或个数不同时，报 ValueError。
+    """
+    checks.require(len(ranked) > 0, "ranked 是空的，一份名次也没有", "ranked is empty, without ranks")
+    sizes: dict[str, int] = {}
+    for key, row in ranked.items():
+        checks.fits(row, f"ranked[{key}]", "int64 C", **sizes)
+        sizes["C"] = len(row)
+    return torch.stack([(row == 1).cpu().double() for row in ranked.values()]).mean(0)
 
 
 @typed
@@ -227,20 +244,20 @@ class Index:
 
 @dataclass(frozen=True)
 class Artists:
-    """学过的概念，平均 r@1 / Concepts it learned, the mean r@1."""
+    """学过的概念，每个 `found` 了几成，(C,) / Concepts it learned, and how far each was `found`, (C,)."""
 
-    known: float  # 训练用过的图画 / the very pictures of one training artist
-    test: float  # 没见过的作者 / an artist it never saw
-    shift: float  # 画风很不一样的作者 / an artist of another style
+    known: Tensor  # 训练用过的图画 / the very pictures of one training artist
+    test: Tensor  # 没见过的作者 / an artist it never saw
+    shift: Tensor  # 画风很不一样的作者 / an artist of another style
 
 
 @dataclass(frozen=True)
 class NewConcepts:
-    """没见过的概念，r@1 / Concepts it never saw, r@1."""
+    """没见过的概念，每个 `found` 了几成，(C,) / Concepts it never saw, and how far each was `found`, (C,)."""
 
-    by_chinese: float  # 训练作者的图画，按名字找 / the drawings of a training artist, found by name
-    by_english: float
-    by_picture: float  # 用没见过的作者的图画去找 / the same, found by the drawing of an artist it never saw
+    by_chinese: Tensor  # 训练作者的图画，按名字找 / the drawings of a training artist, found by name
+    by_english: Tensor
+    by_picture: Tensor  # 用没见过的作者的图画去找 / the same, found by the drawing of an artist it never saw
 
 
 @dataclass(frozen=True)
@@ -250,14 +267,14 @@ class RetrievalStudies:
     artists: Artists
     new_concepts: NewConcepts
     untrained: NewConcepts  # 训练之前 / before the training
-    languages: float  # 中文名字找英文名字，反之亦然 / Chinese names find English ones, and the other way round
+    languages: Tensor  # 学过的概念：中文名字找英文名字，反之亦然 / learned: Chinese names find English ones, and back
+    new_languages: Tensor  # 没见过的概念，同上 / the same for concepts it never saw
 
 
 @typed
 def across_artists(model: RetrievalModel, data: emoji.Emoji) -> Artists:
     """换一位作者，还认得吗 / Does it still recognise a concept in another artist's hand?"""
-    known, test, shift = (mean_recall(evaluate(model, data, data.by_role(role)[0]))
-                          for role in ("train", "test", "shift"))
+    known, test, shift = (found(evaluate(model, data, data.by_role(role)[0])) for role in ("train", "test", "shift"))
     return Artists(known, test, shift)
 
 
@@ -266,25 +283,27 @@ def new_concepts(model: RetrievalModel) -> NewConcepts:
     """换一个概念，还认得吗 / Does it recognise a concept that it never saw?"""
     new = emoji.load("held-out")
     known, test = new.by_role("train")[0], new.by_role("test")[0]
-    scores = evaluate(model, new, known)
-    zh, en = (sum(scores[way, language]["r@1"] for way in WAYS) / len(WAYS) for language in LANGUAGES)
+    ranked = evaluate(model, new, known)
+    zh, en = (found({way: ranked[way, language] for way in WAYS}) for language in LANGUAGES)
     S = cosine_similarity(model.encode_pictures(new.pictures[test]), model.encode_pictures(new.pictures[known]))
-    return NewConcepts(zh, en, retrieval_scores(S)["r@1"])
+    return NewConcepts(zh, en, found({"image→image": ranks(S)}))
 
 
 @typed
-def across_languages(model: RetrievalModel, data: emoji.Emoji) -> float:
-    """两种语言的名字找得到彼此吗 / Do the names of two languages find each other? The mean r@1."""
+def across_languages(model: RetrievalModel, data: emoji.Emoji) -> Tensor:
+    """两种语言的名字找得到彼此吗 / Do the names of two languages find each other? (C,), as `found` says it."""
     zh, en = (model.encode_texts(data.names(language)) for language in LANGUAGES)
-    return mutual_scores(cosine_similarity(zh, en))["r@1"]
+    S = cosine_similarity(zh, en)
+    return found({"zh→en": ranks(S), "en→zh": ranks(S.T)})
 
 
 @typed
 def train_and_study(seed: int, tau: float, steps: int) -> RetrievalStudies:
     """训练一次，做完各项研究 / Train once and make every study: what the lesson runs in the background."""
     checks.positive(tau, "tau")
-    data = emoji.load()
+    data, new = emoji.load(), emoji.load("held-out")
     learning = learner(data, steps, seed, device="cpu")
     untrained = new_concepts(learning.model)
     model = learning.finish(tau=tau).model
-    return RetrievalStudies(across_artists(model, data), new_concepts(model), untrained, across_languages(model, data))
+    return RetrievalStudies(across_artists(model, data), new_concepts(model), untrained,
+                            across_languages(model, data), across_languages(model, new))

@@ -225,8 +225,8 @@ GOOD: dict[str, tuple[Callable, Callable[[], dict]]] = {
         "model": made("towers"), "data": made("emoji"), "artist": "twemoji"}),
     "tasks.cross_modal_retrieval.learner": (retrieval.learner, lambda: {
         "data": made("emoji"), "steps": 2, "seed": 1, "batch": 2}),
-    "tasks.cross_modal_retrieval.mean_recall": (retrieval.mean_recall, lambda: {
-        "scores": {("image→text", "zh"): {"r@1": 0.5}, ("text→image", "zh"): {"r@1": 0.25}}}),
+    "tasks.cross_modal_retrieval.found": (retrieval.found, lambda: {
+        "ranked": {"there": torch.tensor([1, 2, 1]), "back": torch.tensor([1, 1, 3])}}),
     "tasks.cross_modal_retrieval.pixel_baseline": (retrieval.pixel_baseline, lambda: {
         "data": made("emoji"), "artist": "twemoji"}),
     "tasks.cross_modal_retrieval.pixel_similarity": (retrieval.pixel_similarity, lambda: {
@@ -622,8 +622,8 @@ FREE = {  # call and part: what may come of it after all, or which sizes are fre
     "intervals.paired.others": "no, shape, shape 0",  # answers are bool, trainings any number, questions their number
     "live.claims.line": "no", "live.claims.values": "no, length", "live.weights.presets": "length 0",
     "live.menu.options.a": "length", "tasks.seeds.over_seeds.results": "length", "tasks.seeds.over_seeds.results[].a":
-        "no, any", "tasks.cross_modal_retrieval.mean_recall.scores.('image→text', 'zh')": "length",
-    "tasks.cross_modal_retrieval.mean_recall.scores.('text→image', 'zh')": "length",
+        "no, any", "tasks.cross_modal_retrieval.found.ranked.there": "length, shape 0, no",
+    "tasks.cross_modal_retrieval.found.ranked.back": "length, shape 0, no",
     "tasks.cross_modal_retrieval.pixel_similarity.pictures": "shape 0",
     "tasks.cross_modal_retrieval.pixel_similarity.known": "shape 0, shape 1",
     "CaptioningModel.forward.tokens": "shape 1", "CaptioningModel.spell.tokens": "shape 0",
