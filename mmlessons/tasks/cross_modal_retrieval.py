@@ -185,8 +185,8 @@ def evaluate(model: RetrievalModel, data: emoji.Emoji, artist: str) -> Ranks:
     right answer for each concept, the best being 1. Raises ValueError for an artist who is unknown or did not draw all
     concepts.
 
-    键是 (方向, 语言)，方向为 "image→text" 或 "text→image"；值是 (C,)，每个概念的正确答案排第几，最好是 1。没有这位作者，
-    或他没有画全时报 ValueError。
+    键是 (方向, 语言)，方向为 "image→text" 或 "text→image"；值是 (C,)，每个概念的正确答案排第几，最好是 1。没有这位
+    作者，或他没有画全时报 ValueError。
     """
     f_v = model.encode_pictures(data.pictures_by(artist))
     return _both_ways({language: cosine_similarity(f_v, model.encode_texts(data.names(language)))
