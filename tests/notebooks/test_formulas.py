@@ -10,7 +10,7 @@ import pytest
 
 import mmcore
 from tests.notebooks.formulas import formulas
-from tests.notebooks.stored import DOOR, NOTEBOOKS, prose_cells
+from tests.notebooks.stored import LESSONS, NOTEBOOKS, label, prose_cells
 
 TESTS = Path(__file__).parents[1]
 
@@ -27,10 +27,10 @@ def written() -> dict[str, list[str]]:
     return found
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=label)
 def test_every_formula_of_a_notebook_is_the_one_in_the_docstring(path: Path) -> None:
     shown = {tag: body for text in prose_cells(path) for tag, body in formulas(text).items()}
-    assert bool(shown) == (path != DOOR), "a lesson shows at least one tagged formula, and the start page none"
+    assert bool(shown) == (path in LESSONS), "a lesson shows at least one tagged formula, and the start page none"
     for tag, body in shown.items():
         assert written().get(tag) == [body], f"({tag}) in {path.name} differs from the docstring"
 
