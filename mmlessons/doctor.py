@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-import psutil
 import torch
 from packaging.requirements import Requirement
 
 from mmcore.training import choose_device
 from mmlessons import data
+from mmlessons.machine import cores_here, memory_here
 
 TRIED = ((3, 11), (3, 14))  # the oldest and the newest Python that the lessons were tried with
 MEMORY = 2.0  # GB: lesson 06 took 1.9 and lesson 03 1.7, each with its two trainings in the background
@@ -57,10 +57,9 @@ def look(live: bool) -> list[Finding]:
 
     `live`：训练会不会在读者眼前进行，即 `mmlessons.live.is_live()`。
     """
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     gpu = {"cuda": "CUDA", "mps": "MPS"}.get(choose_device().type)
     return [python(sys.version_info[:3]), packages(wanted_packages()), data_sets(loaders()), font(FONT),
-            memory(memory_here()), cores(usable), place(live, os.environ, sys.modules), nothing_more(gpu)]
+            memory(memory_here()), cores(cores_here()), place(live, os.environ, sys.modules), nothing_more(gpu)]
 
 
 def verdict(findings: Sequence[Finding]) -> Name:
@@ -160,17 +159,6 @@ def memory(gigabytes: float) -> Finding:
               f"a lesson takes about {MEMORY:g} GB at most: open one at a time and close other programs")
     enough = gigabytes >= MEMORY + 1  # the browser and the system need some as well
     return Finding(("内存", "memory"), (found, found), None if enough else little)
-
-
-def memory_here() -> float:
-    """这台机器或容器的内存，GB / The memory of this machine or container, GB."""
-    sizes = [psutil.virtual_memory().total]
-    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            sizes.append(int(Path(limit).read_text()))
-        except (OSError, ValueError):  # no container, or "max"
-            continue
-    return min(sizes) / 2**30
 
 
 def cores(count: int) -> Finding:

@@ -153,7 +153,6 @@ def test_a_font_that_is_missing_or_no_font(tmp_path):
 
 def test_little_memory_and_one_core_are_said_and_a_gpu_is_never_needed():
     assert [machine.memory(gigabytes).todo is None for gigabytes in (0.5, 2.0, 4.0)] == [False, False, True]
-    assert machine.memory_here() > 0.1
     assert machine.cores(2).todo is None
     assert machine.cores(1).found[1] == "1 core"
     assert "twice the time" in machine.cores(1).todo[1]
