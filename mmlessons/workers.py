@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import io
 import os
@@ -24,8 +25,9 @@ import torch
 
 from mmcore import checks
 from mmcore.checks import refuse
+from mmlessons.machine import cores_here
 
-WORKERS = 2  # more would take the memory of a small machine
+WORKERS = 2  # unless MM_WORKERS says otherwise; more would take the memory of a small machine
 ROOT = Path(__file__).parents[1]
 CODE = ("mmcore", "mmlessons/data", "mmlessons/tasks")  # what can change a result
 
@@ -39,13 +41,16 @@ class Background:
     job must be a function that can be imported. Its processes give way to the foreground and take no core that is in
     use. They end when nobody holds this object any more (when the cell runs again, for example), and with the kernel.
     Where the environment variable MM_RESULTS names a folder, finished results are kept there, and the same code with
-    the same arguments does not run twice. Raises ValueError if `runs` is empty, TypeError if the job or its arguments
-    cannot be sent.
+    the same arguments does not run twice. A folder that we may only read (that of a teacher) is read and left as it
+    is. MM_WORKERS is another number of processes, up to the cores that there are. With 0 there is none: what is not
+    kept is done here, when it is asked for, and meanwhile no slider acts. Raises ValueError if `runs` is empty or
+    MM_WORKERS is no such number, TypeError if the job or its arguments cannot be sent.
 
     对 `runs` 里的每一组参数，`job(*arguments)` 各做一次，每次用一个线程，最多两次同时进行。它必须是能导入的函数。这些
     进程让着前台，不抢有人在用的核；不再有人用到这个对象时（例如重新运行那一格），或者内核关闭时，它们随之结束。环境变量
-    MM_RESULTS 若给出一个文件夹，做完的结果就留在那里，同样的代码和参数不做第二遍。`runs` 为空时报 ValueError，`job`
-    或参数传不过去时报 TypeError。
+    MM_RESULTS 若给出一个文件夹，做完的结果就留在那里，同样的代码和参数不做第二遍；只许读的文件夹（例如老师的）就只读，
+    不去写。MM_WORKERS 可以另定进程的个数，不超过现有的核数。它是 0 时一个进程也没有：没有存下的结果，等到要用时就在这里
+    算，这期间滑块不起作用。`runs` 为空，或 MM_WORKERS 不是这样的数时报 ValueError，`job` 或参数传不过去时报 TypeError。
     """
 
     def __init__(self, job: Callable[..., Any], runs: Sequence[tuple]):
@@ -60,12 +65,15 @@ class Background:
             refuse("job 需要是能导入的函数（写在文件里，不是写在格子里），参数要能用 pickle 传过去",
                    "job must be a function that can be imported (from a file, not from a cell), with arguments that "
                    "pickle can send", TypeError)
+        workers = _workers()
         files = [_file(job, arguments) for arguments in runs]
         self._count = len(runs)
         self._done = {number: kept for number, file in enumerate(files) for kept in _kept(job, file)}
         todo = [number for number in range(len(runs)) if number not in self._done]
-        if todo:
-            pool = ProcessPoolExecutor(min(WORKERS, os.cpu_count() or 1, len(todo)), get_context("spawn"), _begin)
+        if not workers:
+            self._owed = {number: _Here(job, runs[number], files[number]) for number in todo}
+        elif todo:
+            pool = ProcessPoolExecutor(min(workers, cores_here(), len(todo)), get_context("spawn"), _begin)
             self._owed = {number: pool.submit(_do, job, runs[number], files[number]) for number in todo}
             self._processes = list(pool._processes.values())
             end = weakref.finalize(self, _end, self._processes)
@@ -108,6 +116,31 @@ class Background:
         return result
 
 
+@dataclasses.dataclass(frozen=True)
+class _Here:
+    """What is owed where there are no processes: it is done when its result is asked for."""
+
+    job: Callable[..., Any]
+    arguments: tuple
+    file: Path | None
+
+    def done(self) -> bool:
+        return True
+
+    def result(self) -> tuple[bytes, bool, Name | None]:
+        return _do(self.job, self.arguments, self.file)
+
+
+def _workers() -> int:
+    """How many processes at most, 0 for none."""
+    said = os.environ.get("MM_WORKERS", "").strip() or str(WORKERS)
+    if not (said.isascii() and said.isdigit()):
+        refuse(f"环境变量 MM_WORKERS 需要是 0、1、2 这样的整数，收到 {said!r}；请改正它，再重新打开笔记本",
+               f"the environment variable MM_WORKERS must be a whole number such as 0, 1 or 2, got {said!r}; correct "
+               "it and open the notebook again")
+    return int(said)
+
+
 def _begin() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Stop is for the notebook's own training
     if hasattr(os, "nice"):
@@ -147,7 +180,7 @@ def _do(job: Callable[..., Any], arguments: tuple, file: Path | None) -> tuple[b
     written = io.BytesIO()
     try:
         result = job(*arguments)
-    except BaseException as error:
+    except (Exception, SystemExit) as error:  # Stop, where the runs are done here, is for whoever pressed it
         return b"", True, _both(error)
     try:
         torch.save(result, written)
@@ -158,15 +191,16 @@ def _do(job: Callable[..., Any], arguments: tuple, file: Path | None) -> tuple[b
 
 
 def _keep(file: Path, content: bytes) -> bool:
+    """Whether it is where it should be, which in a folder that we may only read is nowhere."""
     aside = file.with_suffix(f".{os.getpid()}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         aside.write_bytes(content)
         aside.replace(file)
-    except OSError:
+    except OSError as error:
         with contextlib.suppress(OSError):
             aside.unlink()
-        return False
+        return error.errno in (errno.EACCES, errno.EROFS) and os.path.isdir(file.parent)
     return True
 
 

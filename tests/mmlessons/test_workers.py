@@ -1,6 +1,7 @@
 """后台训练 / Training in the background."""
 
 import asyncio
+import contextlib
 import dataclasses
 import gc
 import multiprocessing
@@ -12,6 +13,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -176,6 +178,59 @@ def test_two_run_at_a_time_on_one_thread_and_give_way_to_the_foreground() -> Non
     assert not any(stops)
 
 
+@pytest.mark.parametrize(("said", "cores", "processes"), [
+    (None, 8, 2), ("", 8, 2), ("3", 8, 3), ("9", 8, 4), ("3", 1, 1), (None, 1, 1)])
+def test_there_are_as_many_processes_as_MM_WORKERS_says_and_never_more_than_cores_or_runs(
+        said, cores, processes, monkeypatch) -> None:
+    monkeypatch.delenv("MM_RESULTS", raising=False)
+    monkeypatch.delenv("MM_WORKERS", raising=False)
+    if said is not None:
+        monkeypatch.setenv("MM_WORKERS", said)
+    monkeypatch.setattr(workers, "cores_here", lambda: cores)
+    work = Background(_slowly, [(0, 1), (0, 2), (0, 3), (0, 4)])
+    assert len(work._processes) == processes
+    assert asyncio.run(work.results()) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("said", ["two", "-1", "1.5", "²"])
+def test_a_number_of_processes_that_is_none_is_refused_in_both_languages(said, monkeypatch) -> None:
+    monkeypatch.setenv("MM_WORKERS", said)
+    with pytest.raises(ValueError, match=r"MM_WORKERS 需要是 .* / .* MM_WORKERS must be a whole number"):
+        Background(divmod, [(7, 2)])
+
+
+def test_without_processes_what_is_not_kept_is_done_here_when_it_is_asked_for(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("MM_WORKERS", "0")
+    monkeypatch.setenv("MM_RESULTS", str(tmp_path / "kept"))
+    (tmp_path / "traces").mkdir()
+    before = set(multiprocessing.active_children())
+    work = Background(_study, [(str(tmp_path / "traces"), float(number)) for number in (1, 2, 3)])
+    assert list((tmp_path / "traces").iterdir()) == []
+    assert len(asyncio.run(work.results(2))) == len(list((tmp_path / "traces").iterdir())) == 2
+    assert [study.table.tolist() for study in asyncio.run(work.results())] == [[[1, 2]], [[2, 4]], [[3, 6]]]
+    assert set(multiprocessing.active_children()) <= before
+    assert len(finished(_study, [(str(tmp_path / "traces"), 2.0)])) == 1
+    assert len(list((tmp_path / "traces").iterdir())) == 3  # nothing ran twice, with this object or the next
+
+
+def _interrupted_once(file: str) -> str:
+    if not os.path.exists(file):
+        Path(file).write_text("")
+        raise KeyboardInterrupt
+    return "done"
+
+
+def test_without_processes_a_failure_says_why_and_stop_stops_and_can_be_followed_by_another_try(
+        tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("MM_WORKERS", "0")
+    with pytest.raises(RuntimeError, match=FAILURES["plain"]):
+        finished(_fail, [("plain",)])
+    work = Background(_interrupted_once, [(str(tmp_path / "file"),)])
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(work.results())
+    assert asyncio.run(work.results()) == ["done"]
+
+
 def test_a_cell_run_again_ends_the_first_processes() -> None:
     before = set(multiprocessing.active_children())
     work = Background(time.sleep, [(60,), (60,)])
@@ -264,6 +319,29 @@ def test_processes__a_disk_that_fills_up_keeps_the_older_result_and_leaves_no_li
         content, kept, why = workers._do(divmod, (7, 2), file)
     assert (len(content) > 100, kept, why) == (True, False, None)
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"older"]
+
+
+@contextlib.contextmanager
+def _somebody_else() -> Iterator[None]:
+    """For whom permissions count, which they do not for root."""
+    mine = os.geteuid()
+    if mine == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(mine)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no permissions of this kind here")
+def test_a_folder_that_may_only_be_read_is_left_as_it_is_and_is_no_fault_unless_it_cannot_be_made() -> None:
+    with tempfile.TemporaryDirectory() as place:  # not below pytest's own folder, which nobody else may enter
+        os.chmod(place, 0o555)
+        with _somebody_else():
+            for folder, well in ((place, True), (f"{place}/kept", False)):
+                content, kept, why = workers._do(divmod, (7, 2), Path(folder) / "one.pt")
+                assert (len(content) > 100, kept, why) == (True, well, None)
+        assert os.listdir(place) == []
 
 
 @pytest.mark.skipif(os.name != "posix", reason="no umask here")
