@@ -1,1 +1,1 @@
-"""制作随包文件的脚本，谁也不导入它们 / Scripts that make the shipped files; nobody imports them."""
+"""制作文件的脚本：随包的，和一个班的结果 / Scripts that make files: the shipped ones, and the results of a class."""
