@@ -24,12 +24,12 @@ HERE = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("mmlessons/data/*/CARD.md"))]
 MODULES = sorted(path for folder in ("mmlessons", "makers", "benchmarks") for path in (ROOT / folder).rglob("*.py"))
 PROGRAM = re.compile(r"(?:[A-Z_]+=\S+ )*(?:\.venv/bin/)?"
-                     r"(python3?|pip|uv|npm|apt|apt-get|pytest|jupyter|ruff)(?= [^ /·]|$)")
+                     r"(python3?|pip|uv|npm|apt|apt-get|pytest|jupyter|jupyterhub|ruff)(?= [^ /·]|$)")
 INSTALLS = {"pip", "uv", "npm", "apt", "apt-get"}  # they change the machine and need a network
 OURS = re.compile(r"(tests|notebooks|mmcore|mmlessons)(/|$)")  # how a path of ours begins
 SETTING = re.compile(r"[A-Z_]+=")
 UNKNOWN = "how is it made small? "
-EXTRAS = {"resvg_py", "fontTools", "sklearn", "libcst", "mutmut"}  # imported by what an extra is for
+EXTRAS = {"resvg_py", "fontTools", "sklearn", "jupyterhub", "libcst", "mutmut"}  # imported by what an extra is for
 
 
 def texts() -> dict[Path, str]:
@@ -74,6 +74,8 @@ def small(command: str) -> str | None:
         return re.sub(r"notebooks/\d\d_\w+\.ipynb", "notebooks/00_start_here.ipynb", command)
     if program == "jupyter":
         return f"{command} --version"
+    if program == "jupyterhub":  # tests/hub starts a real one
+        return "python -m jupyterhub --version"
     if program == "ruff":
         return f"{command} --help"
     if re.search(r"-m benchmarks( |$)", command):  # its other half is tested below
@@ -112,7 +114,7 @@ def test_a_command_runs(command: str, tmp_path: Path) -> None:
     done = subprocess.run([sys.executable if name.startswith("python") else str(BIN / name), *arguments],
                           cwd=tmp_path if "--inplace" in arguments else ROOT, capture_output=True, text=True,
                           env={**HERE, **setting}, timeout=300)
-    missing = re.search(r"No module named '(\w+)'", done.stderr)
+    missing = re.search(r"No module named '?(\w+)", done.stderr)
     if missing and missing[1] in EXTRAS:
         pytest.skip(f"{missing[1]} is an extra that is not installed")
     assert done.returncode == 0, done.stderr[-2000:]

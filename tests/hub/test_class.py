@@ -241,7 +241,8 @@ def test_three_students_run_the_lesson_at_once_without_an_error(school, student)
 def test_each_has_one_kernel_of_less_than_0_9_gigabytes_and_nothing_in_the_background(school, student):
     found = processes(student)
     most, kernels, others = school.most[student]
-    print(f"\n{student}: kernel {gigabytes(found['kernel']):.2f} GB, at most {most:.2f}; server "
+    own = sum(process.memory_full_info().uss for process in found["kernel"]) / 1e9
+    print(f"\n{student}: kernel {gigabytes(found['kernel']):.2f} GB, {own:.2f} its own, at most {most:.2f}; server "
           f"{gigabytes(found['server']):.2f} GB; three lessons at once in {school.seconds:.0f} s")
     assert [len(found["kernel"]), len(found["server"]), len(found["other"])] == [1, 1, 0]
     assert (kernels, others) == (1, 0)
