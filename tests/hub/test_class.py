@@ -45,6 +45,7 @@ c.Spawner.args = [each for each in c.Spawner.args if "cull_idle" not in each and
 c.Spawner.args += ["--LabApp.expose_app_in_browser=True", "--LabApp.news_url=None",
                    "--MappingKernelManager.cull_idle_timeout={idle}", "--MappingKernelManager.cull_interval=5",
                    "--ServerApp.shutdown_no_activity_timeout=60"]
+c.Spawner.environment |= {{"PYDEVD_DISABLE_FILE_VALIDATION": "1"}}  # its warning would be an error on the page
 """
 
 
