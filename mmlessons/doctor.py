@@ -180,8 +180,8 @@ def place(live: bool, environment: Mapping[str, str], modules: Mapping[str, obje
                  "VS Code" if not live and any(name.startswith("VSCODE_") for name in environment) else None)
     if elsewhere:
         known = ("没有在那里试过", "not tried there") if elsewhere == "VS Code" else (
-            "用 Colab 的那些版本运行过，数字相同，但没有在网站上试过",
-            "the lessons ran with the versions that Colab has, with the same numbers, but were not tried on the site")
+            "用 Colab 的那些版本试过三课，数字相同，但没有在网站上试过",
+            "three lessons ran with the versions that Colab has, with the same numbers; the site itself was not tried")
         return Finding(what, (f"像是在 {elsewhere} 里：{known[0]}；训练可能一口气做完，语言切换可能不起作用",
                               f"this looks like {elsewhere}: {known[1]}; trainings may run to their end at once, and "
                               "the language switch may not act"),
