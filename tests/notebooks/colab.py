@@ -26,7 +26,7 @@ VERSIONS = [
     "huggingface_hub==1.27.0", "ipykernel==6.17.1", "ipython==7.34.0", "ipywidgets==7.7.1", "jupyter_client==7.4.9",
     "jupyter_core==5.9.1", "matplotlib==3.10.0", "matplotlib-inline==0.2.2", "nbformat==5.11.1", "numpy==2.1.3",
     "packaging==26.3", "pillow==11.3.0", "psutil==5.9.5", "pyzmq==26.2.1", "safetensors==0.8.0",
-    "tokenizers==0.22.2", "torch==2.11.0", "torchvision==0.26.0", "tornado==6.5.7", "traitlets==5.7.1",
+    "scipy==1.16.3", "tokenizers==0.22.2", "torch==2.11.0", "torchvision==0.26.0", "tornado==6.5.7", "traitlets==5.7.1",
     "transformers==5.15.0",
 ]
 BESIDE = ["nbval==0.11.0", "pytest==9.2.0"]  # what compares
