@@ -281,7 +281,8 @@ def _number(x: object, name: str, fits: Callable[[float], bool], zh: str, en: st
 def whole(x: int, name: str, least: int = 1) -> int:
     """x 必须是不小于 least 的整数，numpy 的也算 / x must be a whole number, numpy's too, at least `least`."""
     value = None
-    if not isinstance(x, bool) and not (isinstance(x, Tensor) and (x.ndim > 0 or x.dtype == torch.bool)):
+    truth = "bool" in str(getattr(x, "dtype", type(x)))  # of Python, torch or numpy, whose 2.0 takes one for an index
+    if not truth and not (isinstance(x, Tensor) and x.ndim > 0):
         with contextlib.suppress(TypeError):
             value = operator.index(x)
     if value is None:

@@ -179,11 +179,14 @@ def place(live: bool, environment: Mapping[str, str], modules: Mapping[str, obje
                  "Kaggle" if "KAGGLE_KERNEL_RUN_TYPE" in environment else
                  "VS Code" if not live and any(name.startswith("VSCODE_") for name in environment) else None)
     if elsewhere:
-        return Finding(what, (f"像是在 {elsewhere} 里：没有在那里试过，训练可能一口气做完，语言切换可能不起作用",
-                              f"this looks like {elsewhere}: not tried there; trainings may run to their end at once, "
-                              "and the language switch may not act"),
-                       ("用 README 的第一条命令，在 JupyterLab 里打开",
-                        "open it in JupyterLab, with the first command of the README"))
+        known = ("没有在那里试过", "not tried there") if elsewhere == "VS Code" else (
+            "用 Colab 的那些版本试过三课，数字相同，但没有在网站上试过",
+            "three lessons ran with the versions that Colab has, with the same numbers; the site itself was not tried")
+        return Finding(what, (f"像是在 {elsewhere} 里：{known[0]}；训练可能一口气做完，语言切换可能不起作用",
+                              f"this looks like {elsewhere}: {known[1]}; trainings may run to their end at once, and "
+                              "the language switch may not act"),
+                       ("想边看边训练，就用 README 的第一条命令，在 JupyterLab 里打开",
+                        "to watch the training, open it in JupyterLab with the first command of the README"))
     if live:
         return Finding(what, ("有人在看：边训练边画，滑块从下一步起生效（图示要 JupyterLab 4.1 以上）",
                               "somebody is watching: curves grow and sliders act on the next step (diagrams need "

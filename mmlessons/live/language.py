@@ -24,7 +24,7 @@ CHOICE = '<label><input type="radio" name="mm-language" class="mm-choose-{0}" va
 
 
 def page() -> None:
-    """在每个笔记本的第一格调用 / To be called in the first cell of every notebook.
+    """在每个笔记本的开头调用 / To be called at the head of every notebook.
 
     显示语言切换，带上样式，并让图能显示中文。可以重复运行。
 

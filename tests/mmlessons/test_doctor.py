@@ -166,7 +166,8 @@ def test_little_memory_and_one_core_are_said_and_a_gpu_is_never_needed():
     (False, {}, {}, "nobody is watching", False),
     (False, {"VSCODE_PID": "1"}, {}, "VS Code", True),
     (True, {"VSCODE_PID": "1"}, {}, "sliders act", False),  # JupyterLab, started in a terminal of VS Code
-    (False, {}, {"google.colab": None}, "Google Colab", True),
+    (False, {"VSCODE_PID": "1"}, {}, "not tried there", True),
+    (False, {}, {"google.colab": None}, "Google Colab: three lessons ran with the versions that Colab has", True),
     (True, {"COLAB_RELEASE_TAG": "x"}, {}, "Google Colab", True),
     (False, {"KAGGLE_KERNEL_RUN_TYPE": "Interactive"}, {}, "Kaggle", True),
 ])

@@ -238,9 +238,9 @@ def nothing_is_a_widget_alone(notebook):
 
 def one_thread(notebook):
     """只用一个线程，机器有几个都一样 / One thread: sums are made in one order, however many a machine has."""
-    cells = [cell.source for _, cell in code(notebook)]
-    if any("import torch" in source for source in cells) and "torch.set_num_threads(1)" not in cells[0]:
-        yield "its first cell does not call torch.set_num_threads(1)"
+    first = next((cell.source for _, cell in code(notebook) if "import torch" in cell.source), None)
+    if first and "torch.set_num_threads(1)" not in first:
+        yield "the cell that first imports torch does not call torch.set_num_threads(1)"
 
 
 def bold_is_bold(notebook):

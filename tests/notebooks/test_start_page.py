@@ -18,7 +18,7 @@ ROW = re.compile(r"^\| *\[(?P<title>[^]]+)\]\((?P<file>[^)]+\.ipynb)\) *\| *<div
                  r"<div lang=\"en\">(?P<en>.+?)</div> *\| *(?P<read>\d+) *\| *(?P<compute>[\d.]+) *\|(?P<first>.*)\|$",
                  re.M)
 README_ROW = re.compile(r"^\| *\[(?P<title>[^]]+)\]\(notebooks/(?P<file>[^)]+\.ipynb)\) *\| *(?P<question>.+?) *\| *"
-                        r"(?P<read>\d+) min，计算约 (?P<compute>[\d.]+) min / computing (?P<again>[\d.]+) min *\|$",
+                        r"(?P<read>\d+) min，计算约 (?P<compute>[\d.]+) min / computing (?P<again>[\d.]+) min *\|.*\|$",
                         re.M)
 FORGOTTEN = "a lesson needs one row in the map of 00_start_here.ipynb and one in the table of README.md"
 
