@@ -269,6 +269,7 @@ class RetrievalStudies:
     untrained: NewConcepts  # 训练之前 / before the training
     languages: Tensor  # 学过的概念：中文名字找英文名字，反之亦然 / learned: Chinese names find English ones, and back
     new_languages: Tensor  # 没见过的概念，同上 / the same for concepts it never saw
+    tau: float  # 最后的 τ，学来的或给定的 / the τ at the end, learned or given
 
 
 @typed
@@ -298,12 +299,12 @@ def across_languages(model: RetrievalModel, data: emoji.Emoji) -> Tensor:
 
 
 @typed
-def train_and_study(seed: int, tau: float, steps: int) -> RetrievalStudies:
+def train_and_study(seed: int, tau: float, steps: int, learned: bool = False) -> RetrievalStudies:
     """训练一次，做完各项研究 / Train once and make every study: what the lesson runs in the background."""
     checks.positive(tau, "tau")
     data, new = emoji.load(), emoji.load("held-out")
     learning = learner(data, steps, seed, device="cpu")
     untrained = new_concepts(learning.model)
-    model = learning.finish(tau=tau).model
-    return RetrievalStudies(across_artists(model, data), new_concepts(model), untrained,
-                            across_languages(model, data), across_languages(model, new))
+    model = learning.finish(tau=tau, learned=learned).model
+    return RetrievalStudies(across_artists(model, data), new_concepts(model), untrained, across_languages(model, data),
+                            across_languages(model, new), model.log_tau.exp().item() if learned else tau)

@@ -232,7 +232,7 @@ GOOD: dict[str, tuple[Callable, Callable[[], dict]]] = {
     "tasks.cross_modal_retrieval.pixel_similarity": (retrieval.pixel_similarity, lambda: {
         "pictures": made("emoji").pictures["twemoji"][:2], "known": made("emoji").training_pictures()}),
     "tasks.cross_modal_retrieval.train_and_study": (retrieval.train_and_study, lambda: {
-        "seed": 1, "tau": 0.1, "steps": 2}),
+        "seed": 1, "tau": 0.1, "steps": 2, "learned": True}),
     # 05
     "tasks.image_captioning.CaptioningModel": (captioning.CaptioningModel, lambda: {"feature_dim": 8, "width": 12}),
     "CaptioningModel.forward": (lambda **given: made("describer")(**given), lambda: {

@@ -158,6 +158,8 @@ def test_the_pixel_baseline_looks_both_ways() -> None:
 
 def test_a_background_run_trains_the_seed_and_temperature_it_was_given() -> None:
     first, again, warm = (asdict(retrieval.train_and_study(1, tau, 3)) for tau in (0.0625, 0.0625, 1.0))
+    assert [study["tau"] for study in (first, again, warm)] == [0.0625, 0.0625, 1.0]
+    assert retrieval.train_and_study(1, 1.0, 3, learned=True).tau != 1.0
     for study in ("artists", "new_concepts"):
         for name, scores in first[study].items():
             assert torch.equal(scores, again[study][name])
