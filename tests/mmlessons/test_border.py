@@ -227,8 +227,10 @@ GOOD: dict[str, tuple[Callable, Callable[[], dict]]] = {
         "data": made("emoji"), "steps": 2, "seed": 1, "batch": 2}),
     "tasks.cross_modal_retrieval.found": (retrieval.found, lambda: {
         "ranked": {"there": torch.tensor([1, 2, 1]), "back": torch.tensor([1, 1, 3])}}),
+    "tasks.cross_modal_retrieval.framed": (retrieval.framed, lambda: {
+        "pictures": made("emoji").pictures["twemoji"][:2]}),
     "tasks.cross_modal_retrieval.pixel_baseline": (retrieval.pixel_baseline, lambda: {
-        "data": made("emoji"), "artist": "twemoji"}),
+        "data": made("emoji"), "artist": "twemoji", "crop": True}),
     "tasks.cross_modal_retrieval.pixel_similarity": (retrieval.pixel_similarity, lambda: {
         "pictures": made("emoji").pictures["twemoji"][:2], "known": made("emoji").training_pictures()}),
     "tasks.cross_modal_retrieval.train_and_study": (retrieval.train_and_study, lambda: {
@@ -625,6 +627,7 @@ FREE = {  # call and part: what may come of it after all, or which sizes are fre
         "no, any", "tasks.cross_modal_retrieval.found.ranked.there": "length, shape 0, no",
     "tasks.cross_modal_retrieval.found.ranked.back": "length, shape 0, no",
     "tasks.cross_modal_retrieval.pixel_similarity.pictures": "shape 0",
+    "tasks.cross_modal_retrieval.framed.pictures": "shape 0, shape 2, shape 3",
     "tasks.cross_modal_retrieval.pixel_similarity.known": "shape 0, shape 1",
     "CaptioningModel.forward.tokens": "shape 1", "CaptioningModel.spell.tokens": "shape 0",
     "CaptioningModel.words.tokens": "shape 0", "tasks.scoring.accuracy.scores": "loud, shape 1",  # infinities compare

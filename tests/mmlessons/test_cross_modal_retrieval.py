@@ -213,6 +213,31 @@ def test_pixel_similarity_equals_loops_and_knows_a_picture_it_has_seen() -> None
     assert retrieval.pixel_similarity(known[0], known).diagonal().min() > 0.9999
 
 
+def test_a_framed_drawing_fills_its_frame_wherever_it_stood_and_whatever_its_size() -> None:
+    square = torch.full((3, 32, 32), 255, dtype=torch.uint8)
+    small, large = square.clone(), square.clone()
+    small[:, 3:11, 5:13] = torch.tensor([200, 0, 0], dtype=torch.uint8).view(3, 1, 1)
+    large[:, 2:26, 6:30] = torch.tensor([200, 0, 0], dtype=torch.uint8).view(3, 1, 1)
+    first, second, empty = retrieval.framed(torch.stack([small, large, square]))
+    assert torch.equal(first, second)
+    assert first[0].eq(200).all()
+    assert torch.equal(empty, square)
+    wide = square.clone()
+    wide[:, 10:14, 4:20] = 0  # four times as wide as high: white above and below
+    rows = retrieval.framed(wide.unsqueeze(0))[0, 0].float().mean(1)
+    assert rows[16] < 10
+    assert rows[2] > 250
+    assert rows[29] > 250
+
+
+def test_the_pixel_baseline_with_cropping_looks_at_framed_drawings() -> None:
+    known = DATA.training_pictures()
+    S = retrieval.pixel_similarity(retrieval.framed(DATA.pictures["openmoji"]),
+                                   torch.stack([retrieval.framed(drawings) for drawings in known]))
+    ranked = retrieval.pixel_baseline(DATA, "openmoji", crop=True)
+    assert torch.equal(ranked["image→text", "en"] == 1, S.argmax(1) == torch.arange(len(S)))
+
+
 @pytest.mark.parametrize(("arguments", "match"), [
     ({"steps": 0}, "steps must be at least 1, got 0"),
     ({"steps": 5, "batch": 1}, "batch must be at least 2, got 1"),
