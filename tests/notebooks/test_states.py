@@ -165,7 +165,6 @@ def test_run_again_after_the_restart_everything_moves(page):
 def test_opened_the_next_day_it_shows_how_it_stood_and_says_why_nothing_moves(lab, page, kind):
     trains(page)
     page.end_kernel()
-    rests(page)
     page.window.close()
     again = lab.open(f"{kind}.ipynb", at=PAGES[kind])
     again.window.wait_for_selector(".mm-panel [role=slider]", timeout=20_000)

@@ -21,7 +21,7 @@
       for (const lang of ["zh", "en"]) {
         const part = said.appendChild(document.createElement("div"));
         part.lang = lang;
-        part.textContent = asleep[lang] + (panel.querySelector(".mm-status") ? " " + training[lang] : "");
+        part.append(asleep[lang] + " ", Object.assign(document.createElement("b"), { textContent: training[lang] }));
       }
       panel.prepend(said);
     }
