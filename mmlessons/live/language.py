@@ -26,7 +26,7 @@ NOT_RUN = ("这个文件在这里还没有运行过，所以两种语言都在�
            "Choose Run → Run All Cells in the menu: the language switch appears here, and the pictures move. If you "
            "ran it and loaded the page again before it was saved, the training goes on: run live.show() in a new cell "
            "to bring its panel back.")
-SWITCH = '<form class="mm-switch" hidden="hidden" onsubmit="return false"><fieldset>' \
+SWITCH = '<form class="mm-switch" style="display: none" onsubmit="return false"><fieldset>' \
          '<legend class="mm-unseen">语言 Language</legend>{}</fieldset></form>'
 CHOICE = '<label><input type="radio" name="mm-language" class="mm-choose-{0}" value="{0}"{1}' \
          ' data-lm-suppress-shortcuts="true"><span>{2}</span></label>'
