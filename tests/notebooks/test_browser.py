@@ -190,6 +190,7 @@ def test_on_a_small_projector_nothing_is_cut_off(visit):
     with visit.page.size(*SCREENS["tablet"]):
         assert visit.page.sticking_out() == []
         assert visit.page.hidden_at_the_side() == []
+        assert all(letters >= 9 for letters in visit.page.letters_of_diagrams())
 
 
 def test_every_control_moves_and_nothing_breaks(visit):
