@@ -8,5 +8,7 @@ root in a container type the same command.
 
 from pathlib import Path
 
-c.LabApp.app_settings_dir = str(Path(__file__).parent / "docs/jupyterlab")  # noqa: F821 (JupyterLab brings c)
+SETTINGS = str(Path(__file__).parent / "docs/jupyterlab")
+c.LabApp.app_settings_dir = SETTINGS  # noqa: F821 (JupyterLab brings c)
+c.JupyterNotebookApp.app_settings_dir = SETTINGS  # noqa: F821 (the same in Jupyter Notebook 7)
 c.ServerApp.allow_root = True  # noqa: F821

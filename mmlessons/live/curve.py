@@ -10,13 +10,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from mmcore.checks import require, whole
 from mmlessons.border import typed
 
-from .axes import Levels, check_name, dress, legend, legend_columns, png, room, style
+from .axes import Levels, check_name, dress, encode, legend, legend_columns, room, style
 from .fonts import use_chinese
 from .output import Name, both
 
@@ -62,16 +63,13 @@ class Curves:
         self.plots, self.steps = list(plots), steps
         self.history: dict[str, tuple[list[int], list[float]]] = {}
         self.size = (680, 380) if len(plots) == 1 else (1120, 380)
-        self._figure = Figure(figsize=(self.size[0] / 100, self.size[1] / 100), dpi=100, layout="constrained")
-        self._canvas = FigureCanvasAgg(self._figure)
-        self._background = None
-        axes = self._figure.subplots(1, len(plots), squeeze=False)[0]
+        size = (self.size[0] // len(plots), self.size[1])
         # a lone line that the title names already needs no legend; titles side by side stand at one height
         columns = [0 if [both(*name) for name in plot.lines.values()] == [both(plot.zh, plot.en)]
-                   else legend_columns(list(plot.lines.values()), self.size[0] / len(plots) - 120)
+                   else legend_columns(list(plot.lines.values()), size[0] - 120)
                    for plot in self.plots]
         rows = max(-(-len(plot.lines) // n) if n else 0 for plot, n in zip(self.plots, columns, strict=True))
-        self._drawn = [_Axes(ax, plot, steps, n, rows) for ax, plot, n in zip(axes, self.plots, columns, strict=True)]
+        self._drawn = [_Axes(plot, size, steps, n, rows) for plot, n in zip(self.plots, columns, strict=True)]
 
     @property
     def alt(self) -> str:
@@ -93,7 +91,6 @@ class Curves:
         for axes in self._drawn:
             axes.keep_ghost(self.history)
         self.history = {}
-        self._background = None
 
     def cut(self, i: int) -> None:
         """忘掉第 i 步以后的，留作浅影 / Forget what came after step i, but for a pale ghost."""
@@ -101,26 +98,24 @@ class Curves:
             axes.keep_ghost(self.history)
         kept = {name: sum(step <= i for step in at) for name, (at, _) in self.history.items()}
         self.history = {name: (at[:kept[name]], values[:kept[name]]) for name, (at, values) in self.history.items()}
-        self._background = None
+
+    def pngs(self) -> list[bytes]:
+        """每个图一幅 PNG / A PNG of each plot."""
+        return [encode(axes.pixels(self.history)) for axes in self._drawn]
 
     def png(self) -> bytes:
-        for axes in self._drawn:
-            if axes.fit(self.history):
-                self._background = None
-        if self._background is None:
-            self._canvas.draw()
-            self._background = self._canvas.copy_from_bbox(self._figure.bbox)
-        self._canvas.restore_region(self._background)
-        for axes in self._drawn:
-            axes.draw_lines(self.history)
-        return png(self._canvas)
+        """整排合成一幅 PNG / The whole row as one PNG."""
+        return encode(np.hstack([axes.pixels(self.history) for axes in self._drawn]))
 
 
 class _Axes:
     """One plot as drawn."""
 
-    def __init__(self, ax, plot: Plot, steps: int, columns: int, rows: int) -> None:
-        self.ax, self.plot, self.ghosts = ax, plot, []
+    def __init__(self, plot: Plot, size: tuple[int, int], steps: int, columns: int, rows: int) -> None:
+        self._figure = Figure(figsize=(size[0] / 100, size[1] / 100), dpi=100, layout="constrained")
+        self._canvas, self._background = FigureCanvasAgg(self._figure), None
+        self.ax, self.plot, self.ghosts = self._figure.subplots(), plot, []
+        ax = self.ax
         self.fitted = False  # the first limits are a guess
         dress(ax, (plot.zh, plot.en), ("步", "step"), rows)
         ax.set_xlim(0, steps)
@@ -148,7 +143,15 @@ class _Axes:
         self.levels.place()
         return True
 
-    def draw_lines(self, history) -> None:
+    def pixels(self, history) -> np.ndarray:
+        if self.fit(history) or self._background is None:
+            self._canvas.draw()
+            self._background = self._canvas.copy_from_bbox(self._figure.bbox)
+        self._canvas.restore_region(self._background)
+        self._draw_lines(history)
+        return np.asarray(self._canvas.buffer_rgba())
+
+    def _draw_lines(self, history) -> None:
         for name, line in self.lines.items():
             at, values = history.get(name, ([], []))
             stride = -(-len(at) // MOST_POINTS) or 1
@@ -163,3 +166,4 @@ class _Axes:
                                     linewidth=1.6, alpha=0.28, zorder=1)[0]
                        for name, line in self.lines.items() if history.get(name, ([], []))[0]]
         self.fitted = False
+        self._background = None

@@ -14,7 +14,7 @@ from .cards import note
 from .curve import Curves, Plot
 from .kernel import hand_over, is_live, running_cell, running_loop, say_idle
 from .output import Box, Name, Output, Shown, bilingual, html_of, styled
-from .run import Record, Run
+from .run import LATEST, Record, Run
 from .snapshots import Keepable
 
 STATES = {"ready": ("尚未开始", "not started"), "running": ("训练中", "training"), "paused": ("已暂停", "paused"),
@@ -27,6 +27,8 @@ RESET_LATER = ("已记下：下次 start() 或 finish() 从头训练；在那之
                "Noted: the next start() or finish() trains from the beginning; until then what was learned is kept.")
 OTHER_MODEL = ("存下的几份是另一个模型的，放不回去；按“重置”可以从头训练。",
                "The copies that were kept belong to another model and cannot be put back; Reset trains from the start.")
+NOTHING = ("这个内核里还没有训练；先运行开始训练的那一格。",
+           "There is no training in this kernel yet; run the cell that starts one first.")
 NO_LOOP = ("这里没有人在看，训练已经一口气做完；要边看边训练，请在 JupyterLab 里运行这一格。",
            "Nobody was watching, so the training ran to its end at once; run this cell in JupyterLab to watch it.")
 
@@ -80,6 +82,8 @@ class Training:
         self.run.begin()  # if the model cannot be built, what runs already goes on
         self.run.take_the_place(self._key)
         loop = running_loop() if is_live() else None
+        if loop is not None:
+            self.panel.add_moving_curves()
         self.panel.show()
         if loop is None:
             self.finish()
@@ -103,12 +107,26 @@ class Training:
         await self.run.wait()
 
 
+def show() -> None:
+    """把正在进行的训练的面板再显示一次 / Show the panels of the trainings again, as they go on.
+
+    For a page that was loaded again before it was saved: nothing is started anew.
+
+    页面还没保存就重新载入时用它：什么也不会重新开始。
+    """
+    runs = [run for run in LATEST.values() if run.watcher is not None]
+    for run in runs:
+        run.watcher.show()
+    if not runs:
+        display(note(*NOTHING))
+
+
 class Panel:
     """看得见的那一半：按钮、滑块、进度、曲线 / The half that is seen: buttons, sliders, progress, curves."""
 
     def __init__(self, run: Run, curves: Curves, sliders: Mapping[str, ipywidgets.Widget], sees: bool):
         self.run, self.curves, self.sliders = run, curves, sliders
-        self._picture, self._told = None, ""
+        self._picture, self._told, self._moving = None, "", []
         self._drawn_at, self._draw_cost, self._drawn_state = 0.0, 0.0, run.state
         self._start_button = styled(ipywidgets.Button(description="暂停 · Pause", icon="pause"), "mod-primary")
         self._reset_button = ipywidgets.Button(description="重置 · Reset", icon="undo")
@@ -124,6 +142,15 @@ class Panel:
                                        *([self._view] if sees else [])], "mm-panel")
         self._refresh()
         run.watcher = self
+
+    def add_moving_curves(self) -> None:
+        """曲线也作控件 / Curves that are widgets too: they move in every window that shows them, also after a reload.
+
+        The picture below stays for readers that know no widgets; page.css hides it where the moving ones are seen.
+        """
+        self._moving = [ipywidgets.Image(value=png) for png in self.curves.pngs()]
+        curves = styled(ipywidgets.HBox(self._moving), "mm-curves")
+        self.widget.children = (*self.widget.children, curves)
 
     def show(self) -> None:
         """显示在格子里 / Show it in the cell."""
@@ -216,6 +243,8 @@ class Panel:
         self._back_button.layout.display = "" if kept and state in ("paused", "failed") else "none"
         zh, en = STATES[state]
         count = bilingual((f"{zh}，第 {run.i} / {run.steps} 步", f"{en}, step {run.i} / {run.steps}"))
+        for doing in (f"{zh}，", f"{en}, "):  # page.css hides it once the kernel is gone
+            count = count.replace(doing, f'<span class="mm-doing">{doing}</span>', 1)
         names = {name: label for plot in self.curves.plots for name, label in plot.lines.items()}
         now = " ".join(f"<div>{bilingual(names[name])} <b>{values[-1]:.3g}</b></div>"
                        for name, (_, values) in self.curves.history.items() if name in names)
@@ -232,8 +261,11 @@ class Panel:
     def _draw(self, picture: bool = True) -> None:
         began = time.perf_counter()
         self._refresh()
-        if picture and self._picture is not None:
-            self._picture.update(self._image())
+        if picture:
+            for widget, png in zip(self._moving, self.curves.pngs() if self._moving else (), strict=True):
+                widget.value = png
+            if self._picture is not None and not (self._moving and self.run.state == "running"):
+                self._picture.update(self._image())
         self._drawn_at, self._drawn_state = time.perf_counter(), self.run.state
         self._draw_cost = self._drawn_at - began
 

@@ -313,6 +313,47 @@ def test_running_the_cell_again_replaces_the_first_run(watched):
     asyncio.run(watch())
 
 
+def test_watched_curves_are_widgets_that_move_one_for_each_plot_and_a_page_loaded_again_shows_them(watched):
+    async def watch():
+        run = training(Model(), steps=4000)
+        run.start()
+        curves = run.panel.widget.children[-1].children
+        before = [curve.value for curve in curves]
+        await run.wait()
+        assert len(curves) == 2
+        for png, curve in zip(before, curves, strict=True):
+            assert Image.open(io.BytesIO(curve.value)).size == (560, 380)
+            assert curve.value != png
+
+    asyncio.run(watch())
+
+
+def test_unwatched_curves_are_a_picture_and_no_widget():
+    run = training(Model())
+    run.start()
+    assert not [child for child in run.panel.widget.children if "mm-curves" in child._dom_classes]
+
+
+def test_show_shows_every_training_again_and_starts_none(watched, monkeypatch):
+    async def watch():
+        run = training(Model(), steps=100_000)
+        run.start()
+        await until(lambda: run.i > 5)
+        shown, at = [], run.i
+        monkeypatch.setattr(panel, "display", lambda x, **_: shown.append(x))
+        live.show()
+        assert run.panel.widget in shown
+        assert run.i == at
+        run.run.close()
+
+    asyncio.run(watch())
+
+
+def test_show_says_that_there_is_no_training(capsys):
+    live.show()
+    assert "There is no training in this kernel yet" in capsys.readouterr().out
+
+
 def test_a_plot_whose_line_nobody_fills_is_named_after_one_step():
     model = Model()
     run = training(model, steps=5, evaluate=lambda: {"distanse": 1.0})

@@ -62,6 +62,24 @@ window.lab = (() => {
             .map(e => `${e.tagName}.${e.className}: ${e.textContent.trim().slice(0, 60)}`);
     }
 
+    // What is wider than its place and either cut off or scrolls with no sign of it; code and printed text apart.
+    function hiddenAtTheSide() {
+        const looks = e => getComputedStyle(e);
+        return all('.jp-Notebook :is(.jp-RenderedMarkdown, .jp-RenderedMermaid, .jp-OutputArea-output)')
+            .flatMap(box => [box, ...box.querySelectorAll('*')])
+            .filter(e => e.scrollWidth > e.clientWidth + 2 && e.clientWidth > 2 && e.checkVisibility())
+            .filter(e => looks(e).overflowX !== 'visible' && looks(e).backgroundImage === 'none')
+            .filter(e => !e.closest('pre, code, svg, mjx-container, .mm-unseen, .mm-share, .noUi-target, select') &&
+                         !e.querySelector(':scope > pre'))
+            .map(e => `${e.tagName}.${e.className}: ${e.textContent.trim().slice(0, 60)}`);
+    }
+
+    // Pixels that the letters of each diagram have on the screen.
+    const lettersOfDiagrams = () => all('.jp-Notebook .jp-RenderedMermaid img').map(img => {
+        const drawn = decodeURIComponent(img.src), size = Number(/font-size:\s*([\d.]+)px/.exec(drawn)[1]);
+        const natural = Number(/viewBox="[-\d.]+ [-\d.]+ ([\d.]+)/.exec(drawn)[1]);
+        return size * img.getBoundingClientRect().width / natural; });
+
     // --- moving every control ---
 
     const TEXTS = ['', 'red apple', '红色的苹果', '<img src=x onerror=alert(1)> </div> \\frac{ %s 🦄👩🏽‍🚀 \u202e\u0001'];
@@ -75,7 +93,7 @@ window.lab = (() => {
     // every box and button clicked. After each move the kernel answers before the next. Returns how many controls there
     // were, and those that did not move or kept a reader waiting.
     async function moveEverything() {
-        const wrong = [], shown = e => e.checkVisibility() && !e.closest('[disabled], .mm-switch');
+        const wrong = [], shown = e => e.checkVisibility() && !e.closest('[disabled], [inert], .mm-switch');
         const controls = what => all(`.jp-Notebook .jp-OutputArea :is(${what})`).filter(shown);
         const sliders = controls('[role=slider]'), menus = controls('select');
         const texts = controls('.widget-text input, .widget-textarea textarea');
@@ -164,6 +182,6 @@ window.lab = (() => {
     const readout = handle =>
         parseFloat(handle.closest('.widget-slider').querySelector('.widget-readout').textContent);
 
-    return {kernel, listen, errors, output, visible, height, stickingOut, moveEverything, runningPanel, watch, delay,
-            usedValues, readout};
+    return {kernel, listen, errors, output, visible, height, stickingOut, hiddenAtTheSide, lettersOfDiagrams,
+            moveEverything, runningPanel, watch, delay, usedValues, readout};
 })();

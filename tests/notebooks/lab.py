@@ -94,7 +94,8 @@ class Lab:
         command = [sys.executable, "-m", "jupyterlab", "--no-browser", f"--config={CONFIG}", "--ip=127.0.0.1",
                    f"--port={self.url.rpartition(':')[2]}", "--ServerApp.port_retries=0",
                    f"--IdentityProvider.token={self.token}", f"--ServerApp.root_dir={self.folder / 'notebooks'}",
-                   "--LabApp.expose_app_in_browser=True", "--LabApp.extension_manager=readonly",
+                   "--LabApp.expose_app_in_browser=True",
+                   "--JupyterNotebookApp.expose_app_in_browser=True", "--LabApp.extension_manager=readonly",
                    "--LabApp.news_url=None"]  # fmt: skip
         log = self.folder / "server.log"
         with log.open("w") as out:
@@ -148,8 +149,14 @@ class Lab:
         if kind in {"error", "pageerror"} and not any(known in text for known in KNOWN_NOISE):
             self.console.append(f"{kind}: {text[:400]}")
 
-    def open(self, notebook, width=1280, height=900):
-        """The notebook in a new window, its kernel started and idle."""
+    def open(self, notebook, width=1280, height=900, at="doc/tree"):
+        """The notebook in a new window, its kernel started and idle; `at` is doc/tree of JupyterLab, or notebooks."""
+        page = Page(self.window(f"{at}/{notebook}", width, height))
+        page.wait_until_ready()
+        return page
+
+    def window(self, path, width=1280, height=900):
+        """What the server has at this path, in a new window."""
         context = self.browser.new_context(viewport={"width": width, "height": height})
         context.route("**/*", self.guard)
         context.add_init_script(path=SCRIPT)
@@ -158,10 +165,8 @@ class Lab:
         window.on("pageerror", lambda e: self.note("pageerror", str(e)))
         window.on("websocket", lambda w: None if OWN.match(w.url) else self.left_machine.append(w.url))
         window.on("dialog", lambda dialog: dialog.accept())
-        window.goto(f"{self.url}/doc/tree/{notebook}?token={self.token}", wait_until="domcontentloaded")
-        page = Page(window)
-        page.wait_until_ready()
-        return page
+        window.goto(f"{self.url}/{path}?token={self.token}", wait_until="domcontentloaded")
+        return window
 
 
 # axe-core looks at what lessons put on the page; code editors and the frame around them are JupyterLab's own.
@@ -290,6 +295,14 @@ class Page:
     def sticking_out(self):
         """Widgets beyond the right edge, and prose that cannot even be scrolled to."""
         return self.js("() => lab.stickingOut()")
+
+    def hidden_at_the_side(self):
+        """What is wider than its place, and cut off or scrolling with no sign of it."""
+        return self.js("() => lab.hiddenAtTheSide()")
+
+    def letters_of_diagrams(self):
+        """The height of the letters of each diagram, in pixels of the screen."""
+        return self.js("() => lab.lettersOfDiagrams()")
 
     # --- controls ---
 

@@ -27,7 +27,7 @@ SIZE = (1000, 3000)  # pixels of the window: the pictures fit GitHub's column, a
 COLOURS = 32
 MOVES = "静止的画面，运行笔记本以后就能动 · a still picture, which moves once the notebook has been run"
 ALT = "控件的静止画面 · a still picture of the controls"
-STYLE = ".jupyter-widgets-disconnected::before { display: none !important; }"  # no kernel is behind them, for once
+STYLE = ".mm-asleep { display: none !important; } [inert] { opacity: 1 !important; }"  # no kernel is behind them
 FIND = """([cell, output, line]) => {
     const node = lab.output(cell, output);
     if (line) node.insertAdjacentHTML('beforeend', `<div style="padding: 6px 10px; color: #595959">${line}</div>`);

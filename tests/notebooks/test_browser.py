@@ -25,7 +25,7 @@ DIAGRAM, FORMULA = r"(?m)^```mermaid", r"\$"
 LANGUAGES = ["zh", "en"]
 # Any two of a language, a theme and a screen meet.
 DRESSES = [("zh", "light", "phone"), ("en", "light", "projector"), ("en", "dark", "phone"), ("zh", "dark", "projector")]
-SCREENS = {"phone": (390, 844), "projector": (1920, 1080)}
+SCREENS = {"phone": (390, 844), "tablet": (1024, 768), "projector": (1920, 1080)}
 BACK = """() => window.jupyterapp.shell.activateById([...window.jupyterapp.shell.widgets('main')]
     .find(widget => widget.context?.path === '00_start_here.ipynb').id)"""
 CURRENT = "name => window.jupyterapp.shell.currentWidget?.context?.path === name"
@@ -167,6 +167,15 @@ def test_nothing_sticks_out(visit, dressed):
     assert visit.page.sticking_out() == []
 
 
+def test_what_is_wider_than_the_page_scrolls_and_is_seen_to(visit, dressed):
+    assert visit.page.hidden_at_the_side() == []
+
+
+def test_the_letters_of_a_diagram_can_be_read(visit, dressed):
+    visit.needs(DIAGRAM)
+    assert min(visit.page.letters_of_diagrams()) >= 9
+
+
 def test_screenshot(visit, notebook, dressed):
     shot = SHOTS / f"{label(notebook)}-{dressed}.png"
     visit.page.screenshot(shot)
@@ -175,6 +184,13 @@ def test_screenshot(visit, notebook, dressed):
 
 def test_axe_finds_no_serious_barrier_in_what_is_ours(visit, dressed):
     assert visit.page.barriers() == []
+
+
+def test_on_a_small_projector_nothing_is_cut_off(visit):
+    with visit.page.size(*SCREENS["tablet"]):
+        assert visit.page.sticking_out() == []
+        assert visit.page.hidden_at_the_side() == []
+        assert all(letters >= 9 for letters in visit.page.letters_of_diagrams())
 
 
 def test_every_control_moves_and_nothing_breaks(visit):
