@@ -395,6 +395,7 @@ class AnsweringStudies:
     test: Scores  # the test set: an artist it never saw
     elsewhere: dict[str, Scores]  # of "gates", see `study_elsewhere`
     eyes: dict[str, Scores]  # of "gates": what its eyes see, answered by the program, for each role of artists
+    counting: dict[str, dict[int, Tensor]]  # of "gates", see `study_counting`
     biased: dict[str, Scores]  # where "whether" was all it was asked, see `study_bias`
 
 
@@ -410,6 +411,24 @@ def study_elsewhere(model: AnsweringModel) -> dict[str, Scores]:
     known, validation, shift = (scores(model, scenes.load(role)) for role in ("train", "validation", "shift"))
     return {"known": known, "validation": validation, "shift": shift,
             "new": scores(model, scenes.load("test"), pairs="new")}
+
+
+@typed
+def study_counting(model: AnsweringModel, count: int = 2000) -> dict[str, dict[int, Tensor]]:
+    """数数时旁边还有几样别的 / Counting with other things beside: {pairs: {how many others: right or wrong}}.
+
+    Asked “how many” of something that is there, on `count` scenes of the test artist, with `pairs` of `Scenes.draw`.
+
+    问“有几个”，而且至少有一个；测试作者的 `count` 个场景，`pairs` 同 `Scenes.draw`。
+    """
+    test, found = scenes.load("test"), {}
+    for pairs in scenes.PAIRS:
+        drawn = _ask(test, count, 12345, {"kinds": ("how many",), "pairs": pairs})
+        right = predict(model, test, drawn) == drawn["answer"]
+        is_it = drawn["cells"] == drawn["about"][:, None]
+        others = (~is_it & (drawn["cells"] != scenes.EMPTY)).sum(1)
+        found[pairs] = {n: right[is_it.any(1) & (others == n)] for n in range(pairs == "new", scenes.CELLS)}
+    return found
 
 
 @typed
@@ -442,4 +461,5 @@ def study(variant: str, seed: int, **options: object) -> AnsweringStudies:
         test=scores(model, scenes.load("test"), kinds=task.kinds),
         elsewhere=study_elsewhere(model) if whole else {},
         eyes={role: by_program(model.recognise, scenes.load(role)) for role in roles} if whole else {},
+        counting=study_counting(model) if whole else {},
         biased=study_bias(partial(scores, model)) if tuple(task.kinds) == ("whether",) else {})
