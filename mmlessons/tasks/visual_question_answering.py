@@ -344,7 +344,7 @@ def scores(model: AnsweringModel, data: scenes.Scenes, count: int = 1000, seed: 
     | `"what"`, `"how many"`, … | (n,) bool | 其中这一种问题的 / those of this kind among them |
     """
     drawn = _ask(data, count, seed, draw)
-    return by_kind(predict(model, data, drawn), drawn)
+    return by_kind(predict(model, data, drawn)[0], drawn)
 
 
 @typed
@@ -354,15 +354,16 @@ def accuracy(model: AnsweringModel, data: scenes.Scenes, count: int = 1000, seed
     return {name: right.double().mean().item() for name, right in scores(model, data, count, seed, **draw).items()}
 
 
-def predict(model: AnsweringModel, data: scenes.Scenes, drawn: Mapping[str, Tensor]) -> Tensor:
-    """每个问题的答案 / The answer to every question: (N,)."""
-    number, device, answers = scenes.question_number(drawn), device_of(model), []
+def predict(model: AnsweringModel, data: scenes.Scenes, drawn: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """每个问题的答案，和各格的权重 / The answer to every question (N,), and the weights of its cells (N, 4)."""
+    number, device, answers, weights = scenes.question_number(drawn), device_of(model), [], []
     with evaluating(model):
         for rows in torch.arange(len(number)).split(500):
             image = data.pictures(drawn["cells"][rows], drawn["artist"][rows]).to(device) / 255
-            tokens = {name: ids[number[rows]].to(device) for name, ids in model.tokens.items()}
-            answers.append(best(model(image, **tokens)["z"], "z").cpu())
-    return torch.cat(answers)
+            out = model(image, **{name: ids[number[rows]].to(device) for name, ids in model.tokens.items()})
+            answers.append(best(out["z"], "z").cpu())
+            weights.append(out["w"].cpu())
+    return torch.cat(answers), torch.cat(weights)
 
 
 def by_kind(answers: Tensor, drawn: Mapping[str, Tensor]) -> Scores:
@@ -389,14 +390,22 @@ def _ask(data: scenes.Scenes, count: int, seed: int, draw: Mapping[str, object])
 
 
 @dataclass(frozen=True)
+class Counting:
+    """怎样数数 / How it counts, asked “how many” of something that is there."""
+
+    beside: dict[str, dict[int, Tensor]]  # right or wrong, by `pairs` and by how many other things are in the picture
+    opened: dict[str, float]  # the mean weight of cells with the thing "asked" about, with "other" things, and "empty"
+
+
+@dataclass(frozen=True)
 class AnsweringStudies:
     """一次训练之后的测试，没有测的是空的 / What one training was tested on; what it was not tested on is empty."""
 
     test: Scores  # the test set: an artist it never saw
     elsewhere: dict[str, Scores]  # of "gates", see `study_elsewhere`
     eyes: dict[str, Scores]  # of "gates": what its eyes see, answered by the program, for each role of artists
-    counting: dict[str, dict[int, Tensor]]  # of "gates", see `study_counting`
     biased: dict[str, Scores]  # where "whether" was all it was asked, see `study_bias`
+    counting: Counting  # of "gates", see `study_counting`
 
 
 @typed
@@ -414,21 +423,25 @@ def study_elsewhere(model: AnsweringModel) -> dict[str, Scores]:
 
 
 @typed
-def study_counting(model: AnsweringModel, count: int = 2000) -> dict[str, dict[int, Tensor]]:
-    """数数时旁边还有几样别的 / Counting with other things beside: {pairs: {how many others: right or wrong}}.
+def study_counting(model: AnsweringModel, count: int = 2000) -> Counting:
+    """数数时旁边还有几样别的，门又开在哪里 / What else is in the picture when it counts, and which gates it opens.
 
-    Asked “how many” of something that is there, on `count` scenes of the test artist, with `pairs` of `Scenes.draw`.
+    On `count` scenes of the test artist, with either `pairs` of `Scenes.draw`; the gates are those of "seen".
 
-    问“有几个”，而且至少有一个；测试作者的 `count` 个场景，`pairs` 同 `Scenes.draw`。
+    测试作者的 `count` 个场景，`Scenes.draw` 的两种 `pairs` 都有；门是 "seen" 的。
     """
-    test, found = scenes.load("test"), {}
+    test, beside, opened = scenes.load("test"), {}, {}
     for pairs in scenes.PAIRS:
         drawn = _ask(test, count, 12345, {"kinds": ("how many",), "pairs": pairs})
-        right = predict(model, test, drawn) == drawn["answer"]
-        is_it = drawn["cells"] == drawn["about"][:, None]
-        others = (~is_it & (drawn["cells"] != scenes.EMPTY)).sum(1)
-        found[pairs] = {n: right[is_it.any(1) & (others == n)] for n in range(pairs == "new", scenes.CELLS)}
-    return found
+        answers, w = predict(model, test, drawn)
+        asked, empty = drawn["cells"] == drawn["about"][:, None], drawn["cells"] == scenes.EMPTY
+        others = (~asked & ~empty).sum(1)
+        beside[pairs] = {n: (answers == drawn["answer"])[asked.any(1) & (others == n)]
+                         for n in range(pairs == "new", scenes.CELLS)}
+        if pairs == "seen":
+            where = {"asked": asked, "other": ~asked & ~empty, "empty": empty}
+            opened = {name: w[cells].mean().item() for name, cells in where.items()}
+    return Counting(beside, opened)
 
 
 @typed
@@ -461,5 +474,5 @@ def study(variant: str, seed: int, **options: object) -> AnsweringStudies:
         test=scores(model, scenes.load("test"), kinds=task.kinds),
         elsewhere=study_elsewhere(model) if whole else {},
         eyes={role: by_program(model.recognise, scenes.load(role)) for role in roles} if whole else {},
-        counting=study_counting(model) if whole else {},
-        biased=study_bias(partial(scores, model)) if tuple(task.kinds) == ("whether",) else {})
+        biased=study_bias(partial(scores, model)) if tuple(task.kinds) == ("whether",) else {},
+        counting=study_counting(model) if whole else Counting({}, {}))

@@ -219,8 +219,8 @@ def test_each_variant_is_tested_on_what_the_lesson_shows_of_it() -> None:
     assert set(full.test) == set(full.elsewhere["new"]) == set(full.eyes["shift"]) == kinds
     assert (set(full.elsewhere), set(full.eyes)) == ({"known", "validation", "shift", "new"},
                                                      {"test", "validation", "shift"})
-    assert set(full.counting) == set(scenes.PAIRS)
-    assert full.biased == biased.elsewhere == biased.eyes == biased.counting == {}
+    assert set(full.counting.beside) == set(scenes.PAIRS)
+    assert full.biased == biased.elsewhere == biased.eyes == biased.counting.opened == {}
     assert set(biased.biased) == {"alike", "fair", "turned"}
     assert set(biased.test) == set(biased.biased["alike"]) == {"all", "whether"}
     assert full.test["all"].shape == (1000,)
@@ -229,13 +229,17 @@ def test_each_variant_is_tested_on_what_the_lesson_shows_of_it() -> None:
 def test_counting_is_told_apart_by_how_many_other_things_are_in_the_picture(
         monkeypatch: pytest.MonkeyPatch, model: AnsweringModel) -> None:
     """数不空的格子：只有没有别的东西时才对 / Who counts the filled cells is right where nothing else is there."""
-    def count_filled(model: AnsweringModel, data: scenes.Scenes, drawn: dict) -> torch.Tensor:
-        return scenes.answers_of("how many").start + (drawn["cells"] != scenes.EMPTY).sum(1)
+    def count_filled(model: AnsweringModel, data: scenes.Scenes, drawn: dict) -> tuple[torch.Tensor, torch.Tensor]:
+        filled = drawn["cells"] != scenes.EMPTY
+        w = 0.25 + 0.5 * filled - 0.25 * (drawn["cells"] == drawn["about"][:, None])
+        return scenes.answers_of("how many").start + filled.sum(1), w
     monkeypatch.setattr(answering, "predict", count_filled)
     found = answering.study_counting(model, 300)
-    assert {pairs: list(by_others) for pairs, by_others in found.items()} == {"seen": [0, 1, 2, 3], "new": [1, 2, 3]}
-    assert found["seen"].pop(0).all()
-    assert not any(right.any() for by_others in found.values() for right in by_others.values())
+    assert found.opened == {"asked": 0.5, "other": 0.75, "empty": 0.25}
+    assert {pairs: list(by_others) for pairs, by_others in found.beside.items()} == {
+        "seen": [0, 1, 2, 3], "new": [1, 2, 3]}
+    assert found.beside["seen"].pop(0).all()
+    assert not any(right.any() for by_others in found.beside.values() for right in by_others.values())
 
 
 def test_bias_is_that_of_training_then_none_then_turned_round() -> None:
