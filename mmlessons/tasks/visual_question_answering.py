@@ -348,6 +348,25 @@ def scores(model: AnsweringModel, data: scenes.Scenes, count: int = 1000, seed: 
 
 
 @typed
+def per_thing(right: Tensor, seed: int = 12345) -> Tensor:
+    """每样东西的成绩 / The score of each thing that is asked about: (N,) or (S, N) → (K,), the mean over S trainings.
+
+    `right` is "all" of `scores` or `by_program`, drawn by the same `seed` and with no other options. Asked what is
+    somewhere, the thing is the one that is there.
+
+    `right` 是 `scores` 或 `by_program` 的 "all"，同样的 `seed`，没有别的选项。问“是什么”时，就是那里的那样东西。
+    """
+    checks.require(right.ndim in (1, 2) and right.numel() > 0 and not right.is_complex(),
+                   f"right 需要是实数，形状 (N,) 或 (S, N)，收到 {tuple(right.shape)}",
+                   f"right must be real numbers of shape (N,) or (S, N), got {tuple(right.shape)}")
+    items = right.double().mean(0) if right.ndim == 2 else right.double()
+    drawn = _ask(scenes.load("test"), len(items), seed, {})
+    there = drawn["cells"].gather(1, drawn["about"][:, None] % scenes.CELLS)[:, 0]
+    thing = torch.where(drawn["kind"] == scenes.KINDS.index("what"), there, drawn["about"])
+    return torch.stack([items[thing == k].mean() for k in thing.unique()])
+
+
+@typed
 def accuracy(model: AnsweringModel, data: scenes.Scenes, count: int = 1000, seed: int = 12345,
              **draw: object) -> dict[str, float]:
     """`scores` 的平均：正确率，全部与每种 / The means of `scores`: the accuracy, over all and for each kind."""

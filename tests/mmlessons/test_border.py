@@ -375,6 +375,8 @@ GOOD: dict[str, tuple[Callable, Callable[[], dict]]] = {
     "tasks.visual_question_answering.empty_or_not": (answering.empty_or_not, lambda: {"pictures": PICTURE[None]}),
     "tasks.visual_question_answering.execute": (answering.execute, lambda: {
         "seen": floats(3, 4, 31), "kind": torch.tensor([0, 1, 3]), "about": torch.tensor([2, 29, 0])}),
+    "tasks.visual_question_answering.per_thing": (answering.per_thing, lambda: {
+        "right": torch.tensor([[True, False, True]]), "seed": 1}),
     "tasks.visual_question_answering.scores": (answering.scores, lambda: {
         "model": made("answerer"), "data": made("scenes"), "count": 2, "seed": 1}),
     "tasks.visual_question_answering.study_bias": (answering.study_bias, lambda: {
@@ -621,6 +623,7 @@ FREE = {  # call and part: what may come of it after all, or which sizes are fre
     "AnsweringModel.recognise.pictures": "shape 0", "tasks.visual_question_answering.by_pixels.pictures": "shape 0",
     "tasks.visual_question_answering.empty_or_not.pictures": "shape 0",
     "tasks.visual_question_answering.execute.seen": "loud",  # infinities compare
+    "tasks.visual_question_answering.per_thing.right": "no, shape, shape 0, shape 1",  # any questions, any trainings
     "tasks.visual_question_answering.Answering.kinds": "length", "exercises.Case.args": "length, length 0",
     "exercises.Case.args[]": "no, any", "exercises.check.cases": "length",
     "exercises.Candidate.args": "length, length 0", "exercises.Candidate.args[]": "no, any",

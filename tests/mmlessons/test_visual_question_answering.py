@@ -213,6 +213,18 @@ def test_a_short_training_learns_to_look() -> None:
     assert answering.accuracy(made.model, TRAIN, 300, kinds=["where"])["where"] > 0.5  # chance: 0.25
 
 
+def test_a_thing_gets_the_mean_of_the_questions_about_it_in_every_split() -> None:
+    for role in ("test", "train"):
+        drawn = scenes.load(role).draw(400, torch.Generator().manual_seed(12345))
+        asked = [int(cells[about]) if kind == 0 else int(about) for cells, about, kind in
+                 zip(drawn["cells"], drawn["about"], drawn["kind"], strict=True)]
+        right = torch.rand(2, 400, generator=torch.Generator().manual_seed(0)) < 0.5
+        wanted = [right[:, [n for n in range(400) if asked[n] == thing]].double().mean().item()
+                  for thing in sorted(set(asked))]
+        assert answering.per_thing(right).tolist() == pytest.approx(wanted)
+        assert answering.per_thing(right[:1]).tolist() == answering.per_thing(right[0]).tolist()
+
+
 def test_each_variant_is_tested_on_what_the_lesson_shows_of_it() -> None:
     full, biased = (answering.study(variant, 1, steps=1, batch=2) for variant in ("gates", "biased question"))
     kinds = {"all", *scenes.KINDS}
