@@ -30,7 +30,7 @@ from mmcore.vision_language import CrossModalFusion
 from mmlessons.border import check_pictures, typed
 from mmlessons.data import scenes
 from mmlessons.data.augment import augment
-from mmlessons.tasks.cross_modal_retrieval import pixel_similarity
+from mmlessons.tasks.cross_modal_retrieval import framed, pixel_similarity
 from mmlessons.tasks.learner import Descent, Learner, Losses
 from mmlessons.tasks.scoring import best
 
@@ -264,17 +264,21 @@ def empty_or_not(pictures: Tensor) -> Tensor:
 
 
 @typed
-def by_pixels(pictures: Tensor) -> Tensor:
+def by_pixels(pictures: Tensor, crop: bool = True) -> Tensor:
     """像素近邻的眼睛 / Eyes that compare pixels: each cell with all training drawings, (N, 3, 64, 64) → (N, 4, K + 1).
 
     How much a cell is like a thing is the cosine, less the mean, with that of the five drawings of it that comes
-    closest; the last column is “empty”. They have learned nothing: they keep 150 drawings.
+    closest; the last column is “empty”. They have learned nothing: they keep 150 drawings. With `crop` every drawing is
+    first cropped to its edges and enlarged to one size.
 
     一格有多像一样东西，就是减去均值以后，与它的五幅图画里最像的那一幅的余弦；最后一列是“空”。它们什么也没学，只是存着
-    150 幅图画。
+    150 幅图画。`crop` 为真时，每幅图画先裁到画的边，放大到一样大。
     """
-    cells = _cells(pictures)
-    return _report(pixel_similarity(cells, scenes.load("train").tiles), cells)
+    cells, known = _cells(pictures), scenes.load("train").tiles
+    different, which = cells.unique(dim=0, return_inverse=True)  # what stands in many pictures is compared once
+    if crop:
+        different, known = framed(different), framed(known.flatten(0, 1)).view_as(known)
+    return _report(pixel_similarity(different, known)[which], cells)
 
 
 @shapes(seen=f"N {scenes.CELLS} {len(scenes.THINGS) + 1}", kind="int64 N", about="int64 N", least={"N": 1})

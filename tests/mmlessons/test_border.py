@@ -369,7 +369,8 @@ GOOD: dict[str, tuple[Callable, Callable[[], dict]]] = {
     "tasks.visual_question_answering.majority": (answering.majority, lambda: {"count": 4, "seed": 1, "examples": 100}),
     "AnsweringModel.recognise": (lambda pictures: made("answerer").recognise(pictures), lambda: {
         "pictures": PICTURE[None]}),
-    "tasks.visual_question_answering.by_pixels": (answering.by_pixels, lambda: {"pictures": PICTURE[None]}),
+    "tasks.visual_question_answering.by_pixels": (answering.by_pixels, lambda: {
+        "pictures": PICTURE[None], "crop": True}),
     "tasks.visual_question_answering.by_program": (answering.by_program, lambda: {
         "eyes": answering.empty_or_not, "data": made("scenes"), "count": 2, "seed": 1}),
     "tasks.visual_question_answering.empty_or_not": (answering.empty_or_not, lambda: {"pictures": PICTURE[None]}),

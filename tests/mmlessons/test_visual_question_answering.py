@@ -5,6 +5,7 @@ import torch
 
 from mmlessons.data import scenes
 from mmlessons.tasks import visual_question_answering as answering
+from mmlessons.tasks.cross_modal_retrieval import framed
 from mmlessons.tasks.learner import Learner
 from mmlessons.tasks.visual_question_answering import AnsweringModel
 from tests.support import check_seed, same, state
@@ -155,14 +156,18 @@ def test_the_program_asks_which_cell_is_most_like_the_thing_even_where_each_is_m
     assert asked == {"what": 5, "how many": 0, "whether": 0, "where": 2}
 
 
-def test_pixels_are_compared_as_an_explicit_loop_compares_them() -> None:
+@pytest.mark.parametrize("crop", [False, True])
+def test_pixels_are_compared_as_an_explicit_loop_compares_them(crop: bool) -> None:
     test = scenes.load("test")
+
+    def shown(drawing: torch.Tensor) -> torch.Tensor:
+        return (framed(drawing[None])[0] if crop else drawing).double().flatten()
+
     cells = torch.tensor([[7, -1, 0, 29], [3, 3, -1, 12]])
-    seen = answering.by_pixels(test.pictures(cells, torch.zeros(2, dtype=torch.int64)))
+    seen = answering.by_pixels(test.pictures(cells, torch.zeros(2, dtype=torch.int64)), crop)
     assert seen.shape == (2, 4, len(scenes.THINGS) + 1)
     for n, i, thing in ((0, 0, 7), (0, 3, 2), (1, 3, 12)):
-        x = test.tiles[0, cells[n, i]].double().flatten()
-        known = [drawing.double().flatten() for drawing in TRAIN.tiles[:, thing]]
+        x, known = shown(test.tiles[0, cells[n, i]]), [shown(drawing) for drawing in TRAIN.tiles[:, thing]]
         cosines = [((x - x.mean()) @ (y - y.mean()) / (x - x.mean()).norm() / (y - y.mean()).norm()).item()
                    for y in known]
         assert seen[n, i, thing].item() == pytest.approx(max(cosines), abs=1e-5)
