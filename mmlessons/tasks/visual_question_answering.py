@@ -1,16 +1,17 @@
-"""看图回答问题 / Answering questions about a picture.
+"""视觉问答：看图回答问题 / Visual question answering: questions about a picture.
 
 The picture is cut into four cells with a visual feature each (1.1); the question is one text feature (1.2). The
 question decides which cells to look at, (4.2) or (4.1); what was seen is fused with the question (1.3), and a linear
-layer chooses among all answers.
+layer chooses among all answers. What learns nothing is here as well: eyes that compare pixels, and a program that
+executes the question on what eyes report.
 
 图画切成四格，每格一个视觉特征 (1.1)；问题是一个文本特征 (1.2)。问题决定看哪几格 (4.2) 或 (4.1)，看到的与问题融合
-(1.3)，再由一个线性层在所有答案里选一个。
+(1.3)，再由一个线性层在所有答案里选一个。什么也不学的也在这里：逐个像素比的“眼睛”，和照着问题执行的一小段程序。
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from mmcore import checks
 from mmcore import tokens as text
-from mmcore.alignment import contrastive_loss
+from mmcore.alignment import contrastive_loss, cosine_similarity
 from mmcore.attention import LOOKS, CellAttention
 from mmcore.checks import shapes
 from mmcore.encoders import TextEncoder, VisualEncoder
@@ -29,6 +30,7 @@ from mmcore.vision_language import CrossModalFusion
 from mmlessons.border import check_pictures, typed
 from mmlessons.data import scenes
 from mmlessons.data.augment import augment
+from mmlessons.tasks.cross_modal_retrieval import framed, pixel_similarity
 from mmlessons.tasks.learner import Descent, Learner, Losses
 from mmlessons.tasks.scoring import best
 
@@ -46,7 +48,8 @@ VARIANTS = {  # what a training of the lesson differs in
     "biased question": {"bias": BIAS, "kinds": ("whether",), "steps": 80, "sees": "question"},
     "fair": {"kinds": ("whether",), "steps": 80},
 }
-Accuracy = dict[str, float]  # over "all" questions, and on every kind that was asked
+Scores = dict[str, Tensor]  # right or wrong, question by question: of "all", and of every kind that was asked
+Eyes = Callable[[Tensor], Tensor]  # pictures (N, 3, 64, 64) uint8 → how much each cell is like each thing (N, 4, K + 1)
 
 
 # -- the model --------------------------------------------------------------------------------------------------------
@@ -127,6 +130,21 @@ class AnsweringModel(nn.Module):
         with evaluating(self):
             out = self(picture[None].to(device) / 255, **{name: ids.to(device) for name, ids in tokens.items()})
         return out["z"][0].softmax(0).cpu(), out["w"][0].cpu()
+
+    @typed
+    def recognise(self, pictures: Tensor) -> Tensor:
+        """学来的眼睛 / The eyes that it learned: (N, 3, 64, 64) uint8 → (N, 4, K + 1), as those of `by_pixels`.
+
+        How much a cell is like a thing is the cosine of its f_v with the features of the two names, on average.
+
+        一格有多像一样东西，是它的 f_v 与两个名字的特征的余弦的平均。
+        """
+        cells, device, things = _cells(pictures), device_of(self), len(scenes.THINGS)
+        with evaluating(self):
+            names = self.encode(torch.arange(-len(scenes.LANGUAGES) * things, 0, device=device))
+            f_v = torch.cat([self.visual_encoder(part.to(device) / 255) for part in cells.split(500)])
+            like = cosine_similarity(f_v, names).view(len(cells), -1, things).mean(1)
+        return _report(like.cpu(), cells)
 
 
 def make_tokenizer() -> Tokenizer:
@@ -231,91 +249,236 @@ def learner(steps: int = STEPS, seed: int = 0, device: str | torch.device | None
     return Learner(Answering(**options), steps, seed, device)
 
 
+# -- what learns nothing ----------------------------------------------------------------------------------------------
+
+@typed
+def empty_or_not(pictures: Tensor) -> Tensor:
+    """只看得出一格空不空的眼睛 / Eyes that tell an empty cell from a filled one: (N, 3, 64, 64) → (N, 4, K + 1).
+
+    To them every filled cell is like every thing, by 1, and an empty one is like nothing, the last column.
+
+    在它们看来，有东西的格像每一样东西，都是 1；空格只像“空”，也就是最后一列。
+    """
+    cells = _cells(pictures)
+    return _report(torch.ones(len(cells), len(scenes.THINGS)), cells)
+
+
+@typed
+def by_pixels(pictures: Tensor, crop: bool = True) -> Tensor:
+    """像素近邻的眼睛 / Eyes that compare pixels: each cell with all training drawings, (N, 3, 64, 64) → (N, 4, K + 1).
+
+    How much a cell is like a thing is the cosine, less the mean, with that of the five drawings of it that comes
+    closest; the last column is “empty”. They have learned nothing: they keep 150 drawings. With `crop` every drawing is
+    first cropped to its edges and enlarged to one size.
+
+    一格有多像一样东西，就是减去均值以后，与它的五幅图画里最像的那一幅的余弦；最后一列是“空”。它们什么也没学，只是存着
+    150 幅图画。`crop` 为真时，每幅图画先裁到画的边，放大到一样大。
+    """
+    cells, known = _cells(pictures), scenes.load("train").tiles
+    different, which = cells.unique(dim=0, return_inverse=True)  # what stands in many pictures is compared once
+    if crop:
+        different, known = framed(different), framed(known.flatten(0, 1)).view_as(known)
+    return _report(pixel_similarity(different, known)[which], cells)
+
+
+@shapes(seen=f"N {scenes.CELLS} {len(scenes.THINGS) + 1}", kind="int64 N", about="int64 N", least={"N": 1})
+def execute(seen: Tensor, kind: Tensor, about: Tensor) -> Tensor:
+    """照着问题执行，每种问题一行 / Executes the question, one line for each kind: (N,), numbers of `scenes.ANSWERS`.
+
+    `seen` is what eyes report, how much each cell is like each thing; `kind` and `about` are those of `Scenes.draw`.
+    It learns nothing: we wrote it, and it is told what the question means.
+
+    `seen` 是眼睛报告的：每一格有多像每一样东西；`kind`、`about` 与 `Scenes.draw` 的相同。它什么也不学：程序是我们写的，
+    问题是什么意思也是告诉它的。
+    """
+    checks.ranked(seen, "seen")
+    for name, x, most in (("kind", kind, len(scenes.KINDS)), ("about", about, len(scenes.THINGS))):
+        checks.require(bool(((x >= 0) & (x < most)).all()), f"{name} 需要在 0 与 {most - 1} 之间",
+                       f"{name} must lie between 0 and {most - 1}")
+    rows = torch.arange(len(seen))
+    like = seen[rows, :, about]  # (N, 4): how much each cell is like the thing that is asked about
+    is_it = like == seen.amax(-1)  # and like nothing more than that
+    found = {"what": seen[rows, about % scenes.CELLS, :-1].argmax(-1),  # here `about` is the cell
+             "how many": is_it.sum(-1),
+             "whether": is_it.any(-1).long(),
+             "where": like.argmax(-1)}
+    first = torch.tensor([scenes.answers_of(name).start for name in scenes.KINDS])
+    return torch.stack([found[name] for name in scenes.KINDS])[kind, rows] + first[kind]
+
+
+@typed
+def by_program(eyes: Eyes, data: scenes.Scenes, count: int = 1000, seed: int = 12345, **draw: object) -> Scores:
+    """眼睛看，程序答，对不对 / Eyes look and `execute` answers: right or wrong, on the questions of `scores`.
+
+    `eyes` are `by_pixels`, `empty_or_not` or a model's `recognise`.
+
+    `eyes` 是 `by_pixels`、`empty_or_not`，或某个模型的 `recognise`。
+    """
+    drawn = _ask(data, count, seed, draw)
+    seen = eyes(data.pictures(drawn["cells"], drawn["artist"]))
+    return by_kind(execute(seen, drawn["kind"], drawn["about"]), drawn)
+
+
+def _cells(pictures: Tensor) -> Tensor:
+    check_pictures(pictures, "pictures", "N", 3, 2 * scenes.SIZE, 2 * scenes.SIZE)
+    return scenes.split(pictures).flatten(0, 1)
+
+
+def _report(like: Tensor, cells: Tensor) -> Tensor:
+    """(4 N, K) → (N, 4, K + 1): where all pixels of a cell are alike it is empty, and like nothing else."""
+    pixels = cells.flatten(1)
+    empty = (pixels == pixels[:, :1]).all(1, keepdim=True)
+    like = torch.where(empty, -2.0, like)  # below any cosine
+    return torch.cat([like, torch.where(empty, 1.0, -2.0)], 1).view(-1, scenes.CELLS, like.shape[1] + 1)
+
+
 # -- what is tested ---------------------------------------------------------------------------------------------------
 
 @typed
-def accuracy(model: AnsweringModel, data: scenes.Scenes, count: int = 1000, seed: int = 12345,
-             **draw: object) -> Accuracy:
-    """在 `count` 个新场景上的正确率 / The accuracy on `count` new scenes: {"all", "what", "how many", …}.
+def scores(model: AnsweringModel, data: scenes.Scenes, count: int = 1000, seed: int = 12345, **draw: object) -> Scores:
+    """在 `count` 个新场景上，每题对不对 / Right or wrong, on one question about each of `count` new scenes.
 
     The same `seed` gives the same questions; for `draw` see `Scenes.draw`.
 
     同样的 `seed` 是同样的问题；`draw` 见 `Scenes.draw`。
+
+    | 返回 returned | 形状 shape | 含义 meaning |
+    |---|---|---|
+    | `"all"` | (count,) bool | 每题对不对 / is each answer right |
+    | `"what"`, `"how many"`, … | (n,) bool | 其中这一种问题的 / those of this kind among them |
     """
-    drawn = data.draw(count, torch.Generator().manual_seed(seed), **draw)
-    return by_kind(predict(model, data, drawn), drawn)
-
-
-def predict(model: AnsweringModel, data: scenes.Scenes, drawn: Mapping[str, Tensor]) -> Tensor:
-    """每个问题的答案 / The answer to every question: (N,)."""
-    number, device, answers = scenes.question_number(drawn), device_of(model), []
-    with evaluating(model):
-        for rows in torch.arange(len(number)).split(500):
-            image = data.pictures(drawn["cells"][rows], drawn["artist"][rows]).to(device) / 255
-            tokens = {name: ids[number[rows]].to(device) for name, ids in model.tokens.items()}
-            answers.append(best(model(image, **tokens)["z"], "z").cpu())
-    return torch.cat(answers)
-
-
-def by_kind(answers: Tensor, drawn: Mapping[str, Tensor]) -> Accuracy:
-    """全部与每种问题的正确率 / The accuracy over all, and on every kind of question that occurs."""
-    right = (answers == drawn["answer"]).double()
-    kinds = {name: right[drawn["kind"] == k] for k, name in enumerate(scenes.KINDS)}
-    return {"all": right.mean().item(), **{name: part.mean().item() for name, part in kinds.items() if len(part)}}
+    drawn = _ask(data, count, seed, draw)
+    return by_kind(predict(model, data, drawn)[0], drawn)
 
 
 @typed
-def majority(count: int = 1000, seed: int = 12345, examples: int = 20_000) -> Accuracy:
-    """什么也不看，每种问题总答训练里最常见的 / Looking at nothing: each kind's most frequent answer in training."""
+def per_thing(right: Tensor, seed: int = 12345) -> Tensor:
+    """每样东西的成绩 / The score of each thing that is asked about: (N,) or (S, N) → (K,), the mean over S trainings.
+
+    `right` is "all" of `scores` or `by_program`, drawn by the same `seed` and with no other options. Asked what is
+    somewhere, the thing is the one that is there.
+
+    `right` 是 `scores` 或 `by_program` 的 "all"，同样的 `seed`，没有别的选项。问“是什么”时，就是那里的那样东西。
+    """
+    checks.require(right.ndim in (1, 2) and right.numel() > 0 and not right.is_complex(),
+                   f"right 需要是实数，形状 (N,) 或 (S, N)，收到 {tuple(right.shape)}",
+                   f"right must be real numbers of shape (N,) or (S, N), got {tuple(right.shape)}")
+    items = right.double().mean(0) if right.ndim == 2 else right.double()
+    drawn = _ask(scenes.load("test"), len(items), seed, {})
+    there = drawn["cells"].gather(1, drawn["about"][:, None] % scenes.CELLS)[:, 0]
+    thing = torch.where(drawn["kind"] == scenes.KINDS.index("what"), there, drawn["about"])
+    return torch.stack([items[thing == k].mean() for k in thing.unique()])
+
+
+@typed
+def accuracy(model: AnsweringModel, data: scenes.Scenes, count: int = 1000, seed: int = 12345,
+             **draw: object) -> dict[str, float]:
+    """`scores` 的平均：正确率，全部与每种 / The means of `scores`: the accuracy, over all and for each kind."""
+    return {name: right.double().mean().item() for name, right in scores(model, data, count, seed, **draw).items()}
+
+
+def predict(model: AnsweringModel, data: scenes.Scenes, drawn: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """每个问题的答案，和各格的权重 / The answer to every question (N,), and the weights of its cells (N, 4)."""
+    number, device, answers, weights = scenes.question_number(drawn), device_of(model), [], []
+    with evaluating(model):
+        for rows in torch.arange(len(number)).split(500):
+            image = data.pictures(drawn["cells"][rows], drawn["artist"][rows]).to(device) / 255
+            out = model(image, **{name: ids[number[rows]].to(device) for name, ids in model.tokens.items()})
+            answers.append(best(out["z"], "z").cpu())
+            weights.append(out["w"].cpu())
+    return torch.cat(answers), torch.cat(weights)
+
+
+def by_kind(answers: Tensor, drawn: Mapping[str, Tensor]) -> Scores:
+    """全部与每种问题，每题对不对 / Right or wrong, of all questions and of every kind that occurs."""
+    right = answers == drawn["answer"]
+    kinds = {name: right[drawn["kind"] == k] for k, name in enumerate(scenes.KINDS)}
+    return {"all": right, **{name: part for name, part in kinds.items() if len(part)}}
+
+
+@typed
+def majority(count: int = 1000, seed: int = 12345, examples: int = 20_000) -> Scores:
+    """什么也不看，每种问题总答训练里最多的 / Looking at nothing: each kind's most frequent answer in training."""
     checks.whole(examples, "examples", 100)  # so that each kind is among them
     train = scenes.load("train")
     known = train.draw(examples, torch.Generator().manual_seed(seed + 1))
     usual = torch.stack([torch.bincount(known["answer"][known["kind"] == k]).argmax()
                          for k in range(len(scenes.KINDS))])
-    drawn = train.draw(count, torch.Generator().manual_seed(seed))
+    drawn = _ask(train, count, seed, {})
     return by_kind(usual[drawn["kind"]], drawn)
 
 
-@dataclass(frozen=True)
-class AnsweredElsewhere:
-    """别的作者，别的搭配 / Other artists, other company."""
-
-    known: Accuracy  # artists it learned from, new scenes
-    validation: Accuracy  # an artist it never saw
-    shift: Accuracy  # an artist it never saw, of quite another style
-    new: Accuracy  # the test artist, with two things that never met in training
+def _ask(data: scenes.Scenes, count: int, seed: int, draw: Mapping[str, object]) -> dict[str, Tensor]:
+    return data.draw(count, torch.Generator().manual_seed(seed), **draw)
 
 
 @dataclass(frozen=True)
-class Biased:
-    """有偏的数据 / Biased data."""
+class Counting:
+    """怎样数数 / How it counts, asked “how many” of something that is there."""
 
-    alike: Accuracy  # the test artist, biased as in training
-    turned: Accuracy  # biased the other way round
+    beside: dict[str, dict[int, Tensor]]  # right or wrong, by `pairs` and by how many other things are in the picture
+    opened: dict[str, float]  # the mean weight of cells with the thing "asked" about, with "other" things, and "empty"
 
 
 @dataclass(frozen=True)
 class AnsweringStudies:
-    """一次训练之后的测试 / What one training was tested on."""
+    """一次训练之后的测试，没有测的是空的 / What one training was tested on; what it was not tested on is empty."""
 
-    test: Accuracy  # the test set: an artist it never saw
-    elsewhere: AnsweredElsewhere | None = None  # for "gates"
-    biased: Biased | None = None  # where training was biased
-
-
-@typed
-def study_elsewhere(model: AnsweringModel) -> AnsweredElsewhere:
-    """换了作者或搭配，还对几成 / How often it is right with other artists and in other company."""
-    known, validation, shift = (accuracy(model, scenes.load(role)) for role in ("train", "validation", "shift"))
-    return AnsweredElsewhere(known, validation, shift, new=accuracy(model, scenes.load("test"), pairs="new"))
+    test: Scores  # the test set: an artist it never saw
+    elsewhere: dict[str, Scores]  # of "gates", see `study_elsewhere`
+    eyes: dict[str, Scores]  # of "gates": what its eyes see, answered by the program, for each role of artists
+    biased: dict[str, Scores]  # where "whether" was all it was asked, see `study_bias`
+    counting: Counting  # of "gates", see `study_counting`
 
 
 @typed
-def study_bias(model: AnsweringModel) -> Biased:
-    """问“有没有”，偏的数据上对几成 / How often it is right about “whether” on biased data."""
-    alike, turned = (accuracy(model, scenes.load("test"), kinds=("whether",), bias=BIAS, turned=turned)
-                     for turned in (False, True))
-    return Biased(alike, turned)
+def study_elsewhere(model: AnsweringModel) -> dict[str, Scores]:
+    """别的作者，别的搭配 / Other artists, other combinations.
+
+    "known" are artists it learned from, "validation" and "shift" artists it never saw; "new" is the test artist with
+    two things that were never together in training.
+
+    "known" 是学过的作者，"validation"、"shift" 没见过；"new" 是测试作者，图里有训练中从不同时出现的两样。
+    """
+    known, validation, shift = (scores(model, scenes.load(role)) for role in ("train", "validation", "shift"))
+    return {"known": known, "validation": validation, "shift": shift,
+            "new": scores(model, scenes.load("test"), pairs="new")}
+
+
+@typed
+def study_counting(model: AnsweringModel, count: int = 2000) -> Counting:
+    """数数时旁边还有几样别的，门又开在哪里 / What else is in the picture when it counts, and which gates it opens.
+
+    On `count` scenes of the test artist, with either `pairs` of `Scenes.draw`; the gates are those of "seen".
+
+    测试作者的 `count` 个场景，`Scenes.draw` 的两种 `pairs` 都有；门是 "seen" 的。
+    """
+    test, beside, opened = scenes.load("test"), {}, {}
+    for pairs in scenes.PAIRS:
+        drawn = _ask(test, count, 12345, {"kinds": ("how many",), "pairs": pairs})
+        answers, w = predict(model, test, drawn)
+        asked, empty = drawn["cells"] == drawn["about"][:, None], drawn["cells"] == scenes.EMPTY
+        others = (~asked & ~empty).sum(1)
+        beside[pairs] = {n: (answers == drawn["answer"])[asked.any(1) & (others == n)]
+                         for n in range(pairs == "new", scenes.CELLS)}
+        if pairs == "seen":
+            where = {"asked": asked, "other": ~asked & ~empty, "empty": empty}
+            opened = {name: w[cells].mean().item() for name, cells in where.items()}
+    return Counting(beside, opened)
+
+
+@typed
+def study_bias(answer: Callable[..., Scores]) -> dict[str, Scores]:
+    """有偏的测试集：同样偏、公平、反过来 / Biased as in training, fair, and the other way round.
+
+    All are asked “whether” of the test artist. `answer(data, kinds=…, …)` is `scores` of a model, or `by_program` of
+    some eyes.
+
+    都是测试作者的“有没有”。`answer(data, kinds=…, …)` 是某个模型的 `scores`，或某双眼睛的 `by_program`。
+    """
+    test, kinds = scenes.load("test"), ("whether",)
+    return {"alike": answer(test, kinds=kinds, bias=BIAS), "fair": answer(test, kinds=kinds),
+            "turned": answer(test, kinds=kinds, bias=BIAS, turned=True)}
 
 
 @typed
@@ -328,7 +491,11 @@ def study(variant: str, seed: int, **options: object) -> AnsweringStudies:
     """
     checks.one_of(variant, "variant", tuple(VARIANTS))
     learned = learner(seed=seed, device="cpu", **{**VARIANTS[variant], **options}).finish()
-    model = learned.model
-    return AnsweringStudies(test=accuracy(model, scenes.load("test"), kinds=learned.task.kinds),
-                            elsewhere=study_elsewhere(model) if variant == "gates" else None,
-                            biased=study_bias(model) if learned.task.bias is not None else None)
+    model, task = learned.model, learned.task
+    whole, roles = variant == "gates", ("test", "validation", "shift")
+    return AnsweringStudies(
+        test=scores(model, scenes.load("test"), kinds=task.kinds),
+        elsewhere=study_elsewhere(model) if whole else {},
+        eyes={role: by_program(model.recognise, scenes.load(role)) for role in roles} if whole else {},
+        biased=study_bias(partial(scores, model)) if tuple(task.kinds) == ("whether",) else {},
+        counting=study_counting(model) if whole else Counting({}, {}))

@@ -367,6 +367,21 @@ GOOD: dict[str, tuple[Callable, Callable[[], dict]]] = {
         "model": made("answerer"), "data": made("scenes"), "count": 2, "seed": 1}),
     "tasks.visual_question_answering.learner": (answering.learner, lambda: {"steps": 2, "seed": 1, "batch": 2}),
     "tasks.visual_question_answering.majority": (answering.majority, lambda: {"count": 4, "seed": 1, "examples": 100}),
+    "AnsweringModel.recognise": (lambda pictures: made("answerer").recognise(pictures), lambda: {
+        "pictures": PICTURE[None]}),
+    "tasks.visual_question_answering.by_pixels": (answering.by_pixels, lambda: {
+        "pictures": PICTURE[None], "crop": True}),
+    "tasks.visual_question_answering.by_program": (answering.by_program, lambda: {
+        "eyes": answering.empty_or_not, "data": made("scenes"), "count": 2, "seed": 1}),
+    "tasks.visual_question_answering.empty_or_not": (answering.empty_or_not, lambda: {"pictures": PICTURE[None]}),
+    "tasks.visual_question_answering.execute": (answering.execute, lambda: {
+        "seen": floats(3, 4, 31), "kind": torch.tensor([0, 1, 3]), "about": torch.tensor([2, 29, 0])}),
+    "tasks.visual_question_answering.per_thing": (answering.per_thing, lambda: {
+        "right": torch.tensor([[True, False, True]]), "seed": 1}),
+    "tasks.visual_question_answering.scores": (answering.scores, lambda: {
+        "model": made("answerer"), "data": made("scenes"), "count": 2, "seed": 1}),
+    "tasks.visual_question_answering.study_bias": (answering.study_bias, lambda: {
+        "answer": lambda data, **draw: {"all": torch.ones(2)}}),
     "tasks.visual_question_answering.spotlight": (answering.spotlight, lambda: {
         "picture": PICTURE, "w": torch.tensor([0.1, 0.2, 0.3, 0.4])}),
     "tasks.visual_question_answering.study": (answering.study, lambda: {
@@ -606,6 +621,10 @@ FREE = {  # call and part: what may come of it after all, or which sizes are fre
     "tasks.video_understanding.VideoModel.answers": "length", "tasks.video_understanding.learner.answers": "length",
     "tasks.video_understanding.blinded.seen.frames": "shape 0", "tasks.video_understanding.muted.seen.sound":
         "loud, shape 0", "tasks.vision_language_model.answer.picture": "shape 1, shape 2",
+    "AnsweringModel.recognise.pictures": "shape 0", "tasks.visual_question_answering.by_pixels.pictures": "shape 0",
+    "tasks.visual_question_answering.empty_or_not.pictures": "shape 0",
+    "tasks.visual_question_answering.execute.seen": "loud",  # infinities compare
+    "tasks.visual_question_answering.per_thing.right": "no, shape, shape 0, shape 1",  # any questions, any trainings
     "tasks.visual_question_answering.Answering.kinds": "length", "exercises.Case.args": "length, length 0",
     "exercises.Case.args[]": "no, any", "exercises.check.cases": "length",
     "exercises.Candidate.args": "length, length 0", "exercises.Candidate.args[]": "no, any",

@@ -60,7 +60,8 @@ def small(png: bytes) -> bytes:
 
 def slim(notebook: nbformat.NotebookNode) -> None:
     """状态里的默认值不用存 / What the state of a widget would be without saying: nulls, and what its kind decides."""
-    for model in notebook.metadata["widgets"]["application/vnd.jupyter.widget-state+json"]["state"].values():
+    kept = notebook.metadata.get("widgets", {}).get("application/vnd.jupyter.widget-state+json", {"state": {}})
+    for model in kept["state"].values():
         model["state"] = {name: value for name, value in model["state"].items()
                           if value is not None and not name.startswith(("_model_", "_view_"))}
 
@@ -71,7 +72,7 @@ def add(path: Path) -> None:
     slim(notebook)
     nbformat.write(notebook, path)
     which = list(widgets_alone(notebook))
-    for (cell, number, _), png in zip(which, taken(path, which), strict=True):
+    for (cell, number, _), png in zip(which, taken(path, which) if which else [], strict=True):
         output = notebook.cells[cell].outputs[number]
         output.data["image/png"] = base64.b64encode(small(png)).decode() + "\n"
         output.metadata["image/png"] = {"alt": ALT}
