@@ -2,15 +2,17 @@ r"""听懂一句话：文字、脸、语气 / Understanding an utterance: its wo
 
 Three small encoders look at one modality each and give the probabilities of blame, neither and praise. There are two
 ways to put them together: add the logarithms of the probabilities (7.1), with nothing more to learn (`late`); or train
-the fusions of (3.1) to (3.5) (`together`, `joint`). `study` is what runs in the background.
+the fusions of (3.1) to (3.5) (`together`, `joint`). `study` is what runs in the background. What would be if nothing
+were misread is in `signs`.
 
 三个小编码器各看一种模态，给出褒、贬、中性的概率。把它们合起来有两条路：概率的对数相加（7.1），什么也不用再学
-（`late`）；或者让 (3.1) 到 (3.5) 的融合一起学（`together`、`joint`）。在后台运行的是 `study`。
+（`late`）；或者让 (3.1) 到 (3.5) 的融合一起学（`together`、`joint`）。在后台运行的是 `study`。假如什么都没有看错听错，
+见 `signs`。
 """
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 
 import torch
@@ -24,10 +26,9 @@ from mmlessons.border import holds, typed
 from mmlessons.data import utterances
 from mmlessons.data.augment import augment
 from mmlessons.data.utterances import LANGUAGES, MEANINGS, MODALITIES
-from mmlessons.tasks import scoring
+from mmlessons.tasks import scoring, signs
 from mmlessons.tasks import several_modalities as several
 from mmlessons.tasks.learner import Learner
-from mmlessons.tasks.scoring import accuracy
 from mmlessons.tasks.several_modalities import Experts, Modalities
 
 WIDTHS = dict.fromkeys(MODALITIES, 48)  # of the features
@@ -304,86 +305,135 @@ def contributions(words: Words, seen: Mapping[str, Tensor], text: str,
     return [*found, *((m, "", float(whole[best] - answer(seen, (m,))[0, best])) for m in MODALITIES)]
 
 
-# -- studies ----------------------------------------------------------------------------------------------------------
+# -- reading the signs ------------------------------------------------------------------------------------------------
 
-@typed
-def with_perfect_senses(times: int = 200, seed: int = 0) -> dict[str, dict[str, float]]:
-    """假如看、听、读都不出错 / If reading, seeing and hearing never failed.
+class Reading(several.Separately):
+    """每个编码器认自己的迹象，不问意思 / Each encoder tells its own sign, and nothing is said of the meaning.
 
-    What the words say and what face and tone show is simply told; what is left is how to put it together: tables are
-    counted on the training set and tried on the test set. "late" adds three small tables by (7.1); "joint" is one large
-    table with a cell for each combination of the three. Returns the accuracy of each on "all" and "reversed".
+    The signs are those of `signs.SIGNS`: what the words say, what the face shows, what the tone shows.
 
-    字面、脸与语气显出什么都直接告诉你，剩下的只是怎样合：在训练集上数数得到表格，再用测试集来考。"late" 是三张小表按
-    (7.1) 相加；"joint" 是一张大表，三样的每种组合占一格。返回每种方法在 "all" 与 "reversed" 上的正确率。
+    迹象就是 `signs.SIGNS`：字面说什么，脸显出什么，语气显出什么。
     """
-    checks.whole(times, "times")
 
-    def told(role: str) -> tuple[utterances.Utterances, dict[str, Tensor]]:
-        data = utterances.load(role)
-        indices = torch.arange(len(data.sentences)).repeat(times)
-        return data, data.observe(indices, torch.Generator().manual_seed(seed))
+    def losses(self, experts: Experts, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        own = {m: F.cross_entropy(scores, batch[sign].to(scores.device))
+               for (m, scores), sign in zip(experts(batch).items(), signs.SIGNS, strict=True)}
+        return {**own, "total_loss": sum(own.values())}
 
-    _, seen = told("train")
-    signs = ("words", "shown", "sounds")
-    counts = torch.full((CLASSES, len(utterances.EXPRESSIONS), len(utterances.EXPRESSIONS), CLASSES), 0.1)  # none empty
-    counts.index_put_((*(seen[name] for name in signs), seen["label"]), torch.ones(len(seen["label"])), accumulate=True)
-    small = [counts.sum([k for k in range(3) if k != m]) for m in range(3)]  # (3 or 4, K) each
-    test, seen = told("test")
-    tables = [(table / table.sum(1, keepdim=True)).log()[seen[name]] for table, name in zip(small, signs, strict=True)]
-    scores = {"late": product_of_experts(tables, log_prior()), "joint": counts[tuple(seen[name] for name in signs)]}
-    rows = {"all": torch.ones(len(seen["label"]), dtype=torch.bool), "reversed": groups(test, seen)["reversed"]}
-    return {method: {name: accuracy(s[these], seen["label"][these]) for name, these in rows.items()}
-            for method, s in scores.items()}
 
+def reading(steps: int = SEPARATE_STEPS, seed: int = 0, batch: int = 96,
+            device: str | torch.device | None = None) -> Learner:
+    """学着认迹象 / Learns to read the signs; the words have three, the fourth class of theirs is never right."""
+    told = replace(modalities(batch), classes=len(utterances.EXPRESSIONS))
+    return several.learner(Reading(told, SEPARATE_RATE), steps, seed, device)
+
+
+def read(experts: Experts, seen: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`reading` 学会的模型认出的迹象 / The signs that a model of `reading` reads: probabilities, (B, 3 or 4) each."""
+    found = dict(zip(signs.SIGNS, experts.decisions(seen), strict=True))
+    words = found["words"][:, :CLASSES]
+    return {**found, "words": words / words.sum(1, keepdim=True)}
+
+
+def nearest(seen: Mapping[str, Tensor], times: int = 20, seed: int = 0) -> dict[str, Tensor]:
+    """什么也不学：像谁，就认作谁的迹象 / Learns nothing: each sign is that of the nearest thing in the training set.
+
+    For a sentence that is the one that shares most of its words, the rare ones counting more (tf-idf); for a face the
+    nearest drawing pixel by pixel; for a tone the nearest of those that the training voices make, each sentence said
+    `times` times. Returns the signs as `read` does, with one of each certain.
+
+    一句话，取与它相同的词最多的一句（少见的词分量重，即 tf-idf）；一张脸，取逐像素最近的一幅；一种语气，取训练的嗓音说
+    出的语气里最近的一种，每句说 `times` 遍。返回的样子与 `read` 相同，每样只认一个。
+    """
+    train, words = utterances.load("train"), load_words()
+    known = observe_all(train, words, times, seed)
+    sentences = torch.cat([words.ids([getattr(s, k) for s in train.sentences]) for k in LANGUAGES])
+    say = torch.tensor([MEANINGS.index(s.words) for s in train.sentences]).repeat(len(LANGUAGES))
+    shows = torch.tensor([utterances.EXPRESSIONS.index(face.expression) for face in train.faces])
+
+    def counts(ids: Tensor) -> Tensor:
+        has = torch.zeros(len(ids), words.tokenizer.get_vocab_size()).scatter_(1, ids, 1.0)
+        has[:, :words.special + 1] = 0
+        return has
+
+    rare = (len(sentences) / (1 + counts(sentences).sum(0))).log()
+    like = [F.normalize(counts(ids) * rare, dim=1) for ids in (seen["text"], sentences)]
+    found = {"words": say[(like[0] @ like[1].T).argmax(1)],
+             "shown": shows[_closest(seen["face"], train.pictures / 255)],
+             "sounds": known["sounds"][_closest(seen["tone"], known["tone"])]}
+    return {name: F.one_hot(found[name], size).double() for name, size in zip(signs.SIGNS, signs.SIZES, strict=False)}
+
+
+def _closest(x: Tensor, known: Tensor) -> Tensor:
+    return torch.cdist(x.flatten(1), known.flatten(1)).argmin(1)
+
+
+# -- studies ----------------------------------------------------------------------------------------------------------
 
 @dataclass(frozen=True)
 class SentimentStudies:
-    """一个种子的全部实验，在测试集上 / All studies of one seed, on the test set.
+    """一个种子的全部实验，在测试集上：每句话一个成绩 / All studies of one seed, on the test set: a score a sentence.
 
-    Methods are the modalities, "majority", "late" (7.1), "no prior" (the prior not taken off), and (3.1) to (3.5).
+    Every tensor is (S,), one number for each sentence, the share of its utterances that were right. Methods are the
+    modalities, "majority", "nearest", "late" (7.1), "no prior" (the prior not taken off), (3.1) to (3.5), and "read
+    late", "read sum", "read table": the signs are read, then put together by that rule of `signs`.
 
-    方法有各个模态、"majority"、"late" (7.1)、"no prior"（不减先验）和 (3.1) 到 (3.5)。
+    每个张量是 (S,)，一句话一个数：说了几遍，其中几成答对。方法有各个模态、"majority"、"nearest"、"late" (7.1)、
+    "no prior"（不减先验）、(3.1) 到 (3.5)，还有 "read late"、"read sum"、"read table"：先认迹象，再照 `signs` 里的
+    那种做法合起来。
     """
 
-    accuracy: dict[str, dict[str, float]]  # "all" and the `groups` → method → accuracy
-    missing: dict[str, dict[str, float]]  # which modality is gone → accuracy of "late" and "f"
-    neutral: dict[str, float]  # the share called neutral by "late" and "no prior", and in "truth"
+    right: dict[str, dict[str, Tensor]]  # "all" and the `groups` → method → its sentences
+    missing: dict[str, dict[str, Tensor]]  # which modality is gone → "late", "f" → sentences
+    neutral: dict[str, Tensor]  # how often "late", "no prior" call a sentence neutral, and the "truth"
 
 
-def by_group(scores: Mapping[str, Tensor], label: Tensor,
-             rows: Mapping[str, Tensor]) -> dict[str, dict[str, float]]:
-    """每一种行上各方法的正确率 / The accuracy of every method on every sort of rows."""
-    return {name: {m: accuracy(s[these], label[these]) for m, s in scores.items()} for name, these in rows.items()}
+def by_sentence(right: Tensor, sentence: Tensor, rows: Tensor) -> Tensor:
+    """每句话在这些行里对了几成 / For each sentence, the share of these rows that is right: → (S,) float64.
+
+    `right` and `rows` are (B,) bool, `sentence` is (B,), its number. A sentence without such rows is left out. The
+    utterances of one sentence are one item, see `intervals`.
+
+    `right` 和 `rows` 是 (B,) 的真假，`sentence` 是 (B,) 的编号。没有这种行的句子略去。一句话说了几遍仍是一项，见
+    `intervals`。
+    """
+    asked = torch.bincount(sentence[rows])
+    got = torch.bincount(sentence[rows], right[rows].double(), minlength=len(asked))
+    return (got / asked)[asked > 0]
 
 
-def one_missing(experts: Experts, trainer: MultimodalFusionTrainer,
-                seen: Mapping[str, Tensor]) -> dict[str, dict[str, float]]:
-    """缺一个模态时的正确率 / The accuracy with one modality gone."""
-    return {m: {"late": accuracy(late(experts, seen, (m,)), seen["label"]),
-                "f": accuracy(joint(trainer, seen, (m,)), seen["label"])} for m in MODALITIES}
-
-
-def called_neutral(scores: Mapping[str, Tensor], label: Tensor) -> dict[str, float]:
-    """说成中性的有几成 / The share called neutral."""
-    neutral = MEANINGS.index("neutral")
-    said = {m: (scoring.best(scores[m], m) == neutral).double().mean().item() for m in ("late", "no prior")}
-    return {**said, "truth": (label == neutral).double().mean().item()}
+def answers(experts: Experts, trainer: MultimodalFusionTrainer, reader: Experts,
+            seen: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """各方法的得分 / The scores of every method: (B, 3) each."""
+    single, both, rules = log_p(experts, seen), late(experts, seen), signs.rules()
+    alike, told = nearest(seen), read(reader, seen)
+    return {**dict(zip(MODALITIES, single, strict=True)), "majority": log_prior().expand(len(both), -1),
+            "nearest": signs.by_rule(alike, rules["late"]), "late": both, "no prior": sum(single),
+            **{m: joint(trainer, seen, (), m) for m in (*CANDIDATES, "f")},
+            **{f"read {rule}": signs.by_rule(told, rules[rule]) for rule in ("late", "sum", "table")}}
 
 
 @typed
 def study(seed: int, separate_steps: int = SEPARATE_STEPS, together_steps: int = TOGETHER_STEPS,
-          times: int = 8) -> SentimentStudies:
+          times: int = 16) -> SentimentStudies:
     """用一个种子训练一遍，做全部实验 / Train all of it once with one seed, and do all studies."""
     for value, name in ((together_steps, "together_steps"), (times, "times")):
         checks.whole(value, name)
     test = utterances.load("test")
     experts = separately(separate_steps, seed, device="cpu").finish().model
     trainer = together(experts, together_steps, seed, device="cpu").finish().trainer
+    reader = reading(separate_steps, seed, device="cpu").finish().model
     seen = observe_all(test, load_words(), times)
-    label, single, both = seen["label"], log_p(experts, seen), late(experts, seen)
-    scores = {**dict(zip(MODALITIES, single, strict=True)), "majority": log_prior().expand(len(both), -1),
-              "late": both, "no prior": sum(single), **{m: joint(trainer, seen, (), m) for m in (*CANDIDATES, "f")}}
-    rows = {"all": torch.ones(len(both), dtype=torch.bool), **groups(test, seen)}
-    return SentimentStudies(by_group(scores, label, rows), one_missing(experts, trainer, seen),
-                            called_neutral(scores, label))
+    label, everything = seen["label"], torch.ones(len(seen["label"]), dtype=torch.bool)
+
+    def each(said: Tensor, rows: Tensor = everything) -> Tensor:
+        return by_sentence(said, seen["sentence"], rows)
+
+    said = {m: scoring.best(scores, m) for m, scores in answers(experts, trainer, reader, seen).items()}
+    right = {name: {m: each(answer == label, rows) for m, answer in said.items()}
+             for name, rows in {"all": everything, **groups(test, seen)}.items()}
+    missing = {m: {"late": each(scoring.best(late(experts, seen, (m,)), m) == label),
+                   "f": each(scoring.best(joint(trainer, seen, (m,)), m) == label)} for m in MODALITIES}
+    neutral = {"late": said["late"], "no prior": said["no prior"], "truth": label}
+    return SentimentStudies(right, missing, {name: each(answer == MEANINGS.index("neutral"))
+                                             for name, answer in neutral.items()})

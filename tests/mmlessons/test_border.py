@@ -39,7 +39,7 @@ from mmlessons.data import clips, digits, emoji, scenes, utterances, views
 from mmlessons.tasks import cross_modal_alignment as alignment
 from mmlessons.tasks import cross_modal_retrieval as retrieval
 from mmlessons.tasks import image_captioning as captioning
-from mmlessons.tasks import learner, seeds
+from mmlessons.tasks import information, learner, seeds, signs
 from mmlessons.tasks import multimodal_fusion as fusion
 from mmlessons.tasks import multimodal_sentiment as sentiment
 from mmlessons.tasks import several_modalities as several
@@ -309,8 +309,11 @@ GOOD: dict[str, tuple[Callable, Callable[[], dict]]] = {
         "seed": 1, "separate_steps": 1, "together_steps": 2, "times": 1}),
     "tasks.multimodal_sentiment.together": (sentiment.together, lambda: {
         "experts": made("feeling"), "steps": 2, "seed": 1, "batch": 2}),
-    "tasks.multimodal_sentiment.with_perfect_senses": (sentiment.with_perfect_senses, lambda: {
-        "times": 1, "seed": 1}),
+    "tasks.information.dependence": (information.dependence, lambda: {"p": torch.eye(2)[:, None] / 2}),
+    "tasks.information.parts": (information.parts, lambda: {"p": torch.eye(2)[:, None] / 2}),
+    "tasks.signs.everything": (signs.everything, dict),
+    "tasks.signs.rules": (signs.rules, dict),
+    "tasks.signs.with_perfect_senses": (signs.with_perfect_senses, dict),
     # 08
     "tasks.video_understanding.VideoModel": (video.VideoModel, lambda: {"answers": ["frame", "late"], "asks": "thing"}),
     "tasks.video_understanding.accuracies": (video.accuracies, lambda: {

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from mmcore.fusion import MultimodalFusionTrainer, product_of_experts
 from mmlessons.data import utterances
-from mmlessons.data.utterances import MEANINGS, MODALITIES
+from mmlessons.data.utterances import MODALITIES
 from mmlessons.tasks import multimodal_sentiment as sentiment
+from mmlessons.tasks import scoring, signs
 from mmlessons.tasks.learner import Learner
 from mmlessons.tasks.multimodal_sentiment import separately, together
 from mmlessons.tasks.several_modalities import Experts
@@ -143,7 +144,7 @@ def test_a_short_training_puts_together_more_than_the_best_single_one_knows(
         experts: Experts, seen: dict[str, Tensor]) -> None:
     single = experts.evaluate(seen)
     assert set(single) == set(MODALITIES)
-    assert sentiment.accuracy(sentiment.late(experts, seen), seen["label"]) > single["text"]
+    assert scoring.accuracy(sentiment.late(experts, seen), seen["label"]) > single["text"]
 
 
 def test_training_together_leaves_the_single_models_as_they_were(experts: Experts) -> None:
@@ -252,21 +253,55 @@ def test_an_unknown_method_is_refused(trainer: MultimodalFusionTrainer, seen: di
         sentiment.joint(trainer, seen, method="f_best")
 
 
-def test_tables_that_see_perfectly_turn_the_words_around_only_where_they_are_joint() -> None:
-    result = sentiment.with_perfect_senses(times=40)
-    assert result["joint"]["reversed"] > result["late"]["reversed"] + 0.2
-    assert result["joint"]["all"] > result["late"]["all"]
+def test_reading_learns_the_signs_and_never_hears_of_the_meaning() -> None:
+    learner = sentiment.reading(2, batch=8, device="cpu")
+    batch = learner.task.modalities.draw(torch.Generator().manual_seed(0), 0.0)
+    wanted = learner.task.losses(learner.model, batch)
+    other = learner.task.losses(learner.model, {**batch, "label": (batch["label"] + 1) % 3})
+    assert all(torch.equal(wanted[m], other[m]) for m in MODALITIES)
+    scores = learner.model(batch)
+    for m, sign in zip(MODALITIES, signs.SIGNS, strict=True):
+        assert wanted[m].item() == pytest.approx(torch.nn.functional.cross_entropy(scores[m], batch[sign]).item())
+
+
+def test_what_was_read_is_probabilities_of_each_sign(seen: dict[str, Tensor]) -> None:
+    found = sentiment.read(sentiment.reading(1, batch=8, device="cpu").model, seen)
+    for sign, size in zip(signs.SIGNS, signs.SIZES, strict=False):
+        assert found[sign].shape == (len(seen["label"]), size)
+        torch.testing.assert_close(found[sign].sum(1), torch.ones(len(seen["label"])))
+
+
+def test_the_nearest_of_a_training_utterance_is_itself() -> None:
+    train = utterances.load("train")
+    known = sentiment.observe_all(train, WORDS, 1, seed=0)
+    found = sentiment.nearest(known, times=1, seed=0)
+    for sign in ("shown", "sounds"):
+        assert torch.equal(found[sign].argmax(1), known[sign])
+    assert (found["words"].argmax(1) == known["words"]).double().mean() > 0.98  # a few sentences share all their words
+
+
+def test_the_score_of_a_sentence_is_the_share_of_its_rows_and_one_without_rows_is_left_out() -> None:
+    got = sentiment.by_sentence(torch.tensor([True, False, True, True, False]), torch.tensor([0, 0, 2, 3, 3]),
+                                torch.tensor([True, True, False, True, True]))
+    assert got.tolist() == [0.5, 0.5]
 
 
 def test_a_whole_run_reports_every_method_on_every_group_and_can_be_sent_between_processes() -> None:
-    result = sentiment.study(0, separate_steps=3, together_steps=2, times=1)
-    assert pickle.loads(pickle.dumps(result)) == result
-    for group in ("all", *utterances.KINDS, "reversed"):
-        assert set(result.accuracy[group]) >= {*MODALITIES, "majority", "late", "no prior", "f_early", "f"}
-        assert all(0 <= right <= 1 for right in result.accuracy[group].values())
+    result = sentiment.study(0, separate_steps=3, together_steps=2, times=2)
+    sent = pickle.loads(pickle.dumps(result))
+    assert all(torch.equal(sent.right[g][m], result.right[g][m]) for g in result.right for m in result.right[g])
+    wanted = {*MODALITIES, "majority", "nearest", "late", "no prior", "f_early", "f", "read late", "read table"}
+    for group, count in (("all", 84), ("plain", 54), ("ironic", 8), ("open", 22)):
+        assert set(result.right[group]) >= wanted
+        assert all(len(scores) == count and ((scores >= 0) & (scores <= 1)).all()
+                   for scores in result.right[group].values())
     assert set(result.missing) == set(MODALITIES)
-    assert result.neutral["truth"] == pytest.approx(18 / 84)
-    assert result.accuracy["all"]["majority"] > 1 / len(MEANINGS)
+    assert result.neutral["truth"].mean().item() == pytest.approx(18 / 84)
     experts = separately(3, 0, device="cpu").finish().model
-    seen = sentiment.observe_all(utterances.load("test"), WORDS, 1)
-    assert result.missing["face"]["late"] == sentiment.accuracy(sentiment.late(experts, seen, ("face",)), seen["label"])
+    seen = sentiment.observe_all(utterances.load("test"), WORDS, 2)
+    right = sentiment.late(experts, seen, ("face",)).argmax(1) == seen["label"]
+    torch.testing.assert_close(result.missing["face"]["late"], right.reshape(2, 84).double().mean(0))
+    rows = sentiment.groups(utterances.load("test"), seen)["reversed"]
+    blamed = (seen["label"] == 0)[rows].double()
+    assert sorted(result.right["reversed"]["majority"].unique().tolist()) == [0, 1]
+    assert len(result.right["reversed"]["majority"]) == len(seen["sentence"][rows].unique()) <= len(blamed)
