@@ -393,8 +393,8 @@ def _likeness(found: Tensor) -> Tensor:
 
 
 @typed
-def neighbour(seen: Seen, sense: str = "frames", in_order: bool = True) -> Tensor:
-    """最像的训练短片 / The most similar clip of the training set: the cosine of the best of each motion, (B, 10).
+def neighbour(seen: Seen, sense: str = "frames", in_order: bool = True, asks: str = "motion") -> Tensor:
+    """最像的训练短片 / The most similar clip of the training set: the cosine of the best with each answer, (B, K).
 
     `sense` is "frames" (8 × 8 grey) or "sound". Each pixel, or number of the sound, less its own median over the clip,
     so that what stands still drops out. The training clips come backwards as well. With `in_order=False` every pixel's
@@ -404,16 +404,17 @@ def neighbour(seen: Seen, sense: str = "frames", in_order: bool = True) -> Tenso
     没有了。训练的短片也倒着放一遍。`in_order=False` 时，每个像素的十二个数先排序：数都知道，先后不知道。
     """
     checks.one_of(sense, "sense", ("frames", "sound"))
+    checks.one_of(asks, "asks", tuple(QUESTIONS))
     _check(seen, sense)
     moving = _moving_pixels if sense == "frames" else _moving_sound
     pool, asked = training_set(), moving(seen[sense])
-    known, motion = moving(pool[sense]), pool["motion"]
+    known, label = moving(pool[sense]), pool[asks]
     if in_order:
         backwards = known.flip(1) if sense == "frames" else moving(pool[sense].flip(-1))
-        known, motion = torch.cat([known, backwards]), torch.cat([motion, motion ^ 1])
+        known, label = torch.cat([known, backwards]), torch.cat([label, label ^ 1 if asks == "motion" else label])
     else:
         asked, known = asked.sort(1).values, known.sort(1).values
-    return _most_similar(asked, known, motion, len(MOTIONS))
+    return _most_similar(asked, known, label, len(QUESTIONS[asks]))
 
 
 def _moving_pixels(frames: Tensor) -> Tensor:

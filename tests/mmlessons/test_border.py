@@ -319,7 +319,7 @@ GOOD: dict[str, tuple[Callable, Callable[[], dict]]] = {
     "tasks.video_understanding.flow": (video.flow, lambda: {"frames": made("watched")["frames"]}),
     "tasks.video_understanding.flow_rule": (video.flow_rule, lambda: {"seen": only(made("watched"), ("frames",))}),
     "tasks.video_understanding.neighbour": (video.neighbour, lambda: {
-        "seen": only(made("watched"), ("frames",)), "sense": "frames", "in_order": True}),
+        "seen": only(made("watched"), ("frames",)), "sense": "frames", "in_order": True, "asks": "motion"}),
     "tasks.video_understanding.right": (video.right, lambda: {
         "z": torch.eye(2, 10), "seen": {"motion": torch.tensor([2, 3])}, "asks": "motion"}),
     "tasks.video_understanding.blinded": (video.blinded, lambda: {"seen": only(made("watched"), ("frames",))}),

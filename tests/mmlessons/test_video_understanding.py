@@ -265,6 +265,7 @@ def test_the_neighbour_of_a_training_clip_is_that_clip_and_backwards_it_has_the_
         assert there[n, motion].item() == pytest.approx(1, abs=1e-4)
         assert back[n, motion ^ 1].item() == pytest.approx(1, abs=1e-4)
     assert there.argmax(1).tolist() == pool["motion"].tolist()
+    assert video.neighbour(turned, sense, asks="thing").argmax(1).tolist() == pool["thing"].tolist()
 
 
 def test_the_neighbour_without_order_says_the_same_of_a_clip_and_its_reversal(seen: dict[str, Tensor]) -> None:
