@@ -1,12 +1,11 @@
-"""看懂一段短片：一帧、平均、循环、注意力，加上声音 / Understanding a clip: a frame, mean, recurrence, attention, sound.
+"""看懂一段短片：一帧、平均、GRU、注意力，加上声音 / Understanding a clip: one frame, mean, GRU, attention, sound.
 
-All models share their eyes: one small convolutional network gives the feature f_t of every frame and is trained by all
-of them together. So the difference between them can come only from what follows f_t.
+All models share a frame encoder: one small convolutional network gives the feature f_t of every frame and is trained by
+all of them together. So the difference between them can come only from what follows f_t.
 
-所有的模型共用一双眼睛：每一帧的特征 f_t 由同一个小卷积网络给出，一起训练。所以它们之间的差别，只能来自 f_t 以后。
+所有的模型共用一个帧编码器：每一帧的特征 f_t 由同一个小卷积网络给出，一起训练。所以它们之间的差别，只能来自 f_t 以后。
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -19,9 +18,10 @@ from mmcore import checks
 from mmcore.attention import TemporalAttention
 from mmcore.checks import shapes
 from mmcore.fusion import EarlyFusion, LateFusion
+from mmcore.ranking import ranks
 from mmcore.recurrence import Recurrence, mean_over_time
 from mmcore.training import device_of, evaluating
-from mmlessons.border import holds, typed
+from mmlessons.border import check_pictures, holds, typed
 from mmlessons.data import clips
 from mmlessons.data.clips import FRAMES, MOTIONS, THINGS
 from mmlessons.tasks.learner import Descent, Learner, Losses
@@ -45,6 +45,7 @@ SEEN = {"frames": f"uint8 B {FRAMES} 3 32 32", "sound": "B 2 24 24", "moment": f
         "thing": f"int64 B <{len(THINGS)}"}  # what an observation holds, see `border.holds`
 Seen = Mapping[str, Tensor]
 Accuracies = dict[str, float]  # of every model
+Found = dict[str, Tensor]  # of every model, one number for each clip
 
 
 # -- the models -------------------------------------------------------------------------------------------------------
@@ -66,7 +67,7 @@ class FrameEncoder(nn.Module):
 
 @typed
 class VideoModel(nn.Module):
-    """看（和听）一段短片的几个模型，共用眼睛和耳朵 / Models that see (and hear) a clip, with common eyes and ears.
+    """看（和听）一段短片的几个模型，共用编码器 / Models that see (and hear) a clip, with shared encoders.
 
     `forward(frames, sound, moment)` returns named tensors, and computes only what the models in `answers` use:
 
@@ -76,8 +77,8 @@ class VideoModel(nn.Module):
     | `f_frame` | (B, D) | the frame at `moment` | `moment` 那一帧 |
     | `f_mean` | (B, D) | the mean (8.1) | 平均 |
     | `f_bag`, `f_attention` | (B, 8 D) | attention (8.3), without and with positions | 注意力，没有位置、有位置 |
-    | `h_v`, `h_a` | (B, H) | recurrence (8.2): what was seen, what was heard | 循环：看到的、听到的 |
-    | `f_av`, `h_av` | (B, T, D), (B, H) | each frame fused early (3.1), then recurrence | 每帧早期融合，再循环 |
+    | `h_v`, `h_a` | (B, H) | GRU (8.2): what was seen, what was heard | GRU：看到的、听到的 |
+    | `f_av`, `h_av` | (B, T, D), (B, H) | each frame fused early (3.1), then a GRU | 每帧早期融合，再过 GRU |
     | `h_late` | (B, H) | late fusion (3.2) of h_v and h_a | 晚期融合：h_v 与 h_a |
     | `z_…` | (B, K) | scores of every model, see `QUESTIONS[asks]` | 每个模型对 `QUESTIONS[asks]` 的得分 |
 
@@ -220,7 +221,7 @@ def blinded(seen: Seen) -> dict[str, Tensor]:
 
 @dataclass(frozen=True, eq=False)
 class Watching:
-    """几个模型一起学，共用眼睛和耳朵 / Several models learn together, with common eyes and ears.
+    """几个模型一起学，共用编码器 / Several models learn together, with shared encoders.
 
     In every batch half of the clips are played backwards, and red, green and blue change places at random. `asks` is
     the question to be answered: what the thing does, or what it is.
@@ -301,54 +302,241 @@ def accuracies(model: VideoModel, seen: Seen) -> Accuracies:
     return {name: accuracy(out[f"z_{name}"], seen[model.asks], name) for name in model.answers}
 
 
+@typed
+def right(z: Tensor, seen: Seen, asks: str = "motion") -> Tensor:
+    """每段短片对几成：它自己和它的倒放 / How far each clip is right, as it is and backwards: (2N, K) → (N,), 0, ½ or 1.
+
+    `seen` is a `held_out`, z the scores of anyone who answered it. Ties are misses. A clip and its reversal are one
+    thing asked, so that an interval counts them once.
+
+    `seen` 是 `held_out` 给的，z 是答它的得分，不论谁答的。并列算错。短片和它的倒放算一项，区间里只数一次。
+    """
+    checks.one_of(asks, "asks", tuple(QUESTIONS))
+    _check(seen, "motion", asks)
+    motion = seen["motion"]
+    half = len(motion) // 2
+    checks.require(half > 0 and torch.equal(motion[:half] ^ 1, motion[half:]),
+                   "seen 需要先是短片，再是它们的倒放", "seen must hold clips first and then their reversals")
+    _check_scores(z, "z", f"B {len(QUESTIONS[asks])}", B=len(motion))
+    return _per_clip(ranks(z.cpu(), F.one_hot(seen[asks], z.shape[1]).bool()) == 1)
+
+
+def _check_scores(z: Tensor, name: str, shape: str, **sizes: int) -> None:
+    checks.fits(z, name, shape, **sizes)
+    checks.require(bool(z.isfinite().all()), f"{name} 里有 NaN 或无穷", f"{name} holds NaN or infinity")
+
+
+def _per_clip(answers: Tensor) -> Tensor:
+    """The mean of a clip and its reversal, (2N,) → (N,)."""
+    return answers.double().unflatten(0, (2, -1)).mean(0)
+
+
+def _right(model: VideoModel, seen: Seen) -> Found:
+    out = scores(model, seen)
+    return {name: right(out[f"z_{name}"], seen, model.asks) for name in model.answers}
+
+
+# -- rules that learn nothing -----------------------------------------------------------------------------------------
+
+@typed
+def flow(frames: Tensor) -> Tensor:
+    """光流：每两帧之间怎样动了 / Optical flow, the movement from frame to frame: (N, 12, 3, 32, 32) → (N, 11, 4).
+
+    Right and down in pixels, then how it spreads and turns clockwise, in pixels at half the width of a picture from its
+    centre. A point keeps its brightness as it moves, I_t + u I_x + v I_y = 0, and u, v come from those four numbers, so
+    least squares over all points give them (Lucas and Kanade 1981). A lost frame counts as a copy of the last one seen.
+
+    先是向右、向下各几个像素，再是变大、顺时针转，以离中心半个画面处的像素计。点动了，亮度不变：
+    I_t + u I_x + v I_y = 0，u、v 由这四个数决定，所以对所有的点做最小二乘就求得出来（Lucas 与 Kanade 1981）。丢了的帧
+    当作上一帧没变。
+    """
+    check_pictures(frames, "frames", "N", FRAMES, 3, clips.SIZE, clips.SIZE)
+    grey = frames.float().mean(2) / 255
+    gone, n = _lost(frames), len(frames)
+    last = torch.where(gone, -1, torch.arange(FRAMES)).cummax(1).values  # the last frame that was seen
+    last = torch.where(last < 0, (~gone).int().argmax(1, keepdim=True), last)
+    grey = F.avg_pool2d(grey[torch.arange(n)[:, None], last], 3, 1)  # (N, T, 30, 30)
+    middle = (grey[:, 1:] + grey[:, :-1]) / 2
+    d_x = (middle[..., 1:-1, 2:] - middle[..., 1:-1, :-2]) / 2
+    d_y = (middle[..., 2:, 1:-1] - middle[..., :-2, 1:-1]) / 2
+    d_t = (grey[:, 1:] - grey[:, :-1])[..., 1:-1, 1:-1]  # (N, T - 1, 28, 28)
+    place = (torch.arange(28) - 13.5) / 16
+    changed = d_t.square() / d_t.square().sum((2, 3), keepdim=True).clamp(min=1e-9)
+    x = place - (changed * place).sum((2, 3), keepdim=True)  # from the centre of what changed
+    y = place[:, None] - (changed * place[:, None]).sum((2, 3), keepdim=True)
+    by = torch.stack([d_x, d_y, d_x * x + d_y * y, d_y * x - d_x * y], -1).flatten(2, 3)  # (N, T - 1, 784, 4)
+    little = 1e-3 * torch.eye(4)  # where nothing is to be seen, nothing moves
+    return -torch.linalg.solve(by.mT @ by + little, by.mT @ d_t.flatten(2).unsqueeze(-1)).squeeze(-1)
+
+
+@typed
+def flow_rule(seen: Seen) -> Tensor:
+    """光流最像十种动作里的哪一种 / Which of the ten motions the flow is most like: scores (B, 10), without training.
+
+    Eight motions are one number of `flow` that stays; the last two are a jump in one half and a turn in the other.
+
+    八种动作是 `flow` 里的一个数一直不变，后两种是一半在跳，一半在转。
+    """
+    _check(seen, "frames")
+    found = flow(seen["frames"])
+    return torch.stack([_likeness(found), _likeness(-found.flip(1))], 2).flatten(1)  # odd motions are reversals
+
+
+def _likeness(found: Tensor) -> Tensor:
+    """How like the flow is to right, up, nearer, clockwise and jump-then-turn: (N, T - 1, 4) → (N, 5)."""
+    right, down, spread, turn = found.unbind(-1)
+    steps = found.shape[1]
+    half = steps // 2 + 1
+    fall = torch.linspace(-1, 1, half)  # of a jump: first up, then down
+    jump = (down[:, :half] @ fall + turn[:, -half:].sum(1).abs()) / (fall.square().sum() + half).sqrt()
+    return torch.stack([*(x.sum(1) / steps ** 0.5 for x in (right, -down, spread, turn)), jump], 1)
+
+
+@typed
+def neighbour(seen: Seen, sense: str = "frames", in_order: bool = True, asks: str = "motion") -> Tensor:
+    """最像的训练短片 / The most similar clip of the training set: the cosine of the best with each answer, (B, K).
+
+    `sense` is "frames" (8 × 8 grey) or "sound". Each pixel, or number of the sound, less its own median over the clip,
+    so that what stands still drops out. The training clips come backwards as well. With `in_order=False` every pixel's
+    twelve numbers are sorted first: it knows all of them, and not their order.
+
+    `sense` 是 "frames"（8 × 8 的灰度）或 "sound"。每个像素（或声音里的每个数）减去它在这段短片里的中位数，不动的就
+    没有了。训练的短片也倒着放一遍。`in_order=False` 时，每个像素的十二个数先排序：数都知道，先后不知道。
+    """
+    checks.one_of(sense, "sense", ("frames", "sound"))
+    checks.one_of(asks, "asks", tuple(QUESTIONS))
+    _check(seen, sense)
+    moving = _moving_pixels if sense == "frames" else _moving_sound
+    pool, asked = training_set(), moving(seen[sense])
+    known, label = moving(pool[sense]), pool[asks]
+    if in_order:
+        backwards = known.flip(1) if sense == "frames" else moving(pool[sense].flip(-1))
+        known, label = torch.cat([known, backwards]), torch.cat([label, label ^ 1 if asks == "motion" else label])
+    else:
+        asked, known = asked.sort(1).values, known.sort(1).values
+    return _most_similar(asked, known, label, len(QUESTIONS[asks]))
+
+
+def _moving_pixels(frames: Tensor) -> Tensor:
+    """(N, T, 64): grey, each frame of mean 0 and length 1, less the median over time."""
+    grey = F.avg_pool2d(frames.float().mean(2), 4).flatten(2)
+    grey = F.normalize(grey - grey.mean(2, keepdim=True), dim=2)
+    grey = grey.masked_fill(_lost(frames).unsqueeze(2), 0.0)
+    return grey - grey.median(1, keepdim=True).values
+
+
+def _moving_sound(sound: Tensor) -> Tensor:
+    """(N, T, 96): what each frame sounds like, less the median over time."""
+    heard = by_frame(sound)
+    return heard - heard.median(1, keepdim=True).values
+
+
+def _lost(frames: Tensor) -> Tensor:
+    """Which frames are lost, (N, T)."""
+    return (frames == clips.LOST).flatten(2).all(2)
+
+
+def _most_similar(asked: Tensor, known: Tensor, label: Tensor, labels: int) -> Tensor:
+    """The largest cosine with a known one of each label: (N, …), (M, …), (M,) → (N, labels)."""
+    order = label.argsort(stable=True)
+    counts = label.bincount(minlength=labels).tolist()
+    known = F.normalize(known.flatten(1)[order], dim=1)
+    found = [torch.stack([part.amax(1) for part in (rows @ known.T).split(counts, 1)], 1)
+             for rows in F.normalize(asked.flatten(1), dim=1).split(500)]  # a few at a time stay in the cache
+    return torch.cat(found)
+
+
+@typed
+def added(z: Tensor, other: Tensor) -> Tensor:
+    """两个规则的得分，化成同样的尺度再相加 / The scores of two rules, brought to one scale and added: (B, K)."""
+    _check_scores(z, "z", "B K")
+    _check_scores(other, "other", "B K", B=z.shape[0], K=z.shape[1])
+    return sum((x - x.mean(1, keepdim=True)) / x.std(1, keepdim=True).clamp(min=1e-9) for x in (z, other))
+
+
+@typed
+def cut_out(seen: Seen) -> Tensor:
+    """把动着的剪下来，看最像哪样东西 / Cuts out what moves and finds the thing it is most like: scores (B, 8).
+
+    In each frame a square around the pixels that differ from the median of the clip is brought to 12 × 12 and compared
+    with all those of the training clips; the best cosines of the twelve frames are added up for each thing.
+
+    每一帧里，与整段短片的中位数不同的像素，取它们周围的方块，化成 12 × 12，与训练短片的所有方块相比；每样东西，把十二帧
+    里最高的余弦加起来。
+    """
+    _check(seen, "frames")
+    pool = training_set()
+    known, asked = _squares(pool["frames"]), _squares(seen["frames"])
+    thing = pool["thing"].repeat_interleave(FRAMES)
+    found = _most_similar(asked.flatten(0, 1), known.flatten(0, 1), thing, len(THINGS))
+    return found.unflatten(0, (-1, FRAMES)).sum(1)
+
+
+def _squares(frames: Tensor, side: int = 12) -> Tensor:
+    """(N, T, side²): what moves, less its mean; 0 where the frame is lost."""
+    grey, gone = frames.float().mean(2) / 255, _lost(frames)
+    weight = ((grey - grey.median(1, keepdim=True).values).abs() - 0.08).clamp(min=1e-6)
+    weight = weight / weight.sum((2, 3), keepdim=True)
+    place = (torch.arange(clips.SIZE) + 0.5) / clips.SIZE * 2 - 1
+    x, y = (weight * place).sum((2, 3)), (weight * place[:, None]).sum((2, 3))
+    far = (place - x[..., None, None]) ** 2 + (place[:, None] - y[..., None, None]) ** 2
+    size = (1.7 * (weight * far).sum((2, 3)).sqrt()).clamp(0.1, 1)
+    none = torch.zeros_like(size)
+    theta = torch.stack([size, none, x, none, size, y], -1).view(-1, 2, 3)
+    grid = F.affine_grid(theta, [len(theta), 1, side, side], align_corners=False)
+    cut = F.grid_sample(grey.flatten(0, 1).unsqueeze(1), grid, align_corners=False, padding_mode="border")
+    cut = cut.view(*gone.shape, -1)
+    return (cut - cut.mean(2, keepdim=True)).masked_fill(gone.unsqueeze(2), 0.0)
+
+
+# -- the studies of the lesson ----------------------------------------------------------------------------------------
+
 @dataclass(frozen=True)
 class Order:
-    """只看画面 / Pictures only: the accuracy of every model, in order and shuffled."""
+    """只看画面：每个模型，每段短片对几成 / Pictures only: how far each clip is `right`, (N,), for every model."""
 
-    in_order: Accuracies
-    shuffled: Accuracies
+    in_order: Found
+    shuffled: Found
 
 
 @dataclass(frozen=True)
 class Sound:
-    """有声音 / With sound: the accuracy of every model, …"""
+    """有声音：每个模型，每段短片对几成 / With sound: how far each clip is `right`, (N,), for every model."""
 
-    everything: Accuracies
-    muted: Accuracies  # 没有声音 / without sound
-    blinded: Accuracies  # 没有画面 / without pictures
-    shuffled: Accuracies
-    pairs: dict[str, list[float]]  # 五对动作上各一个 / on each of the five pairs of motions
-    said_to_turn: Accuracies  # 转的短片，多少说是转 / of the clips that turn, how many are said to
-    right_side: Accuracies  # 转的短片，多少左右说对 / of the clips that turn, how many to the right side
+    everything: Found
+    muted: Found  # 没有声音 / without sound
+    blinded: Found  # 没有画面 / without pictures
+    shuffled: Found
+    said_to_turn: Found  # 转的短片，说是转的有几成 / of each clip that turns, how far it is said to
+    right_side: Found  # 转的短片，左右说对几成 / of each clip that turns, how far the side is right
 
 
 @dataclass(frozen=True)
 class ThingStudy:
-    """问它是什么 / Asked what it is: the accuracy of every model, by artists of the training set and by another."""
+    """问它是什么：每段短片对几成 / Asked what it is: how far each clip is `right`, by known artists and by another."""
 
-    known: Accuracies  # 训练里的作者，新的短片 / artists of the training set, new clips
-    known_shuffled: Accuracies
-    unseen: Accuracies
-    unseen_shuffled: Accuracies
+    known: Found  # 训练里的作者，新的短片 / artists of the training set, new clips
+    known_shuffled: Found
+    unseen: Found
+    unseen_shuffled: Found
 
 
 @typed
 def pictures_only(seed: int, steps: int = STEPS, count: int = 500, role: str = "test") -> Order:
-    """训练只看画面的模型，再考 / Train the models of pictures and test them."""
+    """训练只看画面的模型，再测试 / Train the models of pictures and test them."""
     model, seen = learner(PICTURE, steps, seed, device="cpu").finish().model, held_out(role, count)
-    return Order(accuracies(model, seen), accuracies(model, shuffled(seen)))
+    return Order(_right(model, seen), _right(model, shuffled(seen)))
 
 
 @typed
 def with_sound(seed: int, mute: float = MUTE, steps: int = STEPS, count: int = 500, role: str = "test") -> Sound:
-    """训练有声音的模型，再考 / Train the models with sound and test them; `mute` is the share of muted clips."""
+    """训练有声音的模型，再测试 / Train the models with sound and test them; `mute` is the share of muted clips."""
     model, seen = learner(WITH_SOUND, steps, seed, device="cpu").finish(mute=mute).model, held_out(role, count)
-    out, motion = scores(model, seen), seen["motion"]
-    z = {name: out[f"z_{name}"] for name in WITH_SOUND}
-    turns = {name: turning(z[name], motion) for name in WITH_SOUND}
-    return Sound(accuracies(model, seen), accuracies(model, muted(seen)), accuracies(model, blinded(seen)),
-                 accuracies(model, shuffled(seen)), {name: by_pair(z[name], motion) for name in WITH_SOUND},
-                 {name: said for name, (said, _) in turns.items()}, {name: side for name, (_, side) in turns.items()})
+    out = scores(model, seen)
+    turns = {name: turning(out[f"z_{name}"], seen["motion"]) for name in WITH_SOUND}
+    return Sound(_right(model, seen), _right(model, muted(seen)), _right(model, blinded(seen)),
+                 _right(model, shuffled(seen)), {name: _per_clip(said) for name, (said, _) in turns.items()},
+                 {name: _per_clip(side) for name, (_, side) in turns.items()})
 
 
 @typed
@@ -356,23 +544,16 @@ def what_it_is(seed: int, steps: int = STEPS, count: int = 500, role: str = "tes
     """训练只看画面的模型，问它是什么 / Train the models of pictures, asked what the thing is, and test them."""
     model = learner(PICTURE, steps, seed, "thing", device="cpu").finish().model
     known, unseen = held_out("train", count, seed=1), held_out(role, count)  # seed 0 is what was learned from
-    return ThingStudy(accuracies(model, known), accuracies(model, shuffled(known)),
-                 accuracies(model, unseen), accuracies(model, shuffled(unseen)))
+    return ThingStudy(_right(model, known), _right(model, shuffled(known)),
+                      _right(model, unseen), _right(model, shuffled(unseen)))
 
 
-def by_pair(z: Tensor, motion: Tensor) -> list[float]:
-    """五对动作上的正确率，没有的是 nan / The accuracy on each of the five pairs of motions, nan without clips."""
-    pairs = [motion // 2 == k for k in range(len(MOTIONS) // 2)]
-    return [accuracy(z[these], motion[these]) if bool(these.any()) else math.nan for these in pairs]
-
-
-def turning(z: Tensor, motion: Tensor) -> tuple[float, float]:
-    """转的短片：多少说是转，多少左右说对 / Of the clips that turn: how many are said to, how many to the right side."""
+def turning(z: Tensor, motion: Tensor) -> tuple[Tensor, Tensor]:
+    """转的短片：哪些说是转，哪些左右说对 / Of the clips that turn: which are said to, which to the right side, (n,)."""
     turns = motion // 2 == TURNS
     checks.require(bool(turns.any()), "没有一段短片在转", "no clip turns")
     said, side = best(z[turns]), motion[turns] % 2
-    sideways = ((said // 2 == TURNS) | (said // 2 == 0)) & (said % 2 == side)
-    return (said // 2 == TURNS).double().mean().item(), sideways.double().mean().item()
+    return said // 2 == TURNS, ((said // 2 == TURNS) | (said // 2 == 0)) & (said % 2 == side)
 
 
 STUDIES = {"picture": pictures_only, "sound": with_sound, "thing": what_it_is}

@@ -318,6 +318,15 @@ GOOD: dict[str, tuple[Callable, Callable[[], dict]]] = {
     "tasks.video_understanding.VideoModel": (video.VideoModel, lambda: {"answers": ["frame", "late"], "asks": "thing"}),
     "tasks.video_understanding.accuracies": (video.accuracies, lambda: {
         "model": made("video"), "seen": only(made("watched"), ("frames", "sound", "moment", "motion"))}),
+    "tasks.video_understanding.added": (video.added, lambda: {
+        "z": torch.eye(2, 10), "other": torch.eye(2, 10)}),
+    "tasks.video_understanding.cut_out": (video.cut_out, lambda: {"seen": only(made("watched"), ("frames",))}),
+    "tasks.video_understanding.flow": (video.flow, lambda: {"frames": made("watched")["frames"]}),
+    "tasks.video_understanding.flow_rule": (video.flow_rule, lambda: {"seen": only(made("watched"), ("frames",))}),
+    "tasks.video_understanding.neighbour": (video.neighbour, lambda: {
+        "seen": only(made("watched"), ("frames",)), "sense": "frames", "in_order": True, "asks": "motion"}),
+    "tasks.video_understanding.right": (video.right, lambda: {
+        "z": torch.eye(2, 10), "seen": {"motion": torch.tensor([2, 3])}, "asks": "motion"}),
     "tasks.video_understanding.blinded": (video.blinded, lambda: {"seen": only(made("watched"), ("frames",))}),
     "tasks.video_understanding.held_out": (video.held_out, lambda: {"role": "validation", "count": 2, "seed": 1}),
     "tasks.video_understanding.learner": (video.learner, lambda: {
@@ -622,6 +631,9 @@ FREE = {  # call and part: what may come of it after all, or which sizes are fre
         "length, length 0", "tasks.multimodal_sentiment.late.seen.face": "loud",  # which is left out
     "tasks.multimodal_sentiment.joint.seen.face": "loud",
     "tasks.video_understanding.VideoModel.answers": "length", "tasks.video_understanding.learner.answers": "length",
+    "tasks.video_understanding.cut_out.seen.frames": "shape 0", "tasks.video_understanding.flow.frames": "shape 0",
+    "tasks.video_understanding.flow_rule.seen.frames": "shape 0",
+    "tasks.video_understanding.neighbour.seen.frames": "shape 0",
     "tasks.video_understanding.blinded.seen.frames": "shape 0", "tasks.video_understanding.muted.seen.sound":
         "loud, shape 0", "tasks.vision_language_model.answer.picture": "shape 1, shape 2",
     "AnsweringModel.recognise.pictures": "shape 0", "tasks.visual_question_answering.by_pixels.pictures": "shape 0",

@@ -168,29 +168,124 @@ def test_of_pictures_only_those_who_can_see_the_order_are_changed_by_shuffling()
     found = video.train_and_test("picture", 1, 2, 20, "validation")
     assert set(found.in_order) == set(found.shuffled) == set(PICTURE)
     for name in ("frame", "mean", "bag"):
-        assert found.in_order[name] == found.shuffled[name] <= 0.5
+        assert torch.equal(found.in_order[name], found.shuffled[name])
+        assert found.in_order[name].shape == (20,)
+        assert found.in_order[name].max() <= 0.5  # of a clip and its reversal one at most
 
 
 def test_with_sound_every_sense_is_taken_away_once_and_turning_is_taken_apart() -> None:
     found = video.with_sound(1, steps=2, count=20, role="validation")
-    for accuracies in (found.everything, found.muted, found.blinded, found.shuffled, found.pairs):
-        assert set(accuracies) == set(WITH_SOUND)
-    assert found.muted["recurrent"] == found.everything["recurrent"]
-    assert found.blinded["sound"] == found.everything["sound"]
-    for name, five in found.pairs.items():
-        assert len(five) == 5
-        assert five[video.TURNS] <= min(found.said_to_turn[name], found.right_side[name])
+    for right in (found.everything, found.muted, found.blinded, found.shuffled):
+        assert set(right) == set(WITH_SOUND)
+        assert all(each.shape == (20,) for each in right.values())
+    assert torch.equal(found.muted["recurrent"], found.everything["recurrent"])
+    assert torch.equal(found.blinded["sound"], found.everything["sound"])
+    turns = video.held_out("validation", 20)["motion"][:20] // 2 == video.TURNS
+    for name, right in found.everything.items():
+        for part in (found.said_to_turn[name], found.right_side[name]):
+            assert (right[turns] <= part).all()
 
 
-def test_pairs_and_turning_by_hand() -> None:
+def test_turning_by_hand() -> None:
     """Four clips: clockwise, counter-clockwise twice, up; said to be clockwise, to the left, up, up."""
     motion, said = torch.tensor([6, 7, 7, 2]), torch.tensor([6, 1, 2, 2])
     assert [name for _, name in clips.MOTIONS[6:8]] == ["clockwise", "counter-clockwise"]
     assert clips.MOTIONS[1][1] == "to the left"
     z = torch.nn.functional.one_hot(said, len(clips.MOTIONS)).float()
-    assert video.by_pair(z, motion)[1] == 1
-    assert video.by_pair(z, motion)[video.TURNS] == pytest.approx(1 / 3)
-    assert video.turning(z, motion) == (pytest.approx(1 / 3), pytest.approx(2 / 3))
+    to_turn, side = video.turning(z, motion)
+    assert to_turn.tolist() == [True, False, False]
+    assert side.tolist() == [True, True, False]
+
+
+def test_a_clip_and_its_reversal_count_as_one_and_a_tie_is_a_miss() -> None:
+    """Up, nearer, clockwise and their reversals: both right, one right, and a tie with the other wrong."""
+    motion = torch.tensor([2, 4, 6, 3, 5, 7])
+    z = torch.nn.functional.one_hot(torch.tensor([2, 4, 6, 3, 4, 6]), len(MOTIONS)).float()
+    z[2, 0] = 1
+    assert video.right(z, {"motion": motion}).tolist() == [1.0, 0.5, 0.0]
+    with pytest.raises(ValueError, match="clips first and then their reversals"):
+        video.right(z, {"motion": motion.flip(0)[[0, 1, 3, 4, 2, 5]]})
+    with pytest.raises(ValueError, match="z must"):
+        video.right(z[:, :8], {"motion": motion})
+
+
+def moving(x: float = 0.0, y: float = 0.0, wider: float = 1.0, turn: float = 0.0) -> Tensor:
+    """A smooth hill, longer than wide and off the middle, that moves so many pixels, grows or turns, frame by frame."""
+    frames = []
+    for t in range(clips.FRAMES):
+        s = t - 5.5
+        rows, columns = torch.meshgrid(torch.arange(32.0) - 15.5 - y * s, torch.arange(32.0) - 15.5 - x * s,
+                                       indexing="ij")
+        cos, sin = (torch.tensor(turn * s).cos(), torch.tensor(turn * s).sin())
+        along, across = cos * columns + sin * rows, cos * rows - sin * columns
+        hill = (-((along / 7) ** 2 + (across / 4) ** 2) / wider ** (2 * s)).exp()
+        frames.append((40 + 160 * hill).round().to(torch.uint8).expand(3, -1, -1))
+    return torch.stack(frames)
+
+
+def test_flow_measures_how_far_things_move_spread_and_turn() -> None:
+    """Movements that are known: 0.5 pixels right, 0.3 up, 3% larger, 0.06 radians clockwise from frame to frame."""
+    frames = torch.stack([moving(x=0.5), moving(y=-0.3), moving(wider=1.03), moving(turn=0.06)])
+    found = video.flow(frames).mean(1)
+    wanted = torch.diag(torch.tensor([0.5, -0.3, 16 * 0.03, 16 * 0.06]))
+    assert torch.allclose(found, wanted, atol=0.12)
+    assert torch.allclose(video.flow(frames.flip(1)).mean(1), -wanted, atol=0.12)
+
+
+def test_a_lost_frame_counts_as_a_copy_of_the_one_before_and_a_blank_clip_does_not_move() -> None:
+    frames = moving(x=0.5).unsqueeze(0).clone()
+    frames[0, 4] = clips.LOST
+    copied = frames.clone()
+    copied[0, 4] = frames[0, 3]
+    assert torch.equal(video.flow(frames), video.flow(copied))
+    assert video.flow(frames)[0, 3].abs().max() < 1e-6
+    assert video.flow(torch.full_like(frames, clips.LOST)).abs().max() == 0
+
+
+def test_the_flow_rule_names_every_motion_that_can_be_drawn_by_hand() -> None:
+    frames = torch.stack([moving(x=0.5), moving(x=-0.5), moving(y=-0.5), moving(y=0.5), moving(wider=1.04),
+                          moving(wider=0.96), moving(turn=0.1), moving(turn=-0.1)])
+    assert video.flow_rule({"frames": frames}).argmax(1).tolist() == list(range(8))
+
+
+def test_the_flow_rule_knows_a_jump_before_a_turn_from_a_jump_after_it() -> None:
+    seen = video.held_out("validation", 60)
+    jumps = seen["motion"] >= 8
+    said = video.flow_rule({"frames": seen["frames"][jumps]}).argmax(1)
+    assert (said == seen["motion"][jumps]).double().mean() > 0.7
+
+
+@pytest.mark.parametrize("sense", ["frames", "sound"])
+def test_the_neighbour_of_a_training_clip_is_that_clip_and_backwards_it_has_the_opposite_answer(sense: str) -> None:
+    pool = {name: values[:6] for name, values in video.training_set().items()}
+    there = video.neighbour(pool, sense)
+    turned = {"frames": pool["frames"].flip(1), "sound": pool["sound"].flip(-1)}
+    back = video.neighbour(turned, sense)
+    for n, motion in enumerate(pool["motion"].tolist()):
+        assert there[n, motion].item() == pytest.approx(1, abs=1e-4)
+        assert back[n, motion ^ 1].item() == pytest.approx(1, abs=1e-4)
+    assert there.argmax(1).tolist() == pool["motion"].tolist()
+    assert video.neighbour(turned, sense, asks="thing").argmax(1).tolist() == pool["thing"].tolist()
+
+
+def test_the_neighbour_without_order_says_the_same_of_a_clip_and_its_reversal(seen: dict[str, Tensor]) -> None:
+    z = video.neighbour(seen, "frames", in_order=False)
+    assert torch.allclose(z[:20], z[20:], atol=1e-6)
+
+
+def test_the_scores_of_rules_are_added_on_one_scale() -> None:
+    one, other = torch.tensor([[0.0, 2.0, 4.0]]), torch.tensor([[300.0, 200.0, 100.0]])
+    assert torch.allclose(video.added(one, one), 2 * torch.tensor([[-1.0, 0.0, 1.0]]))
+    assert torch.allclose(video.added(one, other), torch.zeros(1, 3), atol=1e-6)
+    with pytest.raises(ValueError, match="other must"):
+        video.added(one, other[:, :2])
+
+
+def test_what_is_cut_out_of_a_training_clip_is_recognised_wherever_it_is() -> None:
+    pool = {name: values[:40] for name, values in video.training_set().items()}
+    assert (video.cut_out(pool).argmax(1) == pool["thing"]).all()
+    shifted = {"frames": pool["frames"].roll(3, -1)}
+    assert (video.cut_out(shifted).argmax(1) == pool["thing"]).double().mean() > 0.8
 
 
 def test_asked_what_it_is_the_models_learn_things_and_not_motions() -> None:
@@ -208,8 +303,9 @@ def test_asked_what_it_is_the_models_learn_things_and_not_motions() -> None:
 
 def test_on_things_there_are_new_clips_by_known_artists_as_well() -> None:
     found = video.train_and_test("thing", 1, 2, 20, "validation")
-    for accuracies in (found.known, found.known_shuffled, found.unseen, found.unseen_shuffled):
-        assert set(accuracies) == set(PICTURE)
+    for right in (found.known, found.known_shuffled, found.unseen, found.unseen_shuffled):
+        assert set(right) == set(PICTURE)
+        assert all(each.shape == (20,) for each in right.values())
     learned, asked = (clips.load("train").draw(20, seed) for seed in (0, 1))
     assert not torch.equal(learned["x"], asked["x"])
 
