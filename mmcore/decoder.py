@@ -207,7 +207,7 @@ class CausalDecoder(nn.Module):
         token is drawn with `generator`. A row stops once it has written `end` and is padded. p is the probability of
         each token when it was chosen (before the temperature), 1 at padding.
 
-        温度 0 每次取最可能的（贪心）；大于 0 时把 logits 除以它再抽签，用 `generator` 的随机数。写出 `end` 就停，后面
+        温度 0 每次取最可能的（贪心）；大于 0 时把 logits 除以它再采样，用 `generator` 的随机数。写出 `end` 就停，后面
         补齐。p 是每个词元被选中时的概率（除以温度之前），补齐处是 1。
         """
         temperature = checks.not_negative(temperature, "temperature")
