@@ -41,7 +41,7 @@ RATES = 6e-3, 4e-3  # of the encoder, of the decoder
 DECAY = 0.3, 0.02  # the same
 SMOOTHING = 0.1  # of the names in the first stage: surer is not better with an unseen artist
 NOISE = 1.0  # on the features in the second stage, as large as their own variation: an unseen artist's lie elsewhere
-BETAS = 0.9, 0.95  # of the decoder's AdamW: few steps, so that old gradients had better be forgotten sooner
+BETAS = 0.9, 0.95  # of the decoder's AdamW: few steps, so that old gradients are better forgotten sooner
 DRAWINGS = 4  # of every thing in one step of naming
 COMPARED = 100  # captions of a test that chrF looks at: those that are wrong have to be written for it
 KEPT = 96  # drawings of every thing whose features the second stage draws from
@@ -49,8 +49,8 @@ STARTS = [(language, order) for order in scenes.ORDERS for language in scenes.LA
 TEMPERATURES = 0.5, 1.0, 2.0
 VARIANTS = {  # what a training of the lesson differs in
     "two stages": {},
-    "one stage, told": {"naming_steps": 0, "caption_steps": 900, "told": True},  # about the time of two stages
-    "one stage": {"naming_steps": 0, "caption_steps": 900},
+    "one stage, told": {"naming_steps": 0, "caption_steps": 800, "told": True},  # the processor time of both stages
+    "one stage": {"naming_steps": 0, "caption_steps": 800},
     "blind": {"withhold": 1.0, "naming_steps": 1, "caption_steps": 200},  # what it could name, it never sees
 }
 _NAMES = re.compile("|".join(
@@ -188,7 +188,7 @@ def captions_of(drawn: Mapping[str, Tensor]) -> list[str]:
 
 
 def tokens_of(model: CaptioningModel, drawn: Mapping[str, Tensor]) -> Tensor:
-    """每个场景的起始词元、词、结束、补齐 / Start token, words, end and padding of every scene: (N, L + 1)."""
+    """每个场景的起始词元、词、结束、填充 / Start token, words, end and padding of every scene: (N, L + 1)."""
     tokens = torch.tensor([row.ids for row in model.tokenizer.encode_batch(captions_of(drawn))])
     tokens[:, :1] = model.decoder.start(drawn["language"] + len(scenes.LANGUAGES) * drawn["order"])
     return tokens
