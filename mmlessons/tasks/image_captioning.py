@@ -29,7 +29,7 @@ from mmcore.training import choose_device, device_of, evaluating, make_optimizer
 from mmlessons.border import check_pictures, typed
 from mmlessons.data import scenes
 from mmlessons.data.augment import augment
-from mmlessons.tasks.cross_modal_retrieval import pixel_similarity
+from mmlessons.tasks.cross_modal_retrieval import framed, pixel_similarity
 from mmlessons.tasks.learner import Descent, Learner, Losses, Stages, seeded
 from mmlessons.tasks.scoring import best
 
@@ -464,32 +464,34 @@ def majority(data: scenes.Scenes, count: int = 400, seed: int = 12345, compared:
 
 
 @typed
-def pixel_names(data: scenes.Scenes) -> Tensor:
+def pixel_names(data: scenes.Scenes, crop: bool = False) -> Tensor:
     """像素近邻给每幅画起的名字 / What the pixel neighbour calls every drawing: (A, 31), the empty cell at the end.
 
-    Each drawing gets the name of the training drawing most like it. A cell that is all white is empty; no rule needs
-    a neighbour to see that.
+    Each drawing gets the name of the training drawing most like it; with `crop` all are `framed` first. A cell that is
+    all white is empty; no rule needs a neighbour to see that.
 
-    每幅画都用最像它的那幅训练图画的名字。全白的格就是空的，看出这一点用不着近邻。
+    每幅画都用最像它的那幅训练图画的名字，`crop` 为真时都先 `framed`。全白的格就是空的，看出这一点用不着近邻。
     """
-    known = training_set().tiles
-    names = torch.stack([pixel_similarity(tiles, known).argmax(1) for tiles in data.tiles])
+    known, tiles = training_set().tiles, data.tiles
+    if crop:
+        known, tiles = (framed(x.flatten(0, 1)).view_as(x) for x in (known, tiles))
+    names = torch.stack([pixel_similarity(drawings, known).argmax(1) for drawings in tiles])
     return F.pad(names, (0, 1), value=len(scenes.THINGS))
 
 
 @typed
 def pixel_grammar(data: scenes.Scenes, count: int = 400, pairs: str = "seen", seed: int = 12345,
-                  compared: int = COMPARED) -> CaptionScores:
+                  compared: int = COMPARED, crop: bool = False) -> CaptionScores:
     """像素近邻认出每一格，句子由写好的语法造 / The pixel neighbour names every cell, a written grammar the sentence.
 
     It learns nothing, but is given two things that the model has to learn: which thing a training drawing shows, which
-    `CellNaming` is told as well, and the grammar, `scenes.caption`. The scenes are those of `scores`; `token` compares
-    position by position.
+    `CellNaming` is told as well, and the grammar, `scenes.caption`. The scenes are those of `scores`, `crop` is that of
+    `pixel_names`, and `token` compares position by position.
 
     它什么也不学，却白得了模型要学的两样：训练图画画的是什么（这个 `CellNaming` 也知道），和语法，即 `scenes.caption`。
-    场景就是 `scores` 的那些，`token` 按位置比。
+    场景就是 `scores` 的那些，`crop` 同 `pixel_names`，`token` 按位置比。
     """
-    drawn, names = _asked(data, count, pairs, seed), pixel_names(data)
+    drawn, names = _asked(data, count, pairs, seed), pixel_names(data, crop)
     facts = drawn["cells"] % names.shape[1]
     seen = names[drawn["artist"].unsqueeze(1), facts]
     cells = torch.where(seen == len(scenes.THINGS), scenes.EMPTY, seen)

@@ -256,7 +256,7 @@ GOOD: dict[str, tuple[Callable, Callable[[], dict]]] = {
         "data": made("scenes"), "count": 4, "seed": 1, "compared": 0, "examples": 100}),
     "tasks.image_captioning.make_tokenizer": (captioning.make_tokenizer, dict),
     "tasks.image_captioning.pixel_grammar": (captioning.pixel_grammar, lambda: {
-        "data": made("scenes"), "count": 2, "pairs": "seen", "seed": 1, "compared": 0}),
+        "data": made("scenes"), "count": 2, "pairs": "seen", "seed": 1, "compared": 0, "crop": True}),
     "tasks.image_captioning.scores": (captioning.scores, lambda: {
         "model": made("describer"), "data": made("scenes"), "count": 2, "pairs": "seen", "seed": 1, "compared": 0}),
     "tasks.image_captioning.study": (captioning.study, lambda: {

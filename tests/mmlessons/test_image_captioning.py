@@ -325,6 +325,16 @@ def test_the_pixel_neighbour_names_what_loops_find_and_an_empty_cell_by_its_whit
     assert torch.equal(captioning.pixel_names(TRAIN), torch.arange(31).expand(5, 31)), "its own nearest neighbour"
 
 
+def test_a_drawing_that_stands_elsewhere_and_smaller_is_named_right_once_it_is_cropped() -> None:
+    small = torch.full_like(TRAIN.tiles[:1], 255)
+    small[..., 1:17, 14:30] = TRAIN.tiles[:1, :, :, ::2, ::2]
+    moved = scenes.Scenes("moved", small, TRAIN.artists[:1])
+    right = [(captioning.pixel_names(moved, crop)[0] == torch.arange(31)).double().mean() for crop in (False, True)]
+    assert right[0] < 0.7
+    assert right[1] > 0.9
+    assert captioning.pixel_grammar(moved, 30, compared=0, crop=True).named.mean() > 0.9
+
+
 def test_with_a_written_grammar_a_sentence_is_right_where_all_cells_are_named_and_nowhere_else() -> None:
     test = scenes.load("test")
     found, again = captioning.pixel_grammar(test, 60, compared=60), captioning.pixel_grammar(TRAIN, 60, compared=60)
