@@ -419,7 +419,7 @@ def judge(logits: Tensor, tokens: Tensor, pad: int = 0) -> tuple[Tensor, Tensor]
     """
     wanted = tokens[:, 1:]
     real, hit = wanted != pad, best(logits, "logits") == wanted
-    return (hit | ~real).all(1), (hit & real).sum(1).double() / real.sum(1)
+    return (hit | ~real).all(1), (hit & real).sum(1) / real.sum(1)
 
 
 def chrf(written: str, wanted: str) -> float:
