@@ -25,13 +25,13 @@ def generation_loss(logits: Tensor, tokens: Tensor, pad: int = 0) -> Tensor:
 
     | symbol | name | shape | meaning | 含义 |
     |---|---|---|---|---|
-    | $y$ | `tokens` | (B, length) | start, name, end, padding; length is L + 1 | 起始、名字、结束、补齐；长 L + 1 |
+    | $y$ | `tokens` | (B, length) | start, name, end, padding; length is L + 1 | 起始、名字、结束、填充；长 L + 1 |
     | $p$ | `logits.softmax(-1)` | (B, L, V) | probability of the next token | 下一个词元的概率 |
     | $L_n$ | | | how many real tokens row n has to write | 第 n 行要写的真词元数 |
 
     Each position asks: given h and the tokens before, how probable is the true next token? Guessing blindly gives ln V.
 
-    每个位置都问：给定 h 和前面的词元，真正的下一个词元有多大概率？补齐不算。全凭猜测是 ln V。
+    每个位置都问：给定 h 和前面的词元，真正的下一个词元有多大概率？填充不算。全凭猜测是 ln V。
 
     >>> blind = torch.zeros(1, 2, 9)  # nine tokens, all alike: ln 9
     >>> generation_loss(blind, torch.tensor([[8, 4, 3]]))
@@ -41,7 +41,7 @@ def generation_loss(logits: Tensor, tokens: Tensor, pad: int = 0) -> Tensor:
     wanted = tokens[:, 1:]
     real = wanted != checks.whole(pad, "pad", 0)
     if not bool(real.any()):  # the mean of nothing would be NaN
-        refuse("没有一个要写的词元，全是补齐", "there is no token to write, all is padding")
+        refuse("没有一个要写的词元，全是填充", "there is no token to write, all is padding")
     checks.classes(wanted[real], "tokens", int(real.sum()), logits.shape[2])
     return F.cross_entropy(logits[real], wanted[real])  # of the real tokens only: half the time of ignoring the others
 
@@ -207,8 +207,8 @@ class CausalDecoder(nn.Module):
         token is drawn with `generator`. A row stops once it has written `end` and is padded. p is the probability of
         each token when it was chosen (before the temperature), 1 at padding.
 
-        温度 0 每次取最可能的（贪心）；大于 0 时把 logits 除以它再抽签，用 `generator` 的随机数。写出 `end` 就停，后面
-        补齐。p 是每个词元被选中时的概率（除以温度之前），补齐处是 1。
+        温度 0 每次取最可能的（贪心）；大于 0 时把 logits 除以它再采样，用 `generator` 的随机数。写出 `end` 就停，后面
+        填充。p 是每个词元被选中时的概率（除以温度之前），填充处是 1。
         """
         temperature = checks.not_negative(temperature, "temperature")
         if temperature and generator is None:

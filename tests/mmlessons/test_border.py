@@ -251,9 +251,12 @@ GOOD: dict[str, tuple[Callable, Callable[[], dict]]] = {
     "CaptioningModel.words": (lambda tokens: made("describer").words(tokens), lambda: {
         "tokens": torch.tensor([7, 8, 3, 0])}),
     "tasks.image_captioning.learner": (captioning.learner, lambda: {
-        "naming_steps": 1, "caption_steps": 1, "seed": 1, "batch": 2}),
-    "tasks.image_captioning.majority": (captioning.majority, lambda: {"count": 4, "seed": 1, "examples": 100}),
+        "naming_steps": 0, "caption_steps": 1, "seed": 1, "batch": 2, "told": True}),
+    "tasks.image_captioning.majority": (captioning.majority, lambda: {
+        "data": made("scenes"), "count": 4, "seed": 1, "compared": 0, "examples": 100}),
     "tasks.image_captioning.make_tokenizer": (captioning.make_tokenizer, dict),
+    "tasks.image_captioning.pixel_grammar": (captioning.pixel_grammar, lambda: {
+        "data": made("scenes"), "count": 2, "pairs": "seen", "seed": 1, "compared": 0, "crop": True}),
     "tasks.image_captioning.scores": (captioning.scores, lambda: {
         "model": made("describer"), "data": made("scenes"), "count": 2, "pairs": "seen", "seed": 1, "compared": 0}),
     "tasks.image_captioning.study": (captioning.study, lambda: {

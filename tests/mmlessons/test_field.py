@@ -95,7 +95,7 @@ TRAINED = {  # what is trained, and what is then asked of it
     "naming": (lambda at: naming.learner(naming.load(), 2, batch=8, device=at), named),
     "answering": (lambda at: answering.learner(2, batch=8, device=at), answered),
     "captions": (lambda at: captioning.learner(1, 1, batch=2, device=at), described),
-    "captions in one stage": (lambda at: captioning.learner(0, 2, batch=2, device=at), described),
+    "captions in one stage": (lambda at: captioning.learner(0, 2, batch=2, device=at, told=True), described),
     "clips": (lambda at: video.learner(video.WITH_SOUND, 2, batch=4, count=8, device=at), watched),
 }
 
