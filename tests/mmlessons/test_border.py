@@ -146,6 +146,7 @@ GOOD: dict[str, tuple[Callable, Callable[[], dict]]] = {
     "data.emoji.load": (emoji.load, lambda: {"subset": "classroom"}),
     "Emoji.by_role": (lambda role: made("emoji").by_role(role), lambda: {"role": "test"}),
     "Emoji.names": (lambda language: made("emoji").names(language), lambda: {"language": "zh"}),
+    "Emoji.training_pictures": (lambda: made("emoji").training_pictures(), dict),
     "data.scenes.load": (scenes.load, lambda: {"role": "test"}),
     "data.scenes.captions.caption": (scenes.caption, lambda: {
         "cells": [0, 1, -1, -1], "language": "zh", "order": "reading"}),
