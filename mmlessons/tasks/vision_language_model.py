@@ -455,7 +455,7 @@ def choose(similarity: Tensor, concepts: Concepts, known: Concepts | None = None
 # -- the studies of the lessons ---------------------------------------------------------------------------------------
 
 @dataclass(frozen=True)
-class Tested:
+class OneArtist:
     """一位作者的图画上的成绩 / What the drawings of one artist gave."""
 
     scores: ByInput
@@ -468,8 +468,8 @@ class Tested:
 class Study:
     """一次训练的成绩 / What one training gave."""
 
-    test: Tested  # 测试集的作者 / the artist of the test set
-    shift: Tested  # 画风很不一样的作者 / an artist of another style
+    test: OneArtist  # 测试集的作者 / the artist of the test set
+    shift: OneArtist  # 画风很不一样的作者 / an artist of another style
     never_met: ByInput | None  # 没一起出现过的配对 / pairs that never met in training
     parameters: int  # 可学的数有多少 / how many numbers are learned
     seconds: float  # 训练用的 CPU 秒数 / seconds of CPU that the training took
@@ -499,6 +499,6 @@ def train_and_study(seed: int, steps: int = STEPS, weights: Sequence[float] = (1
                  sum(p.numel() for p in model.parameters()), seconds)
 
 
-def _tested(model: VisualLanguageModel, concepts: Concepts, artist: str) -> Tested:
-    return Tested(evaluate(model, concepts, artist), retrieve(model, concepts, artist),
+def _tested(model: VisualLanguageModel, concepts: Concepts, artist: str) -> OneArtist:
+    return OneArtist(evaluate(model, concepts, artist), retrieve(model, concepts, artist),
                   name_neighbour(model, concepts, artist), feature_neighbour(model, concepts, artist))

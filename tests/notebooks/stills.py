@@ -60,7 +60,8 @@ def small(png: bytes) -> bytes:
 
 def slim(notebook: nbformat.NotebookNode) -> None:
     """状态里的默认值不用存 / What the state of a widget would be without saying: nulls, and what its kind decides."""
-    for model in notebook.metadata["widgets"]["application/vnd.jupyter.widget-state+json"]["state"].values():
+    kept = notebook.metadata.get("widgets", {}).get("application/vnd.jupyter.widget-state+json", {"state": {}})
+    for model in kept["state"].values():
         model["state"] = {name: value for name, value in model["state"].items()
                           if value is not None and not name.startswith(("_model_", "_view_"))}
 
