@@ -24,12 +24,13 @@ from mmcore import checks
 from mmcore import tokens as text
 from mmcore.alignment import cosine_similarity
 from mmcore.encoders import TEXT_MODELS
-from mmcore.ranking import mutual_scores
+from mmcore.ranking import ranks
 from mmcore.training import device_of, evaluating
 from mmcore.vision_language import LANGUAGES, VisualLanguageModel, VLMTrainer
 from mmlessons.border import check_pictures, typed
 from mmlessons.data import emoji
 from mmlessons.data.augment import augment
+from mmlessons.tasks.cross_modal_retrieval import found, pixel_similarity
 from mmlessons.tasks.learner import Learner, Losses
 from mmlessons.tasks.scoring import best
 
@@ -41,6 +42,7 @@ LEARNING_RATE = 6e-3
 STEPS = 800  # less than 60 s of one thread
 NAME_SHARE = 0.4  # of the rows: their text is the name, for retrieval alone
 IMAGE_DROPOUT = 0.15
+FILTER = 3.0  # a penalty that no cosine makes up for, since two of them differ by 2 at most
 UNCHANGED = {"vit-tiny": 0.4}  # share of drawings left as they are: a small ViT learns too slowly to need more change
 
 
@@ -53,7 +55,7 @@ class Concepts:
     label: Tensor  # (C,) 每个概念的类别 / the class of each concept
     hints: tuple[str, ...]  # H 个提示 / the H hints
     fits: Tensor  # (C, H) bool，提示 h 说得中概念 c，名字也算 / hint h is true of concept c, its name included
-    pairs: Tensor  # (C, H) bool，其中训练或考试用到的 / those of them that are trained on, or tested
+    pairs: Tensor  # (C, H) bool，其中训练或测试用到的 / those of them that are trained on, or tested
 
     @property
     def names(self) -> list[str]:
@@ -68,10 +70,16 @@ class Concepts:
 
 @dataclass(frozen=True)
 class NamingScores:
-    """分对类别的比例，名字一字不差的比例 / The share of right kinds, and of names that are exact."""
+    """问到的每个概念一个成绩，(C,) / One score for each concept that is asked, (C,).
 
-    kind: float
-    name: float
+    A concept is asked with each of its hints in each language, and its score is their mean: the share of right classes,
+    and of names that are exact.
+
+    一个概念用它的每个提示、每种语言各问一次，成绩取平均：类别分对的比例，名字一字不差的比例。
+    """
+
+    kind: Tensor
+    name: Tensor
 
 
 @dataclass(frozen=True)
@@ -123,10 +131,13 @@ def hold_out_pairs(concepts: Concepts, seed: int = 0) -> tuple[Concepts, Concept
     """留出一些从不一起出现的概念与提示 / Hold out some pairs of concept and hint that never meet in training.
 
     Every concept of two hints or more gives up one. Returns two that differ in `pairs` and nothing else: one to train
-    on, one for the test. Each hint and each concept has been learned, only never together.
+    on, one for the test. Each hint and each concept has been learned, only never together. That absence is evidence:
+    in the training no concept with this hint has this name, and whoever learns its distribution perfectly gives the
+    name a probability of 0. Of the class it says little, since other concepts of the class keep the hint.
 
-    有两个以上提示的概念各留出一个。返回两份，只有 `pairs` 不同：训练用的，考试用的。提示和概念都学过，只是没有一起
-    见过。
+    至少有两个提示的概念各留出一个。返回两份，只有 `pairs` 不同：训练用的，测试用的。提示和概念都学过，只是没有一起
+    见过。没有一起出现，本身就是证据：训练里带这个提示的，从来不叫这个名字，所以把训练的分布学得分毫不差的，会给它 0 的
+    概率。对类别却说明不了什么，因为同类的其他概念仍带着这个提示。
     """
     checks.whole(seed, "seed", 0)
     lot = torch.rand(concepts.pairs.shape, generator=torch.Generator().manual_seed(seed))
@@ -140,19 +151,22 @@ def hold_out_pairs(concepts: Concepts, seed: int = 0) -> tuple[Concepts, Concept
 def majority(concepts: Concepts) -> NamingScores:
     """什么也不看，总答最常见的 / Look at nothing and always give the most frequent answer."""
     weight = concepts.shares().sum(1)
-    return NamingScores(_by_class(concepts, weight).max().item(), weight.max().item())
+    return _asked(concepts, _by_class(concepts, weight).argmax(), weight.argmax())
 
 
 @typed
-def text_limit(concepts: Concepts) -> NamingScores:
+def text_limit(concepts: Concepts, known: Concepts | None = None) -> NamingScores:
     """只看提示，谁也超不过的成绩 / What nobody can exceed who sees the hint and nothing else.
 
-    For each hint the most probable answer: Σₕ maxₖ P(k, h). It is counted, not trained.
+    For each hint the most probable answer: Σₕ maxₖ P(k, h). It is counted, not trained. With `known` the answers are
+    those most probable among other pairs, for example those of the training, and this is a rule and no limit.
 
-    每个提示都答最可能的那个：Σₕ maxₖ P(k, h)。是数出来的，不是训练出来的。
+    每个提示都答最可能的那个：Σₕ maxₖ P(k, h)。是数出来的，不是训练出来的。给了 `known`，就答另一些配对（例如训练用的）
+    里最可能的，这时它是一条规则，不是极限。
     """
-    P = concepts.shares()
-    return NamingScores(_by_class(concepts, P).amax(0).sum().item(), P.amax(0).sum().item())
+    P = (known or concepts).shares()
+    _, hint = concepts.pairs.nonzero().T
+    return _asked(concepts, _by_class(concepts, P).argmax(0)[hint], P.argmax(0)[hint])
 
 
 def _by_class(concepts: Concepts, P: Tensor) -> Tensor:
@@ -160,18 +174,34 @@ def _by_class(concepts: Concepts, P: Tensor) -> Tensor:
     return P.new_zeros(len(concepts.classes), *P.shape[1:]).index_add(0, concepts.label, P)
 
 
+def _asked(concepts: Concepts, kind: Tensor, name: Tensor) -> NamingScores:
+    """The scores of answers to all pairs, in their order: a class and a concept for each, or one for all of them."""
+    concept, _ = concepts.pairs.nonzero().T
+    return NamingScores(*(_mean(concepts, right.double()) for right in (kind == concepts.label[concept],
+                                                                        name == concept)))
+
+
+def _mean(concepts: Concepts, right: Tensor) -> Tensor:
+    """One number a pair → one a concept that is asked: the mean over its hints."""
+    concept, _ = concepts.pairs.nonzero().T
+    total = torch.zeros(len(concepts.label), dtype=torch.float64).index_add(0, concept, right)
+    asked = concepts.pairs.any(1)
+    return total[asked] / concepts.pairs.sum(1)[asked]
+
+
 @typed
 def loss_floor(n: int, tau: float = 1.0) -> float:
     """对比损失 (2.1) 最低能到多少 / How low the contrastive loss (2.1) can go: N pairs, temperature τ.
 
     A cosine is at most 1, and N directions can at best all be −1/(N−1) apart, so that L ≥ ln(1 + (N − 1)
-    e^(−N / ((N−1) τ))). Undivided by a temperature (τ = 1) it cannot fall below 3.2 at N = 64.
+    e^(−N / ((N−1) τ))). Undivided by a temperature (τ = 1) it cannot fall below 3.2 at N = 64. Features of any width
+    obey the bound; to reach it they need at least N − 1 numbers each.
 
     余弦最多是 1，N 个方向两两之间最多平均分开到 −1/(N−1)，所以 L ≥ ln(1 + (N − 1) e^(−N / ((N−1) τ)))。不除以温度
-    （τ = 1）时，N = 64 就已经不能低于 3.2。
+    （τ = 1）时，N = 64 就已经不能低于 3.2。特征不论几维都低不过这个界，要达到它，至少要 N − 1 维。
 
-    Paper: Wang and Isola 2020, Understanding Contrastive Representation Learning through Alignment and Uniformity on
-    the Hypersphere.
+    Papers: Lu and Steinerberger 2020, Neural Collapse with Cross-Entropy Loss; Graf et al. 2021, Dissecting Supervised
+    Contrastive Learning.
     """
     checks.whole(n, "n", least=2)
     checks.positive(tau, "tau")
@@ -188,13 +218,13 @@ class Naming:
     and these rows learn to do with the picture. Of the rows with a hint, a share of `image_dropout` does not see the
     picture and learns to do with the hint. A hint may be true of several concepts in a batch; all of them are its
     positives. For `backbone`, `weights` and `model_name` see (1.1) and (1.2); pretrained encoders need a far smaller
-    `lr`, 1e-4 say. Raises TypeError or ValueError for a wrong batch, share, step size or backbone.
+    `lr`, for example 1e-4. Raises TypeError or ValueError for a wrong batch, share, learning rate or backbone.
 
     一步取 `batch` 个不同的概念，各取一位训练作者的图画（随机变化），用随机的一种语言写名字。大多数行的文字是提示，融合
     与检索都用它；`name_share` 这么多的行是概念自己的名字，只给检索用，不许融合看见，否则答案就泄漏了；这些行学会只看
     图。有提示的行里，`image_dropout` 这么多看不见图像，学会只听提示。一个提示在一批里可能说中好几个概念，它们都算正例。
-    `backbone`、`weights`、`model_name` 见 (1.1) 和 (1.2)；预训练的编码器要小得多的 `lr`，例如 1e-4。批大小、比例、步长
-    或骨干不对时报 TypeError 或 ValueError。
+    `backbone`、`weights`、`model_name` 见 (1.1) 和 (1.2)；预训练的编码器要小得多的 `lr`，例如 1e-4。批大小、比例、学习
+    率或骨干网络不对时报 TypeError 或 ValueError。
     """
 
     def __init__(self, concepts: Concepts, batch: int = 128, backbone: str = "resnet-tiny",
@@ -275,16 +305,13 @@ def _name_ids(model: VisualLanguageModel, concepts: Concepts) -> Tensor:
 def evaluate(model: VisualLanguageModel, concepts: Concepts, artist: str) -> ByInput:
     """只看图、只听提示、两样都有 / From the picture only, from the hint only, and from both.
 
-    A name counts if it is written exactly; its share is the mean of both languages. Every one of `concepts.pairs` is
-    tested, concepts weigh alike, and so do the hints of one concept; nothing is sampled. Raises ValueError if the
-    artist is unknown.
+    Every one of `concepts.pairs` is tested in both languages, nothing is sampled, and a name counts if it is written
+    exactly. Raises ValueError if the artist is unknown.
 
-    名字一字不差才算，取两种语言的平均。对 `concepts.pairs` 的每一对都考，概念一样重，同一概念的提示一样重；没有一点是
-    抽样的。作者未知时报 ValueError。
+    `concepts.pairs` 的每一对、两种语言都测，没有一点是采样的；名字一字不差才算。作者未知时报 ValueError。
     """
     f_v, f_t = _features(model, concepts, artist)
     concept, hint = concepts.pairs.nonzero().T.to(device_of(model))
-    weight = concepts.shares()[concepts.pairs]
     count, label = len(concepts.label), concepts.label.to(device_of(model))
     name_ids = _name_ids(model, concepts).to(device_of(model))
 
@@ -293,22 +320,27 @@ def evaluate(model: VisualLanguageModel, concepts: Concepts, artist: str) -> ByI
         right = best(model.classifier(h), "classification_logits") == label[concept]
         exact = [_same(model.write(h, [language] * len(h))[0], name_ids[i * count + concept, 1:],
                        model.generation_head.pad) for i, language in enumerate(LANGUAGES)]
-        names = [(weight * found.cpu()).sum().item() for found in exact]
-        return NamingScores((weight * right.cpu()).sum().item(), sum(names) / len(names))
+        names = torch.stack(exact).cpu().double().mean(0)
+        return NamingScores(_mean(concepts, right.cpu().double()), _mean(concepts, names))
 
     with evaluating(model):
         return ByInput(scores(f_v[concept], None), scores(None, f_t[hint]), scores(f_v[concept], f_t[hint]))
 
 
 @typed
-def retrieve(model: VisualLanguageModel, concepts: Concepts, artist: str) -> float:
-    """名字找图画，图画找名字：四个 r@1 的平均 / Names find pictures, pictures find names: the mean of four r@1."""
+def retrieve(model: VisualLanguageModel, concepts: Concepts, artist: str) -> Tensor:
+    """名字找图画，图画找名字：每个概念找对几成，(C,) / Names find pictures, pictures find names: as `found`, (C,)."""
+    return found({(way, i): ranks(scores) for i, S in enumerate(_name_similarity(model, concepts, artist))
+                  for way, scores in (("image→text", S), ("text→image", S.T))})
+
+
+def _name_similarity(model: VisualLanguageModel, concepts: Concepts, artist: str) -> list[Tensor]:
+    """By the retrieval heads, how alike each picture is to each name: one (C, C) for each language."""
     with evaluating(model):
         f_v, _ = _features(model, concepts, artist)
         tokens = {name: ids.to(device_of(model)) for name, ids in model.text_encoder.tokenize(concepts.names).items()}
         v, t = model.retrieval_head_v(f_v), model.retrieval_head_t(model.text_encoder(**tokens))
-    found = [mutual_scores(cosine_similarity(v, names))["r@1"] for names in t.chunk(len(LANGUAGES))]
-    return sum(found) / len(found)
+        return [cosine_similarity(v, names).cpu() for names in t.chunk(len(LANGUAGES))]
 
 
 def _features(model: VisualLanguageModel, concepts: Concepts, artist: str) -> tuple[Tensor, Tensor]:
@@ -342,11 +374,11 @@ def answer(model: VisualLanguageModel, concepts: Concepts, picture: Tensor | Non
     """看图、听提示，说出名字和类别 / Look, listen, and say the name and the class.
 
     `picture` is uint8 (3, H, W), `hint` any words that were learned; one of the two may be None. Temperature 0 is
-    greedy, above 0 tokens are drawn with `generator`. Raises TypeError or ValueError for a wrong picture, a hint never
-    learned, neither of the two, an unknown language, or a wrong temperature.
+    greedy, above 0 tokens are sampled with `generator`. Raises TypeError or ValueError for a wrong picture, a hint
+    never learned, neither of the two, an unknown language, or a wrong temperature.
 
     `picture` 是 uint8 的 (3, H, W)，`hint` 是任何学过的词；两者之一可以是 None。温度 0 是贪心，大于 0 时用 `generator`
-    抽签。图画不符、提示没学过、两者都没有、语言未知，或温度不符时报 TypeError 或 ValueError。
+    采样。图画不符、提示没学过、两者都没有、语言未知，或温度不符时报 TypeError 或 ValueError。
     """
     checks.whole(k, "k")
     inputs: dict[str, Tensor] = {}
@@ -367,13 +399,78 @@ def answer(model: VisualLanguageModel, concepts: Concepts, picture: Tensor | Non
     return Answer(model.spell(tokens[0]), words, classes)
 
 
+# -- rules that choose a name from the list ---------------------------------------------------------------------------
+
+@typed
+def pixel_neighbour(concepts: Concepts, artist: str) -> Tensor:
+    """像素近邻：这位作者的每幅图，像每个概念的程度，(C, C) / Pixel nearest neighbour: pictures by concepts, (C, C).
+
+    It learns nothing: each picture counts as like a concept as it is like the nearest training drawing of it.
+
+    什么也不学：一幅图与某个概念最像的那幅训练图有多像，就算与这个概念有多像。
+    """
+    return pixel_similarity(concepts.data.pictures_by(artist), concepts.data.training_pictures())
+
+
+@typed
+def feature_neighbour(model: VisualLanguageModel, concepts: Concepts, artist: str) -> Tensor:
+    """特征近邻：同一条规则，比的是 f_v，不是像素，(C, C) / The same rule with f_v in place of pixels, (C, C)."""
+    with evaluating(model):
+        f_v, known = (model.visual_encoder(pictures.flatten(0, -4).to(device_of(model)) / 255) for pictures in (
+            concepts.data.pictures_by(artist), concepts.data.training_pictures()))
+        return cosine_similarity(f_v, known).unflatten(1, (-1, len(concepts.label))).amax(1).cpu()
+
+
+@typed
+def name_neighbour(model: VisualLanguageModel, concepts: Concepts, artist: str) -> Tensor:
+    """检索头认为每幅图像每个名字的程度，两种语言平均，(C, C) / By the retrieval heads, pictures by names, (C, C)."""
+    return torch.stack(_name_similarity(model, concepts, artist)).mean(0)
+
+
+@typed
+def choose(similarity: Tensor, concepts: Concepts, known: Concepts | None = None, penalty: float = 0.0) -> NamingScores:
+    """从单子上选最像的 / Choose the concept most alike, with a penalty for those that the hint does not list.
+
+    `similarity` is (C, C), cosines of pictures and concepts. A hint lists the concepts that it is paired with in
+    `known` (by default `concepts`, the pairs that are asked). A penalty of 0 does not listen to the hint. One of
+    `FILTER` chooses among those listed. A hint that lists nobody is not listened to. Raises TypeError or ValueError for
+    a similarity of another shape or a penalty below 0.
+
+    `similarity` 是 (C, C)，图与概念的余弦。一个提示的单子上，是它在 `known` 里配过的概念（缺省是 `concepts`，即要问的
+    配对）。不在单子上的扣去 `penalty`：扣 0 就是不听提示，扣 `FILTER` 就是筛选，只在单子上选。单子空的提示不听。相似度
+    形状不对，或 penalty 小于 0 时，报 TypeError 或 ValueError。
+    """
+    count = len(concepts.label)
+    checks.fits(similarity, "similarity", "C C", C=count)
+    checks.require(bool(similarity.isfinite().all()), "similarity 里有 NaN 或无穷", "similarity holds NaN or infinity")
+    penalty = checks.not_negative(penalty, "penalty")
+    concept, hint = concepts.pairs.nonzero().T
+    listed = (known or concepts).pairs.T[hint]
+    off = ~listed & listed.any(1, keepdim=True)
+    S = similarity[concept].double()
+    chosen = S.where(~off, S - penalty).argmax(1)
+    return _asked(concepts, concepts.label[chosen], chosen)
+
+
+# -- the studies of the lessons ---------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class OneArtist:
+    """一位作者的图画上的成绩 / What the drawings of one artist gave."""
+
+    scores: ByInput
+    retrieval: Tensor  # (C,) `retrieve`
+    by_name: Tensor  # (C, C) `name_neighbour`
+    by_drawing: Tensor  # (C, C) `feature_neighbour`
+
+
 @dataclass(frozen=True)
 class Study:
     """一次训练的成绩 / What one training gave."""
 
-    scores: ByInput
+    test: OneArtist  # 测试集的作者 / the artist of the test set
+    shift: OneArtist  # 画风很不一样的作者 / an artist of another style
     never_met: ByInput | None  # 没一起出现过的配对 / pairs that never met in training
-    retrieval: float
     parameters: int  # 可学的数有多少 / how many numbers are learned
     seconds: float  # 训练用的 CPU 秒数 / seconds of CPU that the training took
 
@@ -382,7 +479,7 @@ class Study:
 def train_and_study(seed: int, steps: int = STEPS, weights: Sequence[float] = (1.0, 1.0, 1.0),
                     backbone: str = "resnet-tiny", model_name: str = "bert-tiny", hints: str = "keywords",
                     hold_out: bool = False) -> Study:
-    """训练一次，用没见过的作者考一次 / Train once, and test on an artist it never saw.
+    """训练一次，用没见过的两位作者测试 / Train once, and test on two artists it never saw.
 
     `weights` are (α, β, γ); `hold_out` holds out some pairs of concept and hint by `hold_out_pairs`.
 
@@ -393,10 +490,15 @@ def train_and_study(seed: int, steps: int = STEPS, weights: Sequence[float] = (1
     concepts, apart = load(hints), None
     if hold_out:
         concepts, apart = hold_out_pairs(concepts, seed)
-    test = concepts.data.by_role("test")[0]
     learning = learner(concepts, steps, seed, "cpu", backbone=backbone, model_name=model_name)
     start = time.process_time()
     model = learning.finish(**dict(zip(("alpha", "beta", "gamma"), weights, strict=True))).model
     seconds = time.process_time() - start
-    return Study(evaluate(model, concepts, test), apart and evaluate(model, apart, test),
-                 retrieve(model, concepts, test), sum(p.numel() for p in model.parameters()), seconds)
+    test, shift = (_tested(model, concepts, concepts.data.by_role(role)[0]) for role in ("test", "shift"))
+    return Study(test, shift, apart and evaluate(model, apart, concepts.data.by_role("test")[0]),
+                 sum(p.numel() for p in model.parameters()), seconds)
+
+
+def _tested(model: VisualLanguageModel, concepts: Concepts, artist: str) -> OneArtist:
+    return OneArtist(evaluate(model, concepts, artist), retrieve(model, concepts, artist),
+                  name_neighbour(model, concepts, artist), feature_neighbour(model, concepts, artist))

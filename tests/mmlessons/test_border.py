@@ -146,6 +146,7 @@ GOOD: dict[str, tuple[Callable, Callable[[], dict]]] = {
     "data.emoji.load": (emoji.load, lambda: {"subset": "classroom"}),
     "Emoji.by_role": (lambda role: made("emoji").by_role(role), lambda: {"role": "test"}),
     "Emoji.names": (lambda language: made("emoji").names(language), lambda: {"language": "zh"}),
+    "Emoji.training_pictures": (lambda: made("emoji").training_pictures(), dict),
     "data.scenes.load": (scenes.load, lambda: {"role": "test"}),
     "data.scenes.captions.caption": (scenes.caption, lambda: {
         "cells": [0, 1, -1, -1], "language": "zh", "order": "reading"}),
@@ -361,7 +362,14 @@ GOOD: dict[str, tuple[Callable, Callable[[], dict]]] = {
     "tasks.vision_language_model.majority": (naming.majority, lambda: {"concepts": made("concepts")}),
     "tasks.vision_language_model.retrieve": (naming.retrieve, lambda: {
         "model": made("namer"), "concepts": made("concepts"), "artist": "twemoji"}),
-    "tasks.vision_language_model.text_limit": (naming.text_limit, lambda: {"concepts": made("concepts")}),
+    "tasks.vision_language_model.text_limit": (naming.text_limit, lambda: {
+        "concepts": made("concepts"), "known": made("concepts")}),
+    "tasks.vision_language_model.hold_out_pairs": (naming.hold_out_pairs, lambda: {
+        "concepts": made("concepts"), "seed": 1}),
+    "tasks.vision_language_model.pixel_neighbour": (naming.pixel_neighbour, lambda: {
+        "concepts": made("concepts"), "artist": "twemoji"}),
+    "tasks.vision_language_model.choose": (naming.choose, lambda: {
+        "similarity": floats(6, 6), "concepts": made("concepts"), "known": made("concepts"), "penalty": 0.5}),
     "tasks.vision_language_model.train_and_study": (naming.train_and_study, lambda: {
         "seed": 1, "steps": 1, "weights": [1.0, 0.5, 0.5], "hints": "names"}),
     "Concepts.shares": (lambda: made("concepts").shares(), dict),

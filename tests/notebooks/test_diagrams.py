@@ -41,6 +41,19 @@ def vision_language_diagrams() -> list[Run]:
     return [(learner.trainer.losses, {name: batch[name] for name in shown})]
 
 
+def what_it_learned_diagrams() -> list[Run]:
+    learner = naming.learner(naming.load(), steps=1, batch=8, device="cpu")
+    model, name_ids = learner.model.eval(), learner.task.draw(learner.generator)["name_ids"]
+    torch.manual_seed(0)
+
+    def forward(f_v: Tensor, f_t: Tensor, name_ids: Tensor) -> dict[str, Tensor]:
+        h = model.fusion(f_v, f_t)
+        return {"h": h, "classification_logits": model.classifier(h),
+                "generation_logits": model.generation_head.logits(h, name_ids[:, :-1])}
+    return [(forward, {"f_v": torch.randn(8, naming.FEATURE_DIM), "f_t": torch.randn(8, naming.FEATURE_DIM),
+                       "name_ids": name_ids})]
+
+
 def fusion_diagrams() -> list[Run]:
     """两个模态：加权求和的三种；早期、选择器与混合 / Two modalities: the weighted sums; early, selector, mixture."""
     torch.manual_seed(0)
@@ -125,6 +138,7 @@ def video_diagrams() -> list[Run]:
 # 每一课的图依次是哪些计算 / Which computations the diagrams of each lesson show, in their order.
 DIAGRAMS: dict[str, Callable[[], list[Run]]] = {
     "01_vision_language_model": vision_language_diagrams,
+    "01b_what_it_has_learned": what_it_learned_diagrams,
     "02_cross_modal_alignment": alignment_diagrams,
     "03_multimodal_fusion": fusion_diagrams,
     "04_visual_question_answering": answering_diagrams,
