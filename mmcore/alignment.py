@@ -48,17 +48,17 @@ def contrastive_loss(a: Tensor, b: Tensor, tau: float | Tensor, positives: Tenso
     | $\tau$ | `tau` | | temperature, above 0 | 温度，大于 0 |
     | | `positives` | (N, N) | true where aᵢ and bⱼ mean the same | aᵢ 与 bⱼ 意思相同处为真 |
 
-    Every picture looks for its own text among the batch, and every text for its own picture; the more confidently it
-    picks a wrong one, the larger the loss. The smaller the temperature τ, the more the closest rivals dominate. With
-    `positives` (a caption that occurs twice, say) row i takes the mean of the log over its positives, each of them in
-    the denominator; without it, only the diagonal is positive. Features of half precision become float32 first.
+    Every picture looks for its own text among the batch, and every text for its own picture; a confident mistake costs
+    most. The smaller τ, the more the closest rivals count. With `positives` (a caption that occurs twice, say) row i
+    takes the mean of the log over its positives, all of them in the denominator; without it, only the diagonal is
+    positive. Features of half precision become float32 first.
 
-    每幅图像都在一批文字里找自己的那一句，每句文字也在一批图像里找自己的那一幅；认错得越有把握，损失越大。温度 τ 越小，
-    越只计较最像的那几个对手。给了 `positives`（例如同一句说明出现两次），就对第 i 行的每个正例各算一次 log，再取平均，
-    每个正例都在分母里；不给时只有对角线。半精度的特征先变成 float32。
+    每幅图像在一批文字里找自己的那一句，每句文字也找自己的那一幅；认错得越有把握，损失越大。τ 越小，越只计较最像的对手。
+    给了 `positives`（例如同一句说明出现两次），就对第 i 行的每个正例各算一次 log，再取平均，它们都在分母里；不给时只有
+    对角线。半精度的特征先变成 float32。
 
-    Paper: van den Oord et al. 2018, Representation Learning with Contrastive Predictive Coding; Radford et al. 2021,
-    Learning Transferable Visual Models From Natural Language Supervision.
+    Paper: Sohn 2016, Improved Deep Metric Learning with Multi-class N-pair Loss Objective; van den Oord et al. 2018,
+    Contrastive Predictive Coding; Zhang et al. 2020, ConVIRT (both directions); Radford et al. 2021, CLIP.
 
     >>> contrastive_loss(torch.eye(2), torch.eye(2), tau=1.0)  # log(1 + 1/e)
     tensor(0.3133)
@@ -85,27 +85,27 @@ def contrastive_loss(a: Tensor, b: Tensor, tau: float | Tensor, positives: Tenso
 def feature_alignment_loss(a: Tensor, b: Tensor, normalize: bool = True) -> Tensor:
     r"""特征对齐 / Feature alignment: (N, P), (N, P) → ().
 
-    $$f_A' = W_A f_A + b_A, \qquad f_B' = W_B f_B + b_B, \qquad
-    L_{\mathrm{align}} = \frac{1}{N} \sum_{i=1}^{N} \lVert a_i' - b_i' \rVert_2^2 \tag{2.2}$$
+    $$f_A' = W_A f_A + c_A, \qquad f_B' = W_B f_B + c_B, \qquad
+    L_{\mathrm{align}} = \frac{1}{N} \sum_{i=1}^{N} \lVert \hat a_i - \hat b_i \rVert_2^2 \tag{2.2}$$
 
     | symbol | name | shape | meaning | 含义 |
     |---|---|---|---|---|
     | $f_A$, $f_B$ | `features_A`, `features_B` | (N, D_A), (N, D_B) | features of two modalities | 两种模态的特征 |
-    | $W_A, b_A$ | `projection_A` | (P, D_A), (P,) | the projection of A | A 的投影 |
-    | $W_B, b_B$ | `projection_B` | (P, D_B), (P,) | the projection of B | B 的投影 |
+    | $W_A, c_A$ | `projection_A` | (P, D_A), (P,) | the projection of A | A 的投影 |
+    | $W_B, c_B$ | `projection_B` | (P, D_B), (P,) | the projection of B | B 的投影 |
     | $f_A'$, $f_B'$ | `a`, `b` | (N, P), (N, P) | projected features | 投影后的特征 |
-    | $a_i'$, $b_i'$ | | (P,) | row i, by default divided by its length | 第 i 行，默认先除以长度 |
+    | $\hat a_i$, $\hat b_i$ | | (P,) | row i, by default divided by its length | 第 i 行，默认先除以长度 |
     | $L_{\mathrm{align}}$ | returned | () | loss, between 0 and 4 by default | 损失，默认在 0 与 4 之间 |
 
-    Every pair is to lie close, and nothing else matters. It has no negatives: where all features have become one and
-    the same vector it is exactly 0, and nothing can be told apart: collapse. It is the squared length and not a mean
-    over the width, which would be the smaller the wider P.
+    Every pair is to lie close, and nothing else matters. Without negatives the loss is exactly 0 where all features are
+    the same vector and nothing can be told apart: collapse. It is the squared length. A mean over the width would
+    shrink as P grows.
 
-    每一对都要靠近，别的什么也不管。它没有负例：所有特征变成同一个向量时，它正好是 0，却什么也分不清，这叫坍缩。是长度
-    的平方，不是对宽度求平均：P 越宽，后者就越小。
+    每一对都要靠近，别的什么也不管。没有负例，所以全部特征变成同一个向量时，它正好是 0，却什么也分不清，这叫坍缩。它是
+    长度的平方；若对宽度求平均，P 越宽就越小。
 
-    Paper: Hadsell et al. 2006, Dimensionality Reduction by Learning an Invariant Mapping; Wang and Isola 2020,
-    Understanding Contrastive Representation Learning through Alignment and Uniformity on the Hypersphere.
+    Paper: Hadsell et al. 2006, Dimensionality Reduction by Learning an Invariant Mapping, the half that draws together
+    (theirs also pushes apart); Wang and Isola 2020, Alignment and Uniformity on the Hypersphere.
 
     >>> feature_alignment_loss(torch.tensor([[3.0, 4.0]]), torch.tensor([[4.0, 3.0]]))  # 2 / 5²
     tensor(0.0800)
@@ -148,11 +148,11 @@ def semantic_alignment_loss(a: Tensor, b: Tensor, y: Tensor) -> Tensor:
     | $L_{\mathrm{semantic}}$ | returned | () | loss, never below the entropy of y | 损失，不小于 y 的熵 |
 
     Row i of y says how the meaning of aᵢ is shared out among the b: most of it to its own, some to others of its group.
-    The loss is the cross-entropy, so that S learns to become y: a dog lies nearer a cat than a key. Inner products grow
-    like √d; divided by it, wide features do not make the softmax see only one candidate from the start.
+    The loss is the cross-entropy, so that S learns to become y: a dog lies nearer a cat than a key. An inner product of
+    independent numbers of mean 0 and variance 1 has a standard deviation of √d, so we divide by it.
 
     y 的第 i 行说明 aᵢ 的意思怎样分给每个 b：自己的那一个最多，同组的也有一些。损失是交叉熵，所以 S 学着变成 y：狗离猫
-    比离钥匙近。内积随 √d 增长；除以 √d，宽的特征才不会一开始就让 softmax 只认一个。
+    比离钥匙近。各数独立、均值 0、方差 1 时，内积的标准差是 √d，所以除以它。
 
     Paper: Khosla et al. 2020, Supervised Contrastive Learning; Vaswani et al. 2017, Attention Is All You Need (√d).
 

@@ -1,12 +1,14 @@
 """对齐冻结的特征：两种从没见过面的视角，看同样的表情 / Aligning frozen features: two views of emoji that never met.
 
 The features of the pictures come from an encoder that saw only pictures, those of the names from one that read only
-texts; only two linear projections are learned here, so that a step takes less than two milliseconds.
+texts; only two linear projections are learned here, so that a step takes less than two milliseconds. A `Rule` makes the
+two sides comparable without any training, and is measured in the same way.
 
 图画的特征来自一个只看过图画的编码器，名字的特征来自一个只读过文字的编码器；这里只学两个线性的投影，所以一步不到两毫秒。
+`Rule` 不经训练也让两边可以比较，用同样的办法测量。
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +24,7 @@ from mmcore.alignment import (
     sigmoid_loss,
 )
 from mmcore.checks import shapes
-from mmcore.ranking import mutual_scores
+from mmcore.ranking import ranks
 from mmcore.training import evaluating
 from mmlessons.border import typed
 from mmlessons.data import views
@@ -181,8 +183,42 @@ def learner(data: views.Views, seed: int = 0, normalize: bool = True, sigmoid: b
     return Learner(Sigmoid(batches) if sigmoid else ThreeLosses(batches, normalize), None, seed, device)
 
 
+# -- rules that learn nothing -----------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Rule:
+    """不训练的规则 / A rule without training: `project(pictures, names)` makes the two comparable by their cosine.
+
+    (N, 128), (M, 128) → (N, D), (M, D). Where a feature becomes all zeros, the rule has no answer.
+
+    特征变成全 0，就是这条规则没有答案。
+    """
+
+    project: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
 @typed
-def features_of(learned: Learner | None, data: views.Views, artist: str, language: str) -> tuple[Tensor, Tensor]:
+def nearest_known(data: views.Views) -> Rule:
+    """查旧图：像哪一幅，就叫那一幅的名字 / Looking it up: a picture gets the name of the known picture it is most like.
+
+    A picture becomes its cosine with every concept of `data`, that with the nearest of the drawings by training
+    artists; a name becomes 1 at its own concept and 0 elsewhere. A name that is not among them has no answer.
+
+    一幅图画变成它与 `data` 里每个概念的余弦（训练作者画的几幅里，取最近的）；一个名字在自己的概念处是 1，其余是 0。名字
+    不在其中，就没有答案。
+    """
+    known = [data.pictures[artist] for artist in data.by_role("train")]
+
+    def project(pictures: Tensor, names: Tensor) -> tuple[Tensor, Tensor]:
+        alike = torch.stack([cosine_similarity(pictures, drawings) for drawings in known]).amax(0)
+        same = [(names.unsqueeze(1) == data.names[language]).all(2) for language in LANGUAGES]
+        return alike, torch.stack(same).any(0).to(alike.dtype)
+    return Rule(project)
+
+
+@typed
+def features_of(learned: Learner | Rule | None, data: views.Views, artist: str,
+                language: str) -> tuple[Tensor, Tensor]:
     """一位作者的图画与一种语言的名字 / Pictures by one artist and names in one language: projected, or raw for None."""
     checks.one_of(artist, "artist", tuple(data.drawn))
     checks.one_of(language, "language", LANGUAGES)
@@ -190,6 +226,8 @@ def features_of(learned: Learner | None, data: views.Views, artist: str, languag
     a, b = data.pictures[artist][drawn], data.names[language][drawn]
     if learned is None:
         return a, b
+    if isinstance(learned, Rule):
+        return learned.project(a, b)
     with evaluating(learned.model):
         a, b = learned.model.project(a.to(learned.device), b.to(learned.device))
     return a.cpu(), b.cpu()
@@ -199,13 +237,13 @@ def features_of(learned: Learner | None, data: views.Views, artist: str, languag
 
 @dataclass(frozen=True)
 class Recall:
-    """各种配对上的 R@1 / R@1 on all kinds of pairs."""
+    """各种配对上的 R@1，一个概念一个成绩 / R@1 on all kinds of pairs, a score for each concept, (C,)."""
 
-    seen: float  # 学过的配对 / pairs it learned from
-    other_language: float  # 学过的图画，`one_language` 没配给它的语言 / same pictures, the language kept from them
-    validation: float  # 学过的概念，验证作者画的 / concepts it learned, by the validation artist
-    unseen_artist: float  # 学过的概念，没见过的作者画的 / concepts it learned, by the artist of the test set
-    unseen_concepts: float  # 没配过的概念，学过的作者画的 / concepts it never paired, by artists it learned from
+    seen: Tensor  # 学过的配对 / pairs it learned from
+    other_language: Tensor  # 学过的图画，`one_language` 没配给它的语言 / same pictures, the language kept from them
+    validation: Tensor  # 学过的概念，验证作者画的 / concepts it learned, by the validation artist
+    unseen_artist: Tensor  # 学过的概念，没见过的作者画的 / concepts it learned, by the artist of the test set
+    unseen_concepts: Tensor  # 没配过的概念，学过的作者画的 / concepts it never paired, by artists it learned from
 
 
 @dataclass(frozen=True)
@@ -214,17 +252,18 @@ class Geometry:
 
     pairs: float  # 配对的平均余弦，没见过的作者 / mean cosine of pairs, by the unseen artist
     others: float  # 不配对的 / of all others
-    same_side: float  # 同一模态里不同概念的平均余弦 / mean cosine of different concepts within one modality
+    within: float  # 模态内，不同概念的平均余弦 / within-modality: mean cosine of different concepts
     gap: float  # 模态间隙，学过的配对 / the modality gap, on the pairs it learned from
 
 
 @dataclass(frozen=True)
 class SameGroup:
-    """没见过的作者的图画，同组占多少 / For pictures by the unseen artist, the share of their own group among …"""
+    """没见过的作者的图画，每个概念一个数 / For pictures by the unseen artist, a number for each concept."""
 
-    nearest: float  # 最近的五个别的名字 / the five nearest other names
-    nearest_unseen: float  # 最近的两个，没配过的概念 / the two nearest, for concepts it never paired
-    mistakes: float  # 认错的答案 / the wrong answers
+    nearest: Tensor  # 最近的五个别的名字，同组的比例 / share of its own group among the five nearest other names
+    nearest_unseen: Tensor  # 最近的两个，没配过的概念 / among the two nearest, for concepts it never paired
+    wrong: Tensor  # 认错的比例 / share of wrong answers
+    wrong_within: Tensor  # 认错、而且错成同组的比例 / share of answers that are wrong and of its own group
 
 
 @dataclass(frozen=True)
@@ -243,24 +282,30 @@ class Shortening:
     length: float
     square: float
     loss: float
-    recall: float
+    recall: Tensor  # (C,)
 
 
 @typed
-def recall_at_1(learned: Learner | None, data: views.Views, artists: Sequence[str], other: int | None = None) -> float:
-    """R@1：对作者、语言、两个方向求平均 / R@1, the mean over artists, languages and both directions.
+def recall_at_1(learned: Learner | Rule | None, data: views.Views, artists: Sequence[str],
+                other: int | None = None) -> Tensor:
+    """R@1，一个概念一个成绩 / R@1, a score for each concept, (C,): the mean over artists, languages, directions.
 
-    With `other` = 0 only the language that `one_language` gives to each artist is used, with 1 only the other one.
+    Of a concept that none of these artists drew there is no score. With `other` = 0 only the language that
+    `one_language` gives to each artist is used, with 1 only the other one.
 
-    `other` 为 0 时只用 `one_language` 里配给每位作者的那种语言，为 1 时只用另一种。
+    这些作者都没画过的概念没有成绩。`other` 为 0 时只用 `one_language` 里配给每位作者的那种语言，为 1 时只用另一种。
     """
     checks.require(len(artists) > 0, "artists 需要至少一位", "artists must name one at least")
     if other is not None:
         checks.index(other, "other", len(LANGUAGES))
-    found = [mutual_scores(cosine_similarity(*features_of(learned, data, artist, language)))["r@1"]
-             for k, artist in enumerate(artists) for i, language in enumerate(LANGUAGES)
-             if other is None or (k + other) % len(LANGUAGES) == i]
-    return sum(found) / len(found)
+    right, asked = torch.zeros(2, len(data.concepts), dtype=torch.float64)
+    for k, artist in enumerate(artists):
+        for i, language in enumerate(LANGUAGES):
+            if other is None or (k + other) % len(LANGUAGES) == i:
+                S = cosine_similarity(*features_of(learned, data, artist, language))
+                right[data.drawn[artist]] += (ranks(S) == 1).double() + (ranks(S.T) == 1).double()
+                asked[data.drawn[artist]] += 2
+    return (right / asked)[asked > 0]
 
 
 def cosine_within(x: Tensor) -> float:
@@ -269,7 +314,7 @@ def cosine_within(x: Tensor) -> float:
     return ((S.sum() - S.diagonal().sum()) / (S.numel() - len(S))).item()
 
 
-def same_group_among_nearest(a: Tensor, b: Tensor, group: Tensor, k: int = 5) -> float:
+def same_group_among_nearest(a: Tensor, b: Tensor, group: Tensor, k: int = 5) -> Tensor:
     """除了自己，最近的 k 个名字里同组的比例 / Of the k nearest names other than its own, the share of its group.
 
     Only pictures whose group has at least k other concepts are counted.
@@ -277,9 +322,8 @@ def same_group_among_nearest(a: Tensor, b: Tensor, group: Tensor, k: int = 5) ->
     只数同组至少有 k 个别的概念的那些图画。
     """
     same = (group.unsqueeze(1) == group).fill_diagonal_(False)
-    counted = same.sum(1) >= k
     nearest = cosine_similarity(a, b).fill_diagonal_(-torch.inf).topk(k).indices
-    return same.gather(1, nearest)[counted].double().mean().item()
+    return same.gather(1, nearest)[same.sum(1) >= k].double().mean(1)
 
 
 @typed
@@ -292,19 +336,20 @@ def same_group_at_random(group: Tensor, k: int) -> tuple[int, float]:
     return int(counted.sum()), (others[counted].double() / (len(group) - 1)).mean().item()
 
 
-def same_group_among_mistakes(a: Tensor, b: Tensor, group: Tensor) -> float:
-    """认错的图画里，错成同组的占多少；一幅也没认错就是 nan / Of wrong answers, the share within the group, or nan."""
+def mistakes(a: Tensor, b: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
+    """每幅图画认错没有，错成同组没有 / For each picture: is its answer wrong, and is it wrong but of its group?"""
     first = best(cosine_similarity(a, b), "similarity")
     wrong = first != torch.arange(len(first))
-    return (group[first] == group)[wrong].double().mean().item()
+    return wrong.double(), (wrong & (group[first] == group)).double()
 
 
-def recall(learned: Learner | None) -> Recall:
-    """各种配对上的 R@1 / R@1 on all kinds of pairs; None measures the raw features."""
+@typed
+def recall(learned: Learner | Rule | None) -> Recall:
+    """各种配对上的 R@1 / R@1 on all kinds of pairs, of a learner or a rule; None measures the raw features."""
     room, new = views.load(), views.load("held-out")
     artists, validation, unseen = (room.by_role(role) for role in ("train", "validation", "test"))
     own, other = (recall_at_1(learned, room, artists, k) for k in (0, 1))
-    one_language = learned is not None and learned.task.pairs.one_language
+    one_language = isinstance(learned, Learner) and learned.task.pairs.one_language
     return Recall(own if one_language else (own + other) / 2, other, recall_at_1(learned, room, validation),
                   recall_at_1(learned, room, unseen), recall_at_1(learned, new, artists))
 
@@ -330,8 +375,7 @@ def same_group(learned: Learner | None) -> SameGroup:
     for language in LANGUAGES:
         known, fresh = (features_of(learned, data, unseen, language) for data in (room, new))
         found.append([same_group_among_nearest(*known, room.groups(), 5),
-                      same_group_among_nearest(*fresh, new.groups(), 2),
-                      same_group_among_mistakes(*known, room.groups())])
+                      same_group_among_nearest(*fresh, new.groups(), 2), *mistakes(*known, room.groups())])
     return SameGroup(*(sum(values) / len(LANGUAGES) for values in zip(*found, strict=True)))
 
 

@@ -46,6 +46,7 @@ from mmlessons.tasks import several_modalities as several
 from mmlessons.tasks import video_understanding as video
 from mmlessons.tasks import vision_language_model as naming
 from mmlessons.tasks import visual_question_answering as answering
+from mmlessons.tasks import what_pairs_do_not_say as pairs
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").rglob("[0-9]*.ipynb"))
 ELSEWHERE = ("mmlessons.workers", "mmlessons.doctor")  # these have tests of their own
@@ -196,6 +197,8 @@ GOOD: dict[str, tuple[Callable, Callable[[], dict]]] = {
         "data": made("views"), "seed": 1, "batch": 4, "repeats": 2, "share": 0.5}),
     "tasks.cross_modal_alignment.meanings": (alignment.meanings, lambda: {
         "concept": torch.tensor([0, 1, 2, 2]), "group": torch.tensor([0, 0, 1, 1]), "share": 0.5}),
+    "tasks.cross_modal_alignment.nearest_known": (alignment.nearest_known, lambda: {"data": made("views")}),
+    "tasks.cross_modal_alignment.recall": (alignment.recall, lambda: {"learned": made("aligned")}),
     "tasks.cross_modal_alignment.recall_at_1": (alignment.recall_at_1, lambda: {
         "learned": made("aligned"), "data": made("views"), "artists": ["noto", "fluent"], "other": 1}),
     "tasks.cross_modal_alignment.same_group_at_random": (alignment.same_group_at_random, lambda: {
@@ -205,6 +208,10 @@ GOOD: dict[str, tuple[Callable, Callable[[], dict]]] = {
     "tasks.cross_modal_alignment.studies": (alignment.studies, lambda: {"learned": made("aligned")}),
     "tasks.cross_modal_alignment.train_and_test": (alignment.train_and_test, lambda: {
         "setting": alignment.Setting(2, 4), "seed": 1}),
+    # 02b
+    "tasks.what_pairs_do_not_say.cca": (pairs.cca, lambda: {"data": made("views"), "ridge": 0.1}),
+    "tasks.what_pairs_do_not_say.procrustes": (pairs.procrustes, lambda: {"data": made("views")}),
+    "tasks.what_pairs_do_not_say.relative": (pairs.relative, lambda: {"data": made("views"), "power": 4.0}),
     # 06
     "tasks.cross_modal_retrieval.Index": (retrieval.Index, lambda: {
         "model": made("towers"), "pictures": made("emoji").pictures["twemoji"]}),

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mmcore.alignment import AlignmentLoss
+from mmcore.alignment import AlignmentLoss, sigmoid_loss
 from mmcore.decoder import generation_loss
 from mmcore.fusion import MultimodalFusion, product_of_experts
 from mmcore.training import evaluating
@@ -107,6 +107,19 @@ def alignment_diagrams() -> list[Run]:
                        **{name: torch.tensor(value) for name, value in dials.items()}})]
 
 
+def yes_or_no_diagrams() -> list[Run]:
+    learner = alignment.learner(views.load(), batch=8, repeats=2, positives=True, sigmoid=True, device="cpu")
+    batch = learner.task.pairs.draw(learner.generator)
+
+    def forward(features_A: Tensor, features_B: Tensor, positives: Tensor, tau: Tensor,
+                bias: Tensor) -> dict[str, Tensor]:
+        a, b = learner.model.project(features_A, features_B)
+        return {"projected_A": a, "projected_B": b, "sigmoid_loss": sigmoid_loss(a, b, tau, bias, positives)}
+
+    return [(forward, {**{name: batch[name] for name in ("features_A", "features_B", "positives")},
+                       "tau": torch.tensor(0.1), "bias": torch.tensor(-10.0)})]
+
+
 def sentiment_diagrams() -> list[Run]:
     experts = sentiment.separately(steps=1, batch=4, device="cpu").model
     together = sentiment.together(experts, steps=1, batch=4, device="cpu").trainer
@@ -140,6 +153,7 @@ DIAGRAMS: dict[str, Callable[[], list[Run]]] = {
     "01_vision_language_model": vision_language_diagrams,
     "01b_what_it_has_learned": what_it_learned_diagrams,
     "02_cross_modal_alignment": alignment_diagrams,
+    "02b_what_pairs_do_not_say": yes_or_no_diagrams,
     "03_multimodal_fusion": fusion_diagrams,
     "04_visual_question_answering": answering_diagrams,
     "05_image_captioning": captioning_diagrams,
