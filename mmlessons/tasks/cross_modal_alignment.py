@@ -187,14 +187,14 @@ def learner(data: views.Views, seed: int = 0, normalize: bool = True, sigmoid: b
 
 @dataclass(frozen=True)
 class Rule:
-    """不训练的规则 / A rule without training: `project(pictures, names)` makes the two comparable by their cosine.
+    """不训练的规则 / A rule without training: `represent(pictures, names)` makes the two comparable by their cosine.
 
     (N, 128), (M, 128) → (N, D), (M, D). Where a feature becomes all zeros, the rule has no answer.
 
     特征变成全 0，就是这条规则没有答案。
     """
 
-    project: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+    represent: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @typed
@@ -209,11 +209,11 @@ def nearest_known(data: views.Views) -> Rule:
     """
     known = [data.pictures[artist] for artist in data.by_role("train")]
 
-    def project(pictures: Tensor, names: Tensor) -> tuple[Tensor, Tensor]:
+    def represent(pictures: Tensor, names: Tensor) -> tuple[Tensor, Tensor]:
         alike = torch.stack([cosine_similarity(pictures, drawings) for drawings in known]).amax(0)
         same = [(names.unsqueeze(1) == data.names[language]).all(2) for language in LANGUAGES]
         return alike, torch.stack(same).any(0).to(alike.dtype)
-    return Rule(project)
+    return Rule(represent)
 
 
 @typed
@@ -227,7 +227,7 @@ def features_of(learned: Learner | Rule | None, data: views.Views, artist: str,
     if learned is None:
         return a, b
     if isinstance(learned, Rule):
-        return learned.project(a, b)
+        return learned.represent(a, b)
     with evaluating(learned.model):
         a, b = learned.model.project(a.to(learned.device), b.to(learned.device))
     return a.cpu(), b.cpu()

@@ -135,7 +135,7 @@ def test_a_concept_that_nobody_drew_has_no_score() -> None:
 
 def test_looking_up_the_nearest_known_picture_by_hand(data: views.Views) -> None:
     rule, picture = alignment.nearest_known(data), data.pictures["twemoji"][7]
-    a, b = rule.project(picture.unsqueeze(0), data.names["en"])
+    a, b = rule.represent(picture.unsqueeze(0), data.names["en"])
     for k in (0, 7, 200):
         cosines = [(picture @ data.pictures[artist][k] / (picture.norm() * data.pictures[artist][k].norm())).item()
                    for artist in data.by_role("train")]

@@ -45,7 +45,7 @@ def test_cca_finds_the_directions_of_the_generalised_eigenvalue_problem(data: vi
     means = (torch.cat([data.pictures[artist] for artist in ARTISTS]).double().mean(0),
              torch.cat([data.names[language] for language in ("zh", "en")]).double().mean(0))
     wanted = cosine_similarity((new[0] - means[0]) @ W * rho, (new[1] - means[1]) @ V * rho)
-    assert torch.allclose(cosine_similarity(*pairs.cca(data, ridge).project(*new)), wanted, atol=1e-6)
+    assert torch.allclose(cosine_similarity(*pairs.cca(data, ridge).represent(*new)), wanted, atol=1e-6)
 
 
 def test_more_ridge_trades_known_concepts_for_new_ones(data: views.Views) -> None:
@@ -59,7 +59,7 @@ def test_more_ridge_trades_known_concepts_for_new_ones(data: views.Views) -> Non
 def test_procrustes_is_the_rotation_of_scipy_and_can_be_turned_back(data: views.Views, new: tuple) -> None:
     A, B = centred(data)
     R, _ = scipy.linalg.orthogonal_procrustes(A.numpy(), B.numpy())
-    a, _ = pairs.procrustes(data).project(*new)
+    a, _ = pairs.procrustes(data).represent(*new)
     mean = torch.cat([data.pictures[artist] for artist in ARTISTS]).double().mean(0)
     assert torch.allclose(a, (new[0].double() - mean) @ torch.from_numpy(R), atol=1e-8)
     assert torch.allclose(a @ torch.from_numpy(R).T, new[0].double() - mean, atol=1e-8)  # turned back, it is as it was
@@ -67,7 +67,7 @@ def test_procrustes_is_the_rotation_of_scipy_and_can_be_turned_back(data: views.
 
 def test_a_relative_representation_is_made_of_cosines_with_known_concepts_concept_by_concept(
         data: views.Views, new: tuple) -> None:
-    a, b = pairs.relative(data, power=3.0).project(*new)
+    a, b = pairs.relative(data, power=3.0).represent(*new)
     assert a.shape == b.shape == (64, 256)
     for k in (0, 100, 255):
         picture = sum(data.pictures[artist][k] for artist in ARTISTS) / 4
