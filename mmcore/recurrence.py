@@ -58,8 +58,8 @@ def recurrent_states(f: Tensor, W: Tensor, U: Tensor, b: Tensor, c: Tensor) -> T
     | $h_t$ | returned[:, t] | (B, H) | what is remembered at frame t | 读到第 t 帧时记住的 |
 
     Starts from h_0 = 0 and reads frame by frame. The update gate z decides how much of the old is kept, the reset gate
-    r how much of it the new n sees. Another order gives another h_T. It is the form of cuDNN and `torch.nn.GRU`, without
-    two spare biases.
+    r how much of it the new n sees. Another order gives another h_T. This is the form of cuDNN and `torch.nn.GRU`,
+    without two spare biases.
 
     从 h_0 = 0 开始，一帧一帧地读。更新门 z 决定留下多少旧的，重置门 r 决定新的 n 看多少旧的。次序换了，h_T 就换了。它是
     cuDNN 与 `torch.nn.GRU` 的写法，只少两个多余的偏置。
