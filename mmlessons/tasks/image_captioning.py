@@ -26,7 +26,7 @@ from mmcore.checks import shapes
 from mmcore.decoder import CausalDecoder, generation_loss
 from mmcore.encoders import VisualEncoder
 from mmcore.training import choose_device, device_of, evaluating, make_optimizer
-from mmlessons.border import check_pictures, typed
+from mmlessons.border import check_pictures, holds, typed
 from mmlessons.data import scenes
 from mmlessons.data.augment import augment
 from mmlessons.tasks.cross_modal_retrieval import framed, pixel_similarity
@@ -46,6 +46,8 @@ DRAWINGS = 4  # of every thing in one step of naming
 COMPARED = 100  # captions of a test that chrF looks at: those that are wrong have to be written for it
 KEPT = 96  # drawings of every thing whose features the second stage draws from
 STARTS = [(language, order) for order in scenes.ORDERS for language in scenes.LANGUAGES]
+DRAWN = {"cells": f"int64 N {scenes.CELLS}", "language": f"int64 N <{len(scenes.LANGUAGES)}",
+         "order": f"int64 N <{len(scenes.ORDERS)}"}  # what `draw_to_describe` gives, as far as a sentence needs it
 TEMPERATURES = 0.5, 1.0, 2.0
 VARIANTS = {  # what a training of the lesson differs in
     "two stages": {},
@@ -180,13 +182,16 @@ def make_tokenizer() -> Tokenizer:
     return text.build_tokenizer(scenes.every_word())
 
 
+@typed
 def captions_of(drawn: Mapping[str, Tensor]) -> list[str]:
     """`draw_to_describe` 的每个场景该怎样说 / What is to be said of each scene of `draw_to_describe`."""
-    columns = (drawn[name].tolist() for name in ("cells", "language", "order"))
+    holds(drawn, "drawn", **DRAWN)
+    columns = (drawn[name].tolist() for name in DRAWN)
     return [scenes.caption(cells, scenes.LANGUAGES[language], scenes.ORDERS[order])
             for cells, language, order in zip(*columns, strict=True)]
 
 
+@typed
 def tokens_of(model: CaptioningModel, drawn: Mapping[str, Tensor]) -> Tensor:
     """每个场景的起始词元、词、结束、填充 / Start token, words, end and padding of every scene: (N, L + 1)."""
     tokens = torch.tensor([row.ids for row in model.tokenizer.encode_batch(captions_of(drawn))])
@@ -422,6 +427,7 @@ def judge(logits: Tensor, tokens: Tensor, pad: int = 0) -> tuple[Tensor, Tensor]
     return (hit | ~real).all(1), (hit & real).sum(1) / real.sum(1)
 
 
+@typed
 def chrf(written: str, wanted: str) -> float:
     """chrF：字符片段重合了多少 / chrF: how far pieces of characters overlap, from 0 to 1.
 

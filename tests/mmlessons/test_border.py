@@ -105,6 +105,7 @@ MAKE = {
     "namer": lambda: naming.learner(made("concepts"), 1, batch=2, device="cpu").model.eval(),
     "scenes": lambda: scenes.load("validation"),
     "drawn": lambda: made("scenes").draw(3, drawing()),
+    "to describe": lambda: only(made("scenes").draw_to_describe(3, drawing()), captioning.DRAWN),
     "answerer": lambda: answering.AnsweringModel().eval(),
     "describer": lambda: captioning.CaptioningModel().eval(),
     "f_v": lambda: made("describer").look(None),
@@ -133,6 +134,7 @@ GOOD: dict[str, tuple[Callable, Callable[[], dict]]] = {
     # data
     "data.clips.load": (clips.load, lambda: {"role": "test"}),
     "data.clips.reverse": (clips.reverse, lambda: {"facts": made("facts")}),
+    "data.clips.with_reversals": (clips.with_reversals, lambda: {"facts": made("facts")}),
     "Clips.draw": (lambda **given: made("clips").draw(**given), lambda: {"count": 2, "seed": 1}),
     "Clips.frames": (lambda facts: made("clips").frames(facts), lambda: {"facts": made("facts")}),
     "Clips.sound": (lambda facts: made("clips").sound(facts), lambda: {"facts": made("facts")}),
@@ -244,6 +246,11 @@ GOOD: dict[str, tuple[Callable, Callable[[], dict]]] = {
     "tasks.cross_modal_retrieval.train_and_study": (retrieval.train_and_study, lambda: {
         "seed": 1, "tau": 0.1, "steps": 2, "learned": True}),
     # 05
+    "tasks.image_captioning.captions_of": (captioning.captions_of, lambda: {"drawn": made("to describe")}),
+    "tasks.image_captioning.tokens_of": (captioning.tokens_of, lambda: {
+        "model": made("describer"), "drawn": made("to describe")}),
+    "tasks.image_captioning.training_set": (captioning.training_set, dict),
+    "tasks.image_captioning.chrf": (captioning.chrf, lambda: {"written": "a cat", "wanted": "a cat on the left"}),
     "tasks.image_captioning.CaptioningModel": (captioning.CaptioningModel, lambda: {"feature_dim": 8, "width": 12}),
     "CaptioningModel.forward": (lambda **given: made("describer")(**given), lambda: {
         "image": floats(2, 3, 64, 64).sigmoid(), "tokens": made("describer").decoder.start(torch.tensor([0, 1]))}),
@@ -631,6 +638,7 @@ SHAPE, LENGTH = "shape", "length"  # of a tensor, of a list or a dict: only what
 FREE = {  # call and part: what may come of it after all, or which sizes are free
     "Clips.frames.facts.lot": "no", "Clips.sound.facts.lot": "no",  # a seed may be any number
     "tasks.video_understanding.observe.facts.lot": "no", "data.clips.reverse.facts.lot": "no",
+    "data.clips.with_reversals.facts.lot": "no", "data.clips.with_reversals.facts.artist": "no",
     "data.clips.reverse.facts.artist": "no", "tasks.cross_modal_alignment.meanings.concept": "no",
     "tasks.cross_modal_alignment.meanings.group": "no", "tasks.cross_modal_alignment.same_group_at_random.group":
         "no, shape 0", "data.digits.writing.decode.text": "shape 0, shape 1", "data.sound.to_wav.samples": "shape 0",

@@ -27,6 +27,7 @@
     }
     if (!sleeps) line?.remove();
   };
+  const wides = ".jp-RenderedMarkdown :is(p, table, figure), .jp-RenderedMarkdown, .jp-RenderedMermaid, .mm-chart, .mm-cards, .jp-OutputArea-output";
   const tidy = () => {
     for (const form of document.querySelectorAll(".mm-switch:not([data-ready])")) {
       form.dataset.ready = "yes";
@@ -43,6 +44,8 @@
       for (const picture of alt.closest(".jp-OutputArea")?.querySelectorAll(".mm-curves img, .jp-RenderedImage img") ?? [])
         if (picture.alt !== alt.textContent) picture.alt = alt.textContent;
     document.querySelectorAll(".mm-panel").forEach(tellWhoSleeps);
+    for (const wide of document.querySelectorAll(wides)) // what scrolls can be reached from the keyboard
+      if (wide.scrollWidth > wide.clientWidth && wide.tabIndex < 0) wide.tabIndex = 0;
     for (const button of document.querySelectorAll(".mm .jupyter-widget-toggle-button, .mm .widget-toggle-button")) {
       const pressed = String(button.classList.contains("mod-active"));
       if (button.getAttribute("aria-pressed") !== pressed) button.setAttribute("aria-pressed", pressed);
@@ -56,5 +59,6 @@
   document.addEventListener("change", (event) => {
     if (event.target.name === key) try { localStorage.setItem(key, event.target.value); } catch { /* private window */ }
   });
+  window.addEventListener("resize", tidy);
   new MutationObserver(tidy).observe(document.body, { childList: true, subtree: true, attributes: true, attributeFilter: ["class"] });
 })();
