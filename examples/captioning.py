@@ -4,14 +4,14 @@
 
 Lesson 05 in one stage: encoder and decoder learn together, told what is in each cell. Stop it when you like: the same
 command goes on from the last checkpoint and ends with the same weights. Put your own pictures and sentences in place of
-`Scenes`.
+`Described`.
 
 第 05 课的一个阶段：编码器和解码器一起学，告诉它每格是什么。随时可以停：再运行同一条命令，就从上一个检查点继续，最后的权
-重一样。把 `Scenes` 换成你自己的图和句子即可。
+重一样。把 `Described` 换成你自己的图和句子即可。
 """
 
 import torch
-from common import Options, Run, draws
+from common import Options, Resumable, draws
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -35,7 +35,7 @@ from mmlessons.tasks.learner import one_cycle, seeded
 DRAWINGS = 2  # of every thing in one batch: scenes are put together from their features
 
 
-class Scenes(Dataset):
+class Described(Dataset):
     """第 k 项：第 k 批，图块、每格是哪一块、怎样说 / Item k: batch k, tiles, which one is in a cell, what to say."""
 
     def __init__(self, batch: int, seed: int):
@@ -61,9 +61,9 @@ def main() -> None:
         for group in make_optimizer(part, args.rate * RATES[0] / RATES[1], DECAY[0]).param_groups:
             optimizer.add_param_group({name: group[name] for name in ("params", "lr", "weight_decay", "betas")})
     schedule = one_cycle(optimizer, args.steps)
-    run = Run(args, model=model, optimizer=optimizer, schedule=schedule)
+    run = Resumable(args, model=model, optimizer=optimizer, schedule=schedule)
     left = range(run.step * args.accumulate, args.steps * args.accumulate)
-    batches = iter(DataLoader(Scenes(args.batch, args.seed), None, sampler=left, num_workers=args.workers))
+    batches = iter(DataLoader(Described(args.batch, args.seed), None, sampler=left, num_workers=args.workers))
 
     model.train()
     for step in run.steps():

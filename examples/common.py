@@ -75,24 +75,25 @@ class Options(argparse.ArgumentParser):
                          formatter_class=argparse.ArgumentDefaultsHelpFormatter)
         self.set_defaults(script=self.prog)
         add = self.add_argument
-        add("--out", type=Path, default=Path("runs") / Path(self.prog).stem, help="folder of checkpoint and events")
-        add("--steps", type=whole(1), default=steps, help="steps of the optimiser")
-        add("--batch", type=whole(2, most), default=batch, help="items in a batch")
-        add("--accumulate", type=whole(1), default=1, help="batches for one step")
-        add("--rate", type=positive, default=rate, help="learning rate at its highest")
-        add("--seed", type=whole(0), default=0, help="of weights and data")
-        add("--workers", type=whole(0), default=0, help="processes that prepare batches")
-        add("--device", type=device, default="best", help="cpu, cuda, mps")
-        add("--bf16", action="store_true", help="autocast to bfloat16")
-        add("--save-every", type=whole(1), default=100, help="steps between checkpoints")
-        add("--tensorboard", action="store_true", help="write events")
+        add("--out", type=Path, default=Path("runs") / Path(self.prog).stem,
+            help="检查点和曲线的文件夹 / folder of checkpoint and events")
+        add("--steps", type=whole(1), default=steps, help="优化器走几步 / steps of the optimiser")
+        add("--batch", type=whole(2, most), default=batch, help="一批几个 / items in a batch")
+        add("--accumulate", type=whole(1), default=1, help="几批走一步 / batches for one step")
+        add("--rate", type=positive, default=rate, help="最高的学习率 / learning rate at its highest")
+        add("--seed", type=whole(0), default=0, help="权重和数据的种子 / of weights and data")
+        add("--workers", type=whole(0), default=0, help="几个进程准备数据 / processes that prepare batches")
+        add("--device", type=device, default="best", help="cpu, cuda, mps；best 是这里最好的 / best is the best there is")
+        add("--bf16", action="store_true", help="用 bfloat16 算 / autocast to bfloat16")
+        add("--save-every", type=whole(1), default=100, help="几步存一次 / steps between checkpoints")
+        add("--tensorboard", action="store_true", help="记下曲线 / write events")
 
     def error(self, message: str) -> NoReturn:
         """一行话，不印用法 / One line, without the usage."""
         self.exit(2, f"选项不对，--help 列出全部 / wrong option, --help lists them all: {message}\n")
 
 
-class Run:
+class Resumable:
     """一次训练，从它的检查点继续 / One training, which goes on from its checkpoint.
 
     `parts` are the model, the optimiser, the schedule: all that has a `state_dict`. What is wrong stops the program

@@ -2,17 +2,19 @@
 
     python examples/fusion.py --out runs/fusion
 
-The digits of lesson 03, seen, heard and read, and its five fusions, as a plain loop. The lesson first trains the
-encoders by themselves, and here everything learns at once. Stop it when you like: the same command goes on from the
-last checkpoint and ends with the same weights. Put your own modalities in place of `Digits` and `make_encoders`.
+The digits of lesson 03, seen, heard and read, and its five fusions, as a plain loop. In the lesson each encoder first
+learns by itself. Here all learn at once, and a head of its own keeps each encoder good by itself. Stop it when you
+like: the same command goes on from the last checkpoint and ends with the same weights. Put your own modalities in place
+of `NoisyDigits` and `make_encoders`.
 
-第 03 课的数字（看、听、读）和它的五种融合，写成一个普通的循环。课里的编码器先各学各的，这里一开始就一起学。随时可以停：
-再运行同一条命令，就从上一个检查点继续，最后的权重一样。把 `Digits` 和 `make_encoders` 换成你自己的模态即可。
+第 03 课的数字（看、听、读）和它的五种融合，写成一个普通的循环。课里的编码器先各学各的，这里一开始就一起学，每个编码器另
+有自己的分类头，让它单独也认得准。随时可以停：再运行同一条命令，就从上一个检查点继续，最后的权重一样。把 `NoisyDigits`
+和 `make_encoders` 换成你自己的模态即可。
 """
 
 import torch
 import torch.nn.functional as F
-from common import Options, Run, draws
+from common import Options, Resumable, draws
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -34,7 +36,7 @@ from mmlessons.tasks.multimodal_fusion import (
 )
 
 
-class Digits(Dataset):
+class NoisyDigits(Dataset):
     """第 k 项：第 k 批，有噪声，有时缺一个模态 / Item k: the k-th batch, with noise, at times without a modality."""
 
     def __init__(self, batch: int, seed: int):
@@ -45,28 +47,31 @@ class Digits(Dataset):
 
 
 class Recogniser(nn.Module):
-    """编码器，五种融合，一个共用的分类头 / Encoders, five fusions, and one head that they share."""
+    """编码器各有一个头，五种融合共用一个 / A head for each encoder, and one that the five fusions share."""
 
     def __init__(self):
         super().__init__()
         self.encoders = nn.ModuleDict(make_encoders())
         self.fusion = MultimodalFusion([WIDTHS[m] for m in MODALITIES], FUSED)
+        self.heads = nn.ModuleDict({m: nn.Linear(WIDTHS[m], CLASSES) for m in MODALITIES})
         self.head = nn.Linear(FUSED, CLASSES)
 
     def forward(self, seen: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
-        out = self.fusion([self.encoders[m](seen[m].to(self.head.weight.device)) for m in MODALITIES])
-        return {name: self.head(out[name]) for name in (*CANDIDATES, "f")}, out["pi"]
+        features = {m: self.encoders[m](seen[m].to(self.head.weight.device)) for m in MODALITIES}
+        out = self.fusion(list(features.values()))
+        alone = {m: self.heads[m](x) for m, x in features.items()}
+        return alone | {name: self.head(out[name]) for name in (*CANDIDATES, "f")}, out["pi"]
 
 
 def main() -> None:
-    args = Options(__doc__, steps=600, batch=256, rate=4e-3).parse_args()
+    args = Options(__doc__, steps=500, batch=256, rate=4e-3).parse_args()
     with seeded(args.seed):
         model = Recogniser().to(args.device)
     optimizer = make_optimizer(model, args.rate, weight_decay=0.01)  # AdamW
     schedule = one_cycle(optimizer, args.steps)
-    run = Run(args, model=model, optimizer=optimizer, schedule=schedule)
+    run = Resumable(args, model=model, optimizer=optimizer, schedule=schedule)
     left = range(run.step * args.accumulate, args.steps * args.accumulate)
-    batches = iter(DataLoader(Digits(args.batch, args.seed), None, sampler=left, num_workers=args.workers))
+    batches = iter(DataLoader(NoisyDigits(args.batch, args.seed), None, sampler=left, num_workers=args.workers))
 
     model.train()
     for step in run.steps():
@@ -78,8 +83,8 @@ def main() -> None:
                 answers, pi = model(seen)
                 losses = {name: F.cross_entropy(scores, label) for name, scores in answers.items()}
             pull = -(len(CANDIDATES) * pi.float()).log().mean()  # keeps the choice from collapsing onto one fusion
-            own = sum(losses[name] for name in CANDIDATES) / len(CANDIDATES)
-            loss = (losses["f"] + own + 0.02 * pull) / args.accumulate
+            fused = losses["f"] + sum(losses[name] for name in CANDIDATES) / len(CANDIDATES) + 0.02 * pull
+            loss = (fused + sum(losses[m] for m in MODALITIES)) / args.accumulate
             loss.backward()
             total += loss.item()
         optimizer.step()

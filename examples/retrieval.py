@@ -3,16 +3,16 @@
     python examples/retrieval.py --out runs/retrieval
 
 What lesson 06 trains, as a plain loop. Stop it when you like: the same command goes on from the last checkpoint and
-ends with the same weights. Put your own pictures and texts in place of `Pairs`.
+ends with the same weights. Put your own pictures and texts in place of `DrawnAndNamed`.
 
-第 06 课训练的东西，写成一个普通的循环。随时可以停：再运行同一条命令，就从上一个检查点继续，最后的权重一样。把 `Pairs`
-换成你自己的图和文字即可。
+第 06 课训练的东西，写成一个普通的循环。随时可以停：再运行同一条命令，就从上一个检查点继续，最后的权重一样。把
+`DrawnAndNamed` 换成你自己的图和文字即可。
 """
 
 from collections.abc import Iterator
 
 import torch
-from common import Options, Run, draws, positive
+from common import Options, Resumable, draws, positive
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -25,7 +25,7 @@ from mmlessons.tasks.cross_modal_retrieval import Retrieval, RetrievalModel, eva
 from mmlessons.tasks.learner import one_cycle, seeded
 
 
-class Pairs(Dataset):
+class DrawnAndNamed(Dataset):
     """第 k 项：一幅随机变化过的图画，和它的名字 / Item k: a drawing, changed at random, and its name."""
 
     def __init__(self, data: emoji.Emoji, seed: int):
@@ -59,16 +59,16 @@ def main() -> None:
     data = emoji.load()
     size = len(data.concepts)
     options = Options(__doc__, steps=600, batch=128, rate=6e-3, most=size)
-    options.add_argument("--tau", type=positive, default=0.0625, help="temperature of the loss")
+    options.add_argument("--tau", type=positive, default=0.0625, help="损失的温度 / temperature of the loss")
     args = options.parse_args()
 
     with seeded(args.seed):
         model = RetrievalModel(Retrieval(data).tokenizer).to(args.device)
     optimizer = make_optimizer(model, args.rate, weight_decay=0.3)  # AdamW
     schedule = one_cycle(optimizer, args.steps)
-    run = Run(args, model=model, optimizer=optimizer, schedule=schedule)
+    run = Resumable(args, model=model, optimizer=optimizer, schedule=schedule)
     order = Batches(size, args.batch, args.seed, run.step * args.accumulate, args.steps * args.accumulate)
-    batches = iter(DataLoader(Pairs(data, args.seed), batch_sampler=order, num_workers=args.workers))
+    batches = iter(DataLoader(DrawnAndNamed(data, args.seed), batch_sampler=order, num_workers=args.workers))
 
     model.train()
     for step in run.steps():

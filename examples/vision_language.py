@@ -12,7 +12,7 @@ goes on from the last checkpoint and ends with the same weights. Put your own pi
 
 import torch
 import torch.nn.functional as F
-from common import Options, Run, draws, positive
+from common import Options, Resumable, draws, positive
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -39,7 +39,7 @@ class Hinted(Dataset):
 def main() -> None:
     concepts = load()
     options = Options(__doc__, steps=240, batch=128, rate=6e-3, most=len(concepts.label))
-    options.add_argument("--tau", type=positive, default=0.0625, help="temperature of retrieval")
+    options.add_argument("--tau", type=positive, default=0.0625, help="检索的温度 / temperature of retrieval")
     args = options.parse_args()
 
     task = Naming(concepts, args.batch)
@@ -47,7 +47,7 @@ def main() -> None:
         model = task.begin(args.device).model  # which makes the tokens of hints and names as well
     optimizer = make_optimizer(model, args.rate, weight_decay=0.3)  # AdamW
     schedule = one_cycle(optimizer, args.steps)
-    run = Run(args, model=model, optimizer=optimizer, schedule=schedule)
+    run = Resumable(args, model=model, optimizer=optimizer, schedule=schedule)
     left = range(run.step * args.accumulate, args.steps * args.accumulate)
     batches = iter(DataLoader(Hinted(task, args.seed), None, sampler=left, num_workers=args.workers))
 
