@@ -200,6 +200,7 @@ GOOD: dict[str, tuple[Callable, Callable[[], dict]]] = {
     "tasks.cross_modal_alignment.meanings": (alignment.meanings, lambda: {
         "concept": torch.tensor([0, 1, 2, 2]), "group": torch.tensor([0, 0, 1, 1]), "share": 0.5}),
     "tasks.cross_modal_alignment.nearest_known": (alignment.nearest_known, lambda: {"data": made("views")}),
+    "tasks.cross_modal_alignment.nearest_known_name": (alignment.nearest_known_name, lambda: {"data": made("views")}),
     "tasks.cross_modal_alignment.recall": (alignment.recall, lambda: {"learned": made("aligned")}),
     "tasks.cross_modal_alignment.recall_at_1": (alignment.recall_at_1, lambda: {
         "learned": made("aligned"), "data": made("views"), "artists": ["noto", "fluent"], "other": 1}),
@@ -383,7 +384,8 @@ GOOD: dict[str, tuple[Callable, Callable[[], dict]]] = {
     "tasks.vision_language_model.pixel_neighbour": (naming.pixel_neighbour, lambda: {
         "concepts": made("concepts"), "artist": "twemoji"}),
     "tasks.vision_language_model.choose": (naming.choose, lambda: {
-        "similarity": floats(6, 6), "concepts": made("concepts"), "known": made("concepts"), "penalty": 0.5}),
+        "similarity": floats(6, 6), "concepts": made("concepts"), "known": made("concepts"), "penalty": 0.5,
+        "by_class": True}),
     "tasks.vision_language_model.train_and_study": (naming.train_and_study, lambda: {
         "seed": 1, "steps": 1, "weights": [1.0, 0.5, 0.5], "hints": "names"}),
     "Concepts.shares": (lambda: made("concepts").shares(), dict),
