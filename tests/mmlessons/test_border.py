@@ -35,7 +35,7 @@ from torch import Tensor, nn
 
 import mmcore.training
 from mmlessons import exercises, intervals, live
-from mmlessons.data import clips, digits, emoji, scenes, utterances, views
+from mmlessons.data import clips, digits, emoji, features, scenes, utterances, views
 from mmlessons.tasks import cross_modal_alignment as alignment
 from mmlessons.tasks import cross_modal_retrieval as retrieval
 from mmlessons.tasks import image_captioning as captioning
@@ -47,6 +47,7 @@ from mmlessons.tasks import video_understanding as video
 from mmlessons.tasks import vision_language_model as naming
 from mmlessons.tasks import visual_question_answering as answering
 from mmlessons.tasks import what_pairs_do_not_say as pairs
+from tests import tiny_models
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").rglob("[0-9]*.ipynb"))
 ELSEWHERE = ("mmlessons.workers", "mmlessons.doctor")  # these have tests of their own
@@ -109,6 +110,7 @@ MAKE = {
     "answerer": lambda: answering.AnsweringModel().eval(),
     "describer": lambda: captioning.CaptioningModel().eval(),
     "f_v": lambda: made("describer").look(None),
+    "clip": lambda: mmcore.from_clip(*tiny_models.clip()),
     "clips": lambda: clips.load("validation"),
     "facts": lambda: made("clips").draw(2, 0),
     "watched": lambda: video.observe(made("clips"), made("facts")),
@@ -147,6 +149,9 @@ GOOD: dict[str, tuple[Callable, Callable[[], dict]]] = {
         "typo_rate": 0.1, "noise_only": {"image": torch.tensor([True, False])},
         "missing": {"text": torch.tensor([True, False])}}),
     "data.emoji.load": (emoji.load, lambda: {"subset": "classroom"}),
+    "data.features.features": (features.features, lambda: {
+        "pictures": [("a.png", PICTURE), ("b.png", PICTURE[:, :9])], "encoder": made("clip"), "batch": 2}),
+    "data.features.identity": (features.identity, lambda: {"encoder": made("clip")}),
     "Emoji.by_role": (lambda role: made("emoji").by_role(role), lambda: {"role": "test"}),
     "Emoji.names": (lambda language: made("emoji").names(language), lambda: {"language": "zh"}),
     "Emoji.training_pictures": (lambda: made("emoji").training_pictures(), dict),
@@ -685,6 +690,8 @@ FREE = {  # call and part: what may come of it after all, or which sizes are fre
     "intervals.interval.scores": "no, shape, shape 0, shape 1", "intervals.paired.scores": "no, shape",
     "intervals.paired.others": "no, shape, shape 0",  # answers are bool, trainings any number, questions their number
     "live.claims.line": "no", "live.claims.values": "no, length", "live.weights.presets": "length 0",
+    "data.features.features.pictures": "length", "data.features.features.pictures[][]": "shape 1, shape 2",
+    "data.features.features.batch": "no",  # one at a time gives the same
     "live.menu.options.a": "length", "tasks.seeds.over_seeds.results": "length", "tasks.seeds.over_seeds.results[].a":
         "no, any", "tasks.cross_modal_retrieval.found.ranked.there": "length, shape 0, no",
     "tasks.cross_modal_retrieval.found.ranked.back": "length, shape 0, no",
