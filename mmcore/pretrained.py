@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from mmcore.checks import refuse, typed
+from mmcore.checks import refuse, shape_of, typed
 from mmcore.tokens import check_texts
 from mmcore.training import evaluating
 
@@ -273,14 +273,14 @@ class ClipEncoder(nn.Module):
 
     def encode_pictures(self, pictures: Tensor | Sequence[Tensor], gradients: bool = False) -> Tensor:
         """uint8 图像 (N, 3, H, W)，或大小不一的 N 幅 (3, H, W) → (N, D) / Pictures, or N of any sizes → features."""
-        if not isinstance(pictures, (Tensor, list, tuple)) or (isinstance(pictures, Tensor) and pictures.ndim != 4):
-            refuse("pictures 需要是 uint8 张量 (N, 3, H, W)", "pictures must be a uint8 tensor (N, 3, H, W)", TypeError)
-        for x in pictures:
-            if not isinstance(x, Tensor) or x.dtype != torch.uint8:
-                came = getattr(x, "dtype", type(x).__name__)
-                refuse(f"pictures 需要是 uint8，收到 {came}", f"pictures must be uint8, got {came}", TypeError)
-        if not len(pictures) or any(x.ndim != 3 or len(x) != 3 or not x.numel() for x in pictures):
-            refuse("pictures 需要形状 (N, 3, H, W)，都不为 0", "pictures must have shape (N, 3, H, W), none of them 0")
+        one = isinstance(pictures, Tensor)
+        if not (pictures.ndim == 4 if one else isinstance(pictures, (list, tuple))) or not len(pictures) or not all(
+                isinstance(x, Tensor) and x.dtype == torch.uint8 and x.ndim == 3 == len(x) and x.numel()
+                for x in pictures):
+            came = f"{pictures.dtype} {shape_of(pictures)}" if one else type(pictures).__name__
+            refuse(f"pictures 需要是 uint8 张量 (N, 3, H, W)，或一列 (3, H, W)，都不为空，收到 {came}",
+                   "pictures must be a uint8 tensor (N, 3, H, W), or a list of (3, H, W), none of them empty, got "
+                   f"{came}", TypeError)
         return self._features(self._prepare(pictures), gradients)
 
     def encode_texts(self, texts: Sequence[str], gradients: bool = False) -> Tensor:
@@ -330,8 +330,15 @@ class ClipEncoder(nn.Module):
 
     def _tried(self) -> Iterator[tuple[Any, str, str]]:
         """What could be wrong with the two together, in both languages: seen on three pictures and three texts."""
-        visual, text, said = (self.model.visual, getattr(self.model, "text", self.model), self.model.visual) if (
-            self.open) else (self.model.config.vision_config, self.model.config.text_config, self.pixels)
+        model, config, words = self.model, getattr(self.model, "config", None), getattr(
+            self.tokenizer, "tokenizer", self.tokenizer)
+        if self.open:
+            visual = said = model.visual
+            text, table = getattr(model, "text", model), getattr(words, "encoder", None) or words.get_vocab()
+            reads, fixed = text.context_length, not hasattr(text, "config")
+        else:
+            visual, said, text, table = config.vision_config, self.pixels, config.text_config, words.get_vocab()
+            reads, fixed = text.max_position_embeddings, config.model_type.startswith("siglip")
         shown = [torch.full((3, 40, 40), grey, dtype=torch.uint8, device="cpu") for grey in (0, 255)]
         shown += [torch.arange(6720, device="cpu").remainder(251).to(torch.uint8).view(3, 40, 56)] * 2
         black, white, one, other = (self._prepare([x])["pixel_values"] for x in shown)
@@ -345,20 +352,16 @@ class ClipEncoder(nn.Module):
             mean, std = (torch.tensor(x, device="cpu").view(-1, 1, 1) for x in (mean, std))
             yield (max((black * std + mean).abs().max(), (white * std + mean - 1).abs().max()) > 1e-3,
                    "它没有按所说的均值和标准差归一化", "it does not normalise by the mean and deviation it should")
-        words, known = getattr(self.tokenizer, "tokenizer", self.tokenizer), getattr(text, "vocab_size", None)
-        table = words.encoder if self.open and hasattr(words, "encoder") else words.get_vocab()
-        special = getattr(words, "all_special_tokens", ())
+        known, special = getattr(text, "vocab_size", None), getattr(words, "all_special_tokens", ())
         alien = min((word for word, i in table.items() if known and i >= known and word not in special), default="")
         yield alien, f"模型不认得它的词元 {alien!r}", f"the model does not know its token {alien!r}"
         length = self._tokenize(["a"])["input_ids"].shape[1]
-        reads = text.context_length if self.open else text.max_position_embeddings
-        fixed = not hasattr(text, "config") if self.open else self.model.config.model_type.startswith("siglip")
         yield (length > reads or (fixed and length < reads), f"它把文本补齐到 {length} 个词元，模型读 {reads} 个",
                f"it pads texts to {length} tokens, not {reads}")
         f_v, f_t, alone = self.encode_pictures(shown[2:]), self.encode_texts(["a", "a a a"]), self.encode_texts(["a"])
         yield (f_v.shape != f_t.shape or not (f_v.isfinite().all() and f_t.isfinite().all()),
                "特征宽度不同，或是 NaN", "the features differ in width, or are NaN")
-        largest = f_t.abs().max()
+        largest, rounding = f_t.abs().max(), max(1e-3, 8 * torch.finfo(f_t.dtype).eps)
         yield ((f_t[0] - f_t[1]).abs().max() < 1e-6 * largest, "不同的文本特征相同（它的结束符不是模型的）",
                "different texts have the same features (it ends them with another token)")
-        yield (alone[0] - f_t[0]).abs().max() > 1e-3 * largest, "补齐改变特征", "padding changes the features"
+        yield (alone[0] - f_t[0]).abs().max() > rounding * largest, "补齐改变特征", "padding changes the features"
