@@ -259,7 +259,7 @@ class Recall:
     validation: Tensor  # 学过的概念，验证作者画的 / concepts it learned, by the validation artist
     unseen_artist: Tensor  # 学过的概念，没见过的作者画的 / concepts it learned, by the artist of the test set
     unseen_concepts: Tensor  # 没配过的概念，学过的作者画的 / concepts it never paired, by artists it learned from
-    validation_concepts: Tensor  # 没配过的验证概念，同上 / validation concepts, never paired either, by the same artists
+    validation_concepts: Tensor  # 没配过的验证概念，同上 / validation concepts, never paired either, same artists
 
 
 @dataclass(frozen=True)

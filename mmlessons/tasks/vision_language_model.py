@@ -438,9 +438,9 @@ def choose(similarity: Tensor, concepts: Concepts, known: Concepts | None = None
     penalty of 0 does not listen to the hint. One of `FILTER` chooses among those listed. A hint that lists nobody is
     not listened to. Raises TypeError or ValueError for a similarity of another shape or a penalty below 0.
 
-    `similarity` 是 (C, C)，图与概念的余弦。一个提示的单子上，是它在 `known` 里配过的概念（缺省是 `concepts`，即要问的
-    配对），`by_class` 时还有它们那些类别的全部概念。不在单子上的扣去 `penalty`：扣 0 就是不听提示，扣 `FILTER` 就是筛选，
-    只在单子上选。单子空的提示不听。相似度形状不对，或 penalty 小于 0 时，报 TypeError 或 ValueError。
+    `similarity` 是 (C, C)，图与概念的余弦。一个提示的单子上，是它在 `known` 里配过的概念（缺省是 `concepts`，即要问
+    的配对），`by_class` 时还有它们那些类别的全部概念。不在单子上的扣去 `penalty`：扣 0 就是不听提示，扣 `FILTER` 就是
+    筛选，只在单子上选。单子空的提示不听。相似度形状不对，或 penalty 小于 0 时，报 TypeError 或 ValueError。
     """
     count = len(concepts.label)
     checks.fits(similarity, "similarity", "C C", C=count)

@@ -112,8 +112,8 @@ def test_every_score_is_one_for_each_concept_asked() -> None:
     found = alignment.studies(None)
     sizes = {name: len(scores) for part in (found.recall, found.same_group) for name, scores in vars(part).items()}
     assert sizes == {"seen": 256, "other_language": 256, "validation": 256, "unseen_artist": 256,
-                     "unseen_concepts": 64, "validation_concepts": 64, "nearest": 179, "nearest_unseen": 32, "wrong": 256,
-                     "wrong_within": 256}
+                     "unseen_concepts": 64, "validation_concepts": 64, "nearest": 179, "nearest_unseen": 32,
+                     "wrong": 256, "wrong_within": 256}
 
 
 def test_the_score_of_a_concept_is_the_mean_of_its_questions_by_hand(data: views.Views) -> None:
