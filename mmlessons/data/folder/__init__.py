@@ -23,10 +23,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms.functional import pil_to_tensor
 
 from mmcore import checks
 from mmlessons.border import typed
@@ -108,15 +106,9 @@ class Pictures(Dataset):
         except reading.Unreadable as error:
             checks.refuse(f"{row.file} 在载入之后变了，请重新 load（{error}）",
                           f"{row.file} has changed since it was loaded; load the folder again ({error})")
-        return {"picture": self._prepare(image), "text": row.text, "text_zh": row.text_zh, "source": row.source,
-                "file": row.file, "index": index}
+        return {"picture": reading.prepare(image, self.size, self.transform), "text": row.text,
+                "text_zh": row.text_zh, "source": row.source, "file": row.file, "index": index}
 
-    def _prepare(self, image: Image.Image) -> object:
-        if self.transform is not None:
-            return self.transform(image)
-        if self.size is not None:
-            image = ImageOps.pad(image, (self.size, self.size), Image.Resampling.BICUBIC, color="white")
-        return pil_to_tensor(image)
 
 
 @typed

@@ -7,7 +7,7 @@ from typing import Any
 MOST = 100  # of one kind are kept, and the others counted: a list of 300,000 helps nobody
 USED = {  # what is said of a picture or a row that is used all the same
     "cmyk", "palette", "sixteen_bit", "turned", "first_frame", "copy", "moved", "replaced_letters", "gb18030", "utf16",
-    "unknown_split", "split_of_source", "empty_split"}
+    "unknown_split", "split_of_source", "empty_split", "broken_shard"}
 SAY = {  # kind → Chinese, English; in braces what is known of the case
     # a file
     "not_a_picture": ("不是能读的图画（PNG、JPEG、GIF、WebP、BMP、TIFF），请用看图软件打开，另存为 PNG 或 JPEG",
@@ -63,7 +63,9 @@ SAY = {  # kind → Chinese, English; in braces what is known of the case
     "bad_encoding": ("既不是 UTF-8 也不是 GB18030，这一行不用，请把表存为 UTF-8",
                      "is neither UTF-8 nor GB18030, and is not used; save the table as UTF-8"),
     "replaced_letters": ("里有 �，有的字已经丢了，请改正", "holds �, so letters were lost before; correct them"),
-    # a table, or the whole
+    # a shard, a table, or the whole
+    "broken_shard": ("不是完整的 tar 分片，只读到坏的地方，请重新复制",
+                     "is no complete tar shard, and was read as far as it is good; copy it again"),
     "utf16": ("是 UTF-16，已照此读，请另存为 UTF-8", "is in UTF-16 and was read as such; save it as UTF-8"),
     "no_column": ("第一行里没有 {column} 这一列，表不能用；第一行是 {header}",
                   "has no column {column} in its first line, so it cannot be used; its first line is {header}"),

@@ -6,13 +6,16 @@ Only the formats below are tried, so that no other program is started, and the s
 """
 
 import hashlib
+import io
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from torchvision.transforms.functional import pil_to_tensor
 
 FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF")
 SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".gif", ".webp", ".bmp", ".tif", ".tiff"}
@@ -30,13 +33,15 @@ class Unreadable(Exception):
         self.kind, self.known = kind, known
 
 
-def read(path: Path) -> tuple[Image.Image, dict[str, dict]]:
+def read(what: Path | bytes) -> tuple[Image.Image, dict[str, dict]]:
     """直立的 RGB 图画，白底，以及改了什么 / The picture in RGB, upright, on white, and what was changed.
+
+    `what` is where the picture is, or what the file holds. `what` 是图画在哪里，或文件的内容。
 
     Raises Unreadable, whatever is wrong with the file.
     """
     try:
-        with path.open("rb") as file:
+        with io.BytesIO(what) if isinstance(what, bytes) else what.open("rb") as file:
             if not file.read(1):
                 raise Unreadable("empty_file")
             with Image.open(file, formats=FORMATS) as image:
@@ -55,6 +60,15 @@ def read(path: Path) -> tuple[Image.Image, dict[str, dict]]:
         raise Unreadable("broken") from None
     except Exception:  # of what kind depends on where in the file the damage is
         raise Unreadable("broken") from None
+
+
+def prepare(image: Image.Image, size: int | None, transform: Callable | None) -> Any:
+    """给模型的样子 / As a model gets it: what `transform` makes of it, or (3, H, W) uint8 of this size or its own."""
+    if transform is not None:
+        return transform(image)
+    if size is not None:
+        image = ImageOps.pad(image, (size, size), Image.Resampling.BICUBIC, color="white")
+    return pil_to_tensor(image)
 
 
 def digest(image: Image.Image) -> int:

@@ -26,6 +26,11 @@ def drawn(seed: int, what: str) -> float:
     return int.from_bytes(digest, "big") / 2**48
 
 
+def role(seed: int, source: str, content: int) -> int:
+    """一幅图画抽到哪一部分 / The split that one picture is drawn into: that of its source, or of its content."""
+    return int(np.searchsorted(ENDS, drawn(seed, source or f"{content:016x}"), side="right"))
+
+
 def divide(rows: Sequence, digests: np.ndarray, asked: np.ndarray, seed: int,
            note: Notes) -> tuple[dict[str, Tensor], tuple[tuple[str, ...], ...]]:
     """哪些行在哪一部分，哪些文件重复 / Which rows are in which split, and which files are duplicates.
