@@ -110,7 +110,6 @@ class Pictures(Dataset):
                 "text_zh": row.text_zh, "source": row.source, "file": row.file, "index": index}
 
 
-
 @typed
 def load(path: Path | str, seed: int = 0, threads: int = 0) -> Folder:
     """载入一个文件夹 / Load a folder; its pictures are read later.
