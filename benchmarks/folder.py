@@ -100,11 +100,11 @@ def main() -> None:
             write(Path(place), count)
             command = [sys.executable, "-m", "benchmarks.folder", "--measure", place, "--workers", str(chosen.workers)]
             found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
-        if header is None:
-            header = [name.rjust(13) for name in ("ms a picture", *found)]
-            print("pictures", *header)
-        each = 1000 * found["its CPU, s"] / count
-        print(f"{count:8,}", *(f"{value:13.3g}" for value in (each, *found.values())), flush=True)
+            if header is None:
+                header = [name.rjust(13) for name in ("ms a picture", *found)]
+                print("pictures", *header)
+            each = 1000 * found["its CPU, s"] / count
+            print(f"{count:8,}", *(f"{value:13.3g}" for value in (each, *found.values())), flush=True)
 
 
 if __name__ == "__main__":

@@ -805,7 +805,7 @@ def test_of_one_kind_of_problem_a_hundred_are_kept_and_the_others_counted(made: 
     made.table(*(f"none{i}.png,cat" for i in range(150)))
     data = folder.load(made.root)
     assert [p.kind for p in data.problems] == ["no_file"] * 100 + ["more"]
-    assert data.problems[-1].en == "50 more of the same kind (no_file)"
+    assert str(data.problems[-1]) == "还有 50 处同样的问题（no_file） / 50 more of the same kind (no_file)"
     assert len(data.rows) == COUNT
 
 

@@ -75,11 +75,13 @@ SAY = {  # kind → Chinese, English; in braces what is known of the case
                      "is not used, because metadata.csv lies beside it; keep one of them"),
     "other_table": ("没有用：表要叫 metadata.csv 或 metadata.jsonl，请另存",
                     "is not used, because a table must be metadata.csv or metadata.jsonl; save it as one of these"),
-    "split_of_source": ("表里把来源 {source} 分到几个部分（{splits}），成绩可能偏高",
-                        "has the source {source} in several splits ({splits}), so that scores may be too high"),
-    "empty_split": ("{split} 里一幅也没有：只有 {groups} 个来源或不同的图画，或 split 一列没有写到它；请补上",
-                    "has nothing in {split}, because there are only {groups} sources or different pictures, or because "
-                    "no row of the column split says it; add some"),
+    "split_of_source": ("来源 {source} 分到了几个部分（{splits}），成绩可能偏高，请让它只在一个部分里",
+                        "the source {source} is in several splits ({splits}), so scores may be too high; keep it in "
+                        "one of them"),
+    "empty_split": ("{split} 里一幅也没有，因为能分开的只有 {groups} 组（来源，或没有来源的图画），或 split 一列没有写它；"
+                    "请补上",
+                    "there is nothing in {split}, because there are only {groups} groups (sources, or pictures without "
+                    "one) to divide, or because the column split never says it; add some"),
     "more": ("还有 {count} 处同样的问题（{of}）", "{count} more of the same kind ({of})"),
 }
 
@@ -103,7 +105,8 @@ class Problem:
 
     def __str__(self) -> str:
         row_zh, row_en = ("", "") if self.row is None else (f"第 {self.row} 行：", f"row {self.row}: ")
-        return f"{row_zh}{self.file} {self.zh} / {row_en}{self.file} {self.en}"
+        file = f"{self.file} " if self.file else ""
+        return f"{row_zh}{file}{self.zh} / {row_en}{file}{self.en}"
 
 
 class Notes:
@@ -123,5 +126,6 @@ class Notes:
     def all(self) -> tuple[Problem, ...]:
         """全部，最后是没留下的各有多少 / All of them, and at the end how many of each kind were not kept."""
         for kind in [kind for kind, count in self.counts.items() if count > MOST]:
-            self("more", count=self.counts[kind] - MOST, of=kind)
+            zh, en = (text.format(count=self.counts[kind] - MOST, of=kind) for text in SAY["more"])
+            self.kept.append(Problem("more", "", None, zh, en, kind in USED))
         return tuple(self.kept)
