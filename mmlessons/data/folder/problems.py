@@ -78,8 +78,8 @@ SAY = {  # kind → Chinese, English; in braces what is known of the case
     "split_of_source": ("来源 {source} 分到了几个部分（{splits}），成绩可能偏高，请让它只在一个部分里",
                         "the source {source} is in several splits ({splits}), so scores may be too high; keep it in "
                         "one of them"),
-    "empty_split": ("{split} 里一幅也没有，因为能分开的只有 {groups} 组（来源，或没有来源的图画），或 split 一列没有写它；"
-                    "请补上",
+    "empty_split": ("{split} 里一幅也没有，因为能分开的只有 {groups} 组（来源，或没有来源的图画），"
+                    "或 split 一列没有写它；请补上",
                     "there is nothing in {split}, because there are only {groups} groups (sources, or pictures without "
                     "one) to divide, or because the column split never says it; add some"),
     "more": ("还有 {count} 处同样的问题（{of}）", "{count} more of the same kind ({of})"),
