@@ -789,6 +789,16 @@ def test_a_picture_that_changed_after_loading_is_named(made: Made) -> None:
         data.pictures("train")[0]
 
 
+def test_a_picture_that_became_a_link_after_loading_is_not_followed(made: Made) -> None:
+    if os.name == "nt":
+        pytest.skip("Windows makes no link without being asked")
+    data = folder.load(made.root)
+    for i in range(COUNT):
+        link(f"{i}.png", "../outside.png")(made)
+    with pytest.raises(ValueError, match=r"png has changed since it was loaded.*link_out"):
+        data.pictures("train")[0]
+
+
 def test_a_file_that_may_not_be_read_is_named(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     real = Path.open
 

@@ -148,8 +148,8 @@ def _look(root: Path, rows: Rows, threads: int, note: Notes) -> tuple[array, arr
     groups = ((name, list(group)) for name, group in groupby(range(len(rows)), key=lambda i: rows[i].file))
     with ThreadPoolExecutor(max(1, threads)) as pool:
         while some := list(islice(groups, 1000)):
-            paths = [finding.place(root, name) for name, _ in some]
-            seen = pool.map(_seen, paths) if threads else map(_seen, paths)
+            names = [name for name, _ in some]
+            seen = (pool.map if threads else map)(_seen, [root] * len(names), names)
             for (name, group), (digest, changed) in zip(some, seen, strict=True):
                 for kind, known in changed.items():
                     note(kind, name, rows[group[0]].row, **known)
@@ -165,9 +165,9 @@ def _look(root: Path, rows: Rows, threads: int, note: Notes) -> tuple[array, arr
     return kept, digests
 
 
-def _seen(path: Path) -> tuple[int | None, dict[str, dict]]:
+def _seen(root: Path, name: str) -> tuple[int | None, dict[str, dict]]:
     try:
-        image, changed = reading.read(path)
+        image, changed = reading.read(finding.place(root, name))
     except reading.Unreadable as error:
         return None, {error.kind: error.known}
     return reading.digest(image), changed

@@ -65,9 +65,15 @@ class Rows(Sequence):
 
 
 def place(root: Path, name: str) -> Path:
-    """这幅图画在哪里 / Where the picture of this name is. Names are in NFC, as people type them; a Mac may keep NFD."""
+    """这幅图画在哪里 / Where the picture of this name is. Names are in NFC, as people type them; a Mac may keep NFD.
+
+    Raises Unreadable if it is a link that leaves the folder by now. 若它此时是离开文件夹的链接，报 Unreadable。
+    """
     path = root / name
-    return path if path.exists() else root / unicodedata.normalize("NFD", name)
+    path = path if path.exists() else root / unicodedata.normalize("NFD", name)
+    if not Path(os.path.realpath(path)).is_relative_to(root):
+        raise reading.Unreadable("link_out")
+    return path
 
 
 def walk(root: Path) -> tuple[list[str], list[str], Odd]:
