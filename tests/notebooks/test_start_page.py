@@ -83,7 +83,7 @@ def test_of_two_lessons_that_share_a_formula_one_is_to_be_read_before_the_other_
 def test_the_stored_check_of_the_machine_names_every_data_set():
     """A stale page would vouch for the data of yesterday."""
     printed = "\n".join(text for _, text in stored.texts(nbformat.read(DOOR, 4)))
-    sets = [path.parent.name for path in (ROOT / "mmlessons/data").glob("*/__init__.py")]
+    sets = [path.parent.name for path in (ROOT / "mmlessons/data").glob("*/CARD.md")]
     assert sets
     assert [name for name in sets if name not in printed] == []
 
