@@ -78,6 +78,10 @@ def dials(levels: Mapping[str, float | Tensor]) -> dict[str, Tensor]:
     return turned
 
 
+FAR = 4.0  # times the usual noise: training goes to 1.5 times
+CONDITIONS |= {f"loud {m}": dials({m: FAR}) for m in MODALITIES}
+
+
 def training_noise(count: int, generator: torch.Generator, dropout: float) -> dict[str, object]:
     """训练时每一行的噪声 / The noise of every row in training: arguments of `Digits.observe`.
 
@@ -353,5 +357,6 @@ def study(seed: int, separate_steps: int = SEPARATE_STEPS, together_steps: int =
     experts = separately(separate_steps, seed, device="cpu").finish().model
     warned = separately(together_steps, seed, device="cpu", start=experts).finish(dropout=DROPOUT).model
     trainer = together(experts, together_steps, seed, device="cpu").finish().trainer
-    return FusionStudies(examine_singles(experts, test), examine_singles(warned, test),
-                         examine(trainer, test, tuple(CONDITIONS)), best_constants(trainer, validation, test))
+    everything = tuple(CONDITIONS)
+    return FusionStudies(examine_singles(experts, test, everything), examine_singles(warned, test, everything),
+                         examine(trainer, test, everything), best_constants(trainer, validation, test))
