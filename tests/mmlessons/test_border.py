@@ -39,7 +39,7 @@ from mmlessons.data import clips, digits, emoji, scenes, utterances, views
 from mmlessons.tasks import cross_modal_alignment as alignment
 from mmlessons.tasks import cross_modal_retrieval as retrieval
 from mmlessons.tasks import image_captioning as captioning
-from mmlessons.tasks import information, learner, scoring, seeds, signs
+from mmlessons.tasks import information, learner, pixels, scoring, seeds, signs
 from mmlessons.tasks import multimodal_fusion as fusion
 from mmlessons.tasks import multimodal_sentiment as sentiment
 from mmlessons.tasks import several_modalities as several
@@ -201,6 +201,7 @@ GOOD: dict[str, tuple[Callable, Callable[[], dict]]] = {
     "tasks.cross_modal_alignment.meanings": (alignment.meanings, lambda: {
         "concept": torch.tensor([0, 1, 2, 2]), "group": torch.tensor([0, 0, 1, 1]), "share": 0.5}),
     "tasks.cross_modal_alignment.nearest_known": (alignment.nearest_known, lambda: {"data": made("views")}),
+    "tasks.cross_modal_alignment.nearest_known_name": (alignment.nearest_known_name, lambda: {"data": made("views")}),
     "tasks.cross_modal_alignment.recall": (alignment.recall, lambda: {"learned": made("aligned")}),
     "tasks.cross_modal_alignment.recall_at_1": (alignment.recall_at_1, lambda: {
         "learned": made("aligned"), "data": made("views"), "artists": ["noto", "fluent"], "other": 1}),
@@ -238,11 +239,11 @@ GOOD: dict[str, tuple[Callable, Callable[[], dict]]] = {
         "data": made("emoji"), "steps": 2, "seed": 1, "batch": 2}),
     "tasks.cross_modal_retrieval.found": (retrieval.found, lambda: {
         "ranked": {"there": torch.tensor([1, 2, 1]), "back": torch.tensor([1, 1, 3])}}),
-    "tasks.cross_modal_retrieval.framed": (retrieval.framed, lambda: {
+    "tasks.pixels.framed": (pixels.framed, lambda: {
         "pictures": made("emoji").pictures["twemoji"][:2]}),
     "tasks.cross_modal_retrieval.pixel_baseline": (retrieval.pixel_baseline, lambda: {
         "data": made("emoji"), "artist": "twemoji", "crop": True}),
-    "tasks.cross_modal_retrieval.pixel_similarity": (retrieval.pixel_similarity, lambda: {
+    "tasks.pixels.pixel_similarity": (pixels.pixel_similarity, lambda: {
         "pictures": made("emoji").pictures["twemoji"][:2], "known": made("emoji").training_pictures()}),
     "tasks.cross_modal_retrieval.train_and_study": (retrieval.train_and_study, lambda: {
         "seed": 1, "tau": 0.1, "steps": 2, "learned": True}),
@@ -394,7 +395,8 @@ GOOD: dict[str, tuple[Callable, Callable[[], dict]]] = {
     "tasks.vision_language_model.pixel_neighbour": (naming.pixel_neighbour, lambda: {
         "concepts": made("concepts"), "artist": "twemoji"}),
     "tasks.vision_language_model.choose": (naming.choose, lambda: {
-        "similarity": floats(6, 6), "concepts": made("concepts"), "known": made("concepts"), "penalty": 0.5}),
+        "similarity": floats(6, 6), "concepts": made("concepts"), "known": made("concepts"), "penalty": 0.5,
+        "by_class": True}),
     "tasks.vision_language_model.train_and_study": (naming.train_and_study, lambda: {
         "seed": 1, "steps": 1, "weights": [1.0, 0.5, 0.5], "hints": "names"}),
     "Concepts.shares": (lambda: made("concepts").shares(), dict),
@@ -697,9 +699,9 @@ FREE = {  # call and part: what may come of it after all, or which sizes are fre
     "live.menu.options.a": "length", "tasks.seeds.over_seeds.results": "length", "tasks.seeds.over_seeds.results[].a":
         "no, any", "tasks.cross_modal_retrieval.found.ranked.there": "length, shape 0, no",
     "tasks.cross_modal_retrieval.found.ranked.back": "length, shape 0, no",
-    "tasks.cross_modal_retrieval.pixel_similarity.pictures": "shape 0",
-    "tasks.cross_modal_retrieval.framed.pictures": "shape 0, shape 2, shape 3",
-    "tasks.cross_modal_retrieval.pixel_similarity.known": "shape 0, shape 1",
+    "tasks.pixels.pixel_similarity.pictures": "shape 0",
+    "tasks.pixels.framed.pictures": "shape 0, shape 2, shape 3",
+    "tasks.pixels.pixel_similarity.known": "shape 0, shape 1",
     "CaptioningModel.forward.tokens": "shape 1", "CaptioningModel.spell.tokens": "shape 0",
     "CaptioningModel.words.tokens": "shape 0", "tasks.scoring.accuracy.scores": "loud, shape 1",  # infinities compare
     "tasks.several_modalities.accuracy_of.out.w": "loud", "tasks.multimodal_fusion.examine.conditions": "length",
