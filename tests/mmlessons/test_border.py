@@ -39,7 +39,7 @@ from mmlessons.data import clips, digits, emoji, features, scenes, utterances, v
 from mmlessons.tasks import cross_modal_alignment as alignment
 from mmlessons.tasks import cross_modal_retrieval as retrieval
 from mmlessons.tasks import image_captioning as captioning
-from mmlessons.tasks import information, learner, pixels, seeds, signs
+from mmlessons.tasks import information, learner, pixels, scoring, seeds, signs
 from mmlessons.tasks import multimodal_fusion as fusion
 from mmlessons.tasks import multimodal_sentiment as sentiment
 from mmlessons.tasks import several_modalities as several
@@ -47,6 +47,7 @@ from mmlessons.tasks import video_understanding as video
 from mmlessons.tasks import vision_language_model as naming
 from mmlessons.tasks import visual_question_answering as answering
 from mmlessons.tasks import what_pairs_do_not_say as pairs
+from mmlessons.tasks import what_weights_do_not_say as weighing
 from tests import tiny_models
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").rglob("[0-9]*.ipynb"))
@@ -284,13 +285,17 @@ GOOD: dict[str, tuple[Callable, Callable[[], dict]]] = {
         "variant": "one stage", "seed": 1, "caption_steps": 1}),
     "tasks.image_captioning.things_in": (captioning.things_in, lambda: {"sentence": "A dog at the top left."}),
     # 03
-    "tasks.scoring.accuracy": (fusion.accuracy, lambda: {
+    "tasks.scoring.accuracy": (scoring.accuracy, lambda: {
         "scores": floats(3, 4), "label": torch.tensor([0, 1, 3])}),
-    "tasks.several_modalities.accuracy_of": (fusion.accuracy_of, lambda: {
+    "tasks.several_modalities.accuracy_of": (several.accuracy_of, lambda: {
         "trainer": made("fusing"), "out": only(made("out"), ("w", "f_1", "f_2", "f_3")),
         "label": made("seen")["label"], "w": [0.2, 0.3, 0.5]}),
     "tasks.multimodal_fusion.examine": (fusion.examine, lambda: {
         "trainer": made("fusing"), "data": made("digits"), "conditions": ["clean", "noise_only text"], "times": 1}),
+    "tasks.multimodal_fusion.fused": (fusion.fused, lambda: {
+        "trainer": made("fusing"), "seen": only(made("seen"), (*fusion.MODALITIES, "label")), "times": 1}),
+    "tasks.multimodal_fusion.singles": (fusion.singles, lambda: {
+        "experts": made("experts"), "seen": only(made("seen"), (*fusion.MODALITIES, "label")), "times": 1}),
     "tasks.multimodal_fusion.inputs": (fusion.inputs, lambda: {"seen": only(made("seen"), fusion.MODALITIES)}),
     "tasks.multimodal_fusion.observe_all": (fusion.observe_all, lambda: {
         "data": made("digits"), "times": 1, "seed": 1, "image_noise": 0.5, "noise_only": "text"}),
@@ -308,6 +313,12 @@ GOOD: dict[str, tuple[Callable, Callable[[], dict]]] = {
     "tasks.multimodal_fusion.study": (fusion.study, lambda: {"seed": 1, "separate_steps": 1, "together_steps": 2}),
     "tasks.multimodal_fusion.together": (fusion.together, lambda: {
         "experts": made("experts"), "steps": 2, "seed": 1, "batch": 2}),
+    # 03b
+    "tasks.what_weights_do_not_say.exclusive_or": (weighing.exclusive_or, lambda: {
+        "count": 3, "generator": drawing()}),
+    "tasks.what_weights_do_not_say.puzzle": (weighing.puzzle, lambda: {"seed": 1, "steps": 2}),
+    "tasks.what_weights_do_not_say.study": (weighing.study, lambda: {
+        "seed": 1, "separate_steps": 1, "together_steps": 2}),
     # 07
     "tasks.multimodal_sentiment.SentenceEncoder": (sentiment.SentenceEncoder, lambda: {
         "vocabulary": 9, "feature_dim": 4, "width": 5}),
