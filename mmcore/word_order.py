@@ -3,8 +3,8 @@ r"""词序的公式 / The formulas of word order: (9.1) to (9.4).
 Letters: N pairs of scenes, M exchanged captions, D feature width. What does not fit is refused with TypeError or
 ValueError. Two pictures and two captions of the same words: who does not read the order cannot tell which is whose.
 
-字母：N 组，M 句换过的说明，D 特征宽度。不符时报 TypeError 或 ValueError。两幅图、两句用词完全相同的说明：不读词序，就分不清
-哪一句说的是哪一幅。
+字母：N 组，M 句换过的说明，D 特征宽度。不符时报 TypeError 或 ValueError。两幅图、两句用词完全相同的说明：不读词序，就
+分不清哪一句说的是哪一幅。
 """
 
 import re
@@ -30,18 +30,18 @@ def winoground_scores(S: Tensor) -> dict[str, Tensor]:
 
     | symbol | name | shape | meaning | 含义 |
     |---|---|---|---|---|
-    | $S_{ij}$ | `S` | (N, 2, 2) | how well picture i and caption j match; i = j is right | 图 i 与句 j 有多配，i = j 是对的 |
+    | $S_{ij}$ | `S` | (N, 2, 2) | how well picture i fits caption j; i = j is right | 图 i 与句 j 有多配，i = j 对 |
     | $[\,\cdot\,]$ | | | 1 if true, else 0 | 成立为 1，否则为 0 |
 
-    Text: each picture prefers its own caption. Image: each caption prefers its own picture. Group: both. Ties are misses,
-    as in `ranks`. If the four numbers come in any order with equal probability, the chances are 1/4, 1/4 and 1/6.
+    Text: each picture prefers its own caption. Image: each caption prefers its own picture. Group: both. Ties are
+    misses, as in `ranks`. Where each order of the four numbers is equally likely, the chances are 1/4, 1/4 and 1/6.
 
-    文字分：每幅图都更喜欢自己的那一句。图像分：每一句都更喜欢自己的那一幅。组分：两样都对。并列算错，同 `ranks`。四个数的
-    大小次序全凭碰巧时，分别是 1/4、1/4、1/6。
+    文字分：每幅图都更喜欢自己的那一句。图像分：每一句都更喜欢自己的那一幅。组分：两样都对。并列算错，同 `ranks`。四个数
+    的大小次序全凭碰巧时，分别是 1/4、1/4、1/6。
 
     Paper: Thrush et al. 2022, Winoground.
 
-    >>> winoground_scores(torch.tensor([[[0.9, 0.8], [0.3, 0.4]]]))  # caption 0 prefers picture 0, but so does caption 1
+    >>> winoground_scores(torch.tensor([[[0.9, 0.8], [0.3, 0.4]]]))  # both captions prefer picture 0
     {'text': tensor([True]), 'image': tensor([False]), 'group': tensor([False])}
     """
     checks.ranked(S, "S")
