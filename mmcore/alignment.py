@@ -12,14 +12,16 @@ What does not fit is refused with TypeError or ValueError, as is a feature of ze
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmcore import checks
+from mmcore import checks, tiles
 from mmcore.checks import refuse, shapes
 from mmcore.ranking import SOME, mutual_scores
+from mmcore.tiles import directions, near_1
 from mmcore.training import brought, choose_device, evaluating, make_optimizer, train_on
 
 
@@ -30,7 +32,19 @@ def cosine_similarity(a: Tensor, b: Tensor) -> Tensor:
     >>> cosine_similarity(torch.tensor([[3.0, 0.0]]), torch.tensor([[5.0, 0.0], [0.0, 1.0]]))
     tensor([[1., 0.]])
     """
-    return F.normalize(_near_1(a), dim=-1) @ F.normalize(_near_1(b), dim=-1).T
+    return F.normalize(near_1(a)[0], dim=-1) @ F.normalize(near_1(b)[0], dim=-1).T
+
+
+def choose_own(a: Tensor, b: Tensor, tau: Tensor) -> Tensor:
+    """(2.1)，照公式写，不分片 / (2.1) as the formula has it, in one piece."""
+    S, own = cosine_similarity(a, b) / tau, torch.arange(len(a), device=a.device)
+    return (F.cross_entropy(S, own) + F.cross_entropy(S.T, own)) / 2
+
+
+def answer_all(a: Tensor, b: Tensor, tau: Tensor, bias: Tensor, positives: Tensor | None = None) -> Tensor:
+    """(2.4)，照公式写，不分片 / (2.4) as the formula has it, in one piece."""
+    z = 2 * (torch.eye(len(a), device=a.device) if positives is None else positives.to(a)) - 1
+    return -F.logsigmoid(z * (cosine_similarity(a, b) / tau + bias)).sum() / len(a)
 
 
 @shapes(a="N D", b="N D", positives="bool N N", least={"N": 2, "D": 1}, precise="a b")
@@ -63,22 +77,16 @@ def contrastive_loss(a: Tensor, b: Tensor, tau: float | Tensor, positives: Tenso
     >>> contrastive_loss(torch.eye(2), torch.eye(2), tau=1.0)  # log(1 + 1/e)
     tensor(0.3133)
     """
-    temperature = checks.positive(tau, "tau")
+    checks.positive(tau, "tau")
     if positives is not None:
         _check_positives(positives)
-    tau = _one_number(tau, a)
-    S = _directions(a, "a") @ _directions(b, "b", tau).T  # sim(aᵢ, bⱼ) / τ: (N, N)
-    if positives is not None:
-        return (_several(S, positives) + _several(S.T, positives.T)) / 2
-    positive = S.diagonal()
-    others = S.diagonal_scatter(torch.full_like(positive, -torch.inf))
-    if 2 / temperature > 80:  # e⁻⁸⁰ is near the smallest float32: subtract the maximum of each row and column
-        rows, columns = others.logsumexp(1), others.logsumexp(0)
-    else:  # one bound for all, and one exponential
-        e = (others - 1 / tau).exp()
-        rows, columns = e.sum(1).log() + 1 / tau, e.sum(0).log() + 1 / tau
-    # log Σ − positive, written so that its gradient stays exact where the loss is near 0
-    return (F.softplus(rows - positive) + F.softplus(columns - positive)).mean() / 2
+    tau = one_number(tau, a)
+    if positives is None:
+        return tiles.loss(tiles.contrastive, choose_own, tiles.ALONE, a, b, tau)
+    if positives.numel() <= tiles.TILE:  # both directions from one table
+        S = directions(a, "a")[0] @ (directions(b, "b")[0] / tau).T
+        return (_rows(S, positives).mean() + _rows(S.T, positives.T).mean()) / 2
+    return (_one_way(a, b, tau, positives) + _one_way(b, a, tau, positives.T)) / 2
 
 
 @shapes(a="N P", b="N P", least=SOME, precise="a b")
@@ -111,7 +119,7 @@ def feature_alignment_loss(a: Tensor, b: Tensor, normalize: bool = True) -> Tens
     tensor(0.0800)
     """
     if normalize:
-        a, b = _directions(a, "a"), _directions(b, "b")
+        (a, _), (b, _) = directions(a, "a"), directions(b, "b")
     return (a - b).square().sum() / len(a)
 
 
@@ -197,12 +205,10 @@ def sigmoid_loss(a: Tensor, b: Tensor, tau: float | Tensor, bias: float | Tensor
     """
     checks.positive(tau, "tau")
     checks.number(bias, "bias")
-    if positives is None:
-        positives = torch.eye(len(a), dtype=torch.bool, device=a.device)
-    else:
+    if positives is not None:
         _check_positives(positives)
-    logits = _directions(a, "a") @ _directions(b, "b", _one_number(tau, a)).T + _one_number(bias, a)
-    return F.softplus(torch.where(positives, -logits, logits)).sum() / len(a)
+    kernel, plain = (partial(x, positives=positives) for x in (tiles.sigmoid, answer_all))
+    return tiles.loss(kernel, plain, tiles.ALONE, a, b, one_number(tau, a), one_number(bias, a))
 
 
 @shapes(a="N D", b="M D", least=SOME, precise="a b")
@@ -219,7 +225,7 @@ def modality_gap(a: Tensor, b: Tensor) -> Tensor:
     >>> modality_gap(torch.tensor([[2.0, 0.0]]), torch.tensor([[-5.0, 0.0]]))
     tensor(2.)
     """
-    return (_directions(a, "a").mean(0) - _directions(b, "b").mean(0)).norm()
+    return (directions(a, "a")[0].mean(0) - directions(b, "b")[0].mean(0)).norm()
 
 
 class CrossModalAlignment(nn.Module):
@@ -382,35 +388,24 @@ class CrossModalAligner:
         return brought(self.device, features_A=a, features_B=b, y=y, positives=positives).values()
 
 
-def _one_number(x: float | Tensor, like: Tensor) -> float | Tensor:
-    return x.reshape(()).to(like) if isinstance(x, Tensor) else float(x)
+def one_number(x: float | Tensor, like: Tensor) -> Tensor:
+    """一个数，类型与设备同 `like` / One number, of the type and device of `like`: ()."""
+    return x.reshape(()).to(like) if isinstance(x, Tensor) else like.new_tensor(float(x))
 
 
-def _near_1(x: Tensor) -> Tensor:
-    """Rows so long or short that their squares over- or underflow, made less so; others stay exactly as they are."""
-    most = x.detach().abs().amax(1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
-    return x / (most / most.clamp(1e-12, 1e12))
+def _one_way(a: Tensor, b: Tensor, tau: Tensor, positives: Tensor) -> Tensor:
+    def in_one_piece(a: Tensor, b: Tensor, tau: Tensor) -> Tensor:
+        return _rows(cosine_similarity(a, b) / tau, positives).mean()
+    return tiles.loss(partial(tiles.by_rows, rows=_rows, positives=positives), in_one_piece, tiles.ALONE, a, b, tau)
 
 
-def _directions(x: Tensor, name: str, tau: float | Tensor | None = None) -> Tensor:
-    """x over the length of each row, over τ. The lengths are read: 0/0 would be silent in a mean."""
-    length = x.norm(dim=1, keepdim=True)
-    if not length.detach().log2().abs().amax().item() < 40:
-        x = _near_1(x)
-        length = x.norm(dim=1, keepdim=True)
-        if bool((length == 0).any()):
-            refuse(f"{name} 有一行全是 0，没有方向，算不出余弦",
-                   f"{name} has a row of zeros: it has no direction, and a cosine needs one")
-    return x / (length if tau is None else length * tau)
-
-
-def _several(S: Tensor, positives: Tensor) -> Tensor:
-    """Along the rows, each positive against its whole row."""
+def _rows(S: Tensor, positives: Tensor) -> Tensor:
+    """Each positive against its whole row of S, the mean of every row."""
     count = positives.sum(1)
     single = count == 1  # its loss can come near 0, where only softplus is exact; with more it is at least ln 2
     rivals = S.masked_fill(positives & single.unsqueeze(1), -torch.inf).logsumexp(1)
     loss = rivals - torch.where(positives, S, 0.0).sum(1) / count
-    return torch.where(single, F.softplus(loss), loss).mean()
+    return torch.where(single, F.softplus(loss), loss)
 
 
 def _check_positives(positives: Tensor) -> None:

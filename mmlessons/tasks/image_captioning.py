@@ -29,8 +29,8 @@ from mmcore.training import choose_device, device_of, evaluating, make_optimizer
 from mmlessons.border import check_pictures, holds, typed
 from mmlessons.data import scenes
 from mmlessons.data.augment import augment
-from mmlessons.tasks.cross_modal_retrieval import framed, pixel_similarity
 from mmlessons.tasks.learner import Descent, Learner, Losses, Stages, seeded
+from mmlessons.tasks.pixels import pixel_similarity
 from mmlessons.tasks.scoring import best
 
 FEATURE_DIM, WIDTH = 128, 96
@@ -473,15 +473,13 @@ def majority(data: scenes.Scenes, count: int = 400, seed: int = 12345, compared:
 def pixel_names(data: scenes.Scenes, crop: bool = False) -> Tensor:
     """像素近邻给每幅画起的名字 / What the pixel neighbour calls every drawing: (A, 31), the empty cell at the end.
 
-    Each drawing gets the name of the training drawing most like it; with `crop` all are `framed` first. A cell that is
-    all white is empty; no rule needs a neighbour to see that.
+    Each drawing gets the name of the training drawing most like it; `crop` is that of
+    `pixel_similarity`. A cell that is all white is empty, and no rule needs a neighbour to see that.
 
-    每幅画都用最像它的那幅训练图画的名字，`crop` 为真时都先 `framed`。全白的格就是空的，看出这一点用不着近邻。
+    每幅画都用最像它的那幅训练图画的名字，`crop` 同 `pixel_similarity`。全白的格就是空的，看出这一点用不着近邻。
     """
-    known, tiles = training_set().tiles, data.tiles
-    if crop:
-        known, tiles = (framed(x.flatten(0, 1)).view_as(x) for x in (known, tiles))
-    names = torch.stack([pixel_similarity(drawings, known).argmax(1) for drawings in tiles])
+    similarity = pixel_similarity(data.tiles.flatten(0, 1), training_set().tiles, crop)
+    names = similarity.argmax(1).unflatten(0, data.tiles.shape[:2])
     return F.pad(names, (0, 1), value=len(scenes.THINGS))
 
 
@@ -524,7 +522,7 @@ def _instructions(drawn: Mapping[str, Tensor]) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class DescribedElsewhere:
-    """别的作者，别的搭配 / Other artists, other company."""
+    """别的作者，别的搭配 / Other artists, other combinations."""
 
     validation: CaptionScores  # an artist it never saw
     shift: CaptionScores  # an artist it never saw, of quite another style
@@ -569,7 +567,7 @@ class CaptioningStudies:
 
 
 def study_elsewhere(model: CaptioningModel) -> DescribedElsewhere:
-    """换了作者或搭配，写得怎样 / How well it writes with other artists and in other company."""
+    """换了作者或搭配，写得怎样 / How well it writes with other artists and other combinations."""
     train, test = training_set(), scenes.load("test")
     validation, shift = (scores(model, scenes.load(role), compared=0) for role in ("validation", "shift"))
     return DescribedElsewhere(validation, shift, known_new=scores(model, train, pairs="new", compared=0),

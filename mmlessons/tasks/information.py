@@ -93,12 +93,12 @@ def parts(p: Tensor) -> Parts:
     """
     p = _table(p)
     by_first, by_second = p.sum(1), p.sum(0)  # p(x, y), p(z, y)
-    q, before = _ratio(by_first[:, None] * by_second, p.sum((0, 1)).expand_as(p)), float("inf")
+    q, before = ratio(by_first[:, None] * by_second, p.sum((0, 1)).expand_as(p)), float("inf")
     for _ in range(STEPS):
         q = q.sum(2, keepdim=True).expand_as(q)
         for _ in range(SWEEPS):
-            q = q * _ratio(by_first, q.sum(1))[:, None]
-            q = q * _ratio(by_second, q.sum(0))
+            q = q * ratio(by_first, q.sum(1))[:, None]
+            q = q * ratio(by_second, q.sum(0))
         least = entropy(q.sum(2)) + entropy(q.sum((0, 1))) - entropy(q)
         if abs(before - least) < STILL:
             break
@@ -114,6 +114,6 @@ def _table(p: Tensor) -> Tensor:
     return p / p.sum()
 
 
-def _ratio(a: Tensor, b: Tensor) -> Tensor:
-    """a / b, where 0 / 0 is 0."""
+def ratio(a: Tensor, b: Tensor) -> Tensor:
+    """逐项相除，0 / 0 算 0 / Divides element by element, where 0 / 0 counts as 0."""
     return torch.where(b > 0, a / b.clamp_min(torch.finfo(b.dtype).tiny), 0.0)

@@ -21,7 +21,7 @@ from mmlessons.border import typed
 from mmlessons.data import utterances
 from mmlessons.data.utterances import EXPRESSIONS, MEANINGS
 from mmlessons.tasks import scoring
-from mmlessons.tasks.information import entropy
+from mmlessons.tasks.information import entropy, ratio
 
 SIGNS = ("words", "shown", "sounds")  # as `Utterances.observe` calls them
 SIZES = (len(MEANINGS), len(EXPRESSIONS), len(EXPRESSIONS), len(MEANINGS))  # of the three, and of the meaning
@@ -79,8 +79,7 @@ def best_sum(p: Tensor) -> Tensor:
     q = p.sum(3, keepdim=True).expand_as(p) / len(MEANINGS)
     for _ in range(SWEEPS):
         for others in ((1, 2), (0, 2), (0, 1), 3):  # words, face, tone with the meaning; then all three signs
-            now = q.sum(others, keepdim=True)
-            q = q * torch.where(now > 0, p.sum(others, keepdim=True) / now.clamp_min(1e-300), 0.0)
+            q = q * ratio(p.sum(others, keepdim=True), q.sum(others, keepdim=True))
     return _given_signs(q)
 
 

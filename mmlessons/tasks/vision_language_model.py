@@ -30,8 +30,9 @@ from mmcore.vision_language import LANGUAGES, VisualLanguageModel, VLMTrainer
 from mmlessons.border import check_pictures, typed
 from mmlessons.data import emoji
 from mmlessons.data.augment import augment
-from mmlessons.tasks.cross_modal_retrieval import found, pixel_similarity
+from mmlessons.tasks.cross_modal_retrieval import found
 from mmlessons.tasks.learner import Learner, Losses
+from mmlessons.tasks.pixels import pixel_similarity
 from mmlessons.tasks.scoring import best
 
 HINTS = ("keywords", "names")

@@ -30,8 +30,8 @@ from mmcore.vision_language import CrossModalFusion
 from mmlessons.border import check_pictures, typed
 from mmlessons.data import scenes
 from mmlessons.data.augment import augment
-from mmlessons.tasks.cross_modal_retrieval import framed, pixel_similarity
 from mmlessons.tasks.learner import Descent, Learner, Losses
+from mmlessons.tasks.pixels import pixel_similarity
 from mmlessons.tasks.scoring import best
 
 SEES = ("both", "question", "picture")
@@ -276,9 +276,7 @@ def by_pixels(pictures: Tensor, crop: bool = True) -> Tensor:
     """
     cells, known = _cells(pictures), scenes.load("train").tiles
     different, which = cells.unique(dim=0, return_inverse=True)  # what stands in many pictures is compared once
-    if crop:
-        different, known = framed(different), framed(known.flatten(0, 1)).view_as(known)
-    return _report(pixel_similarity(different, known)[which], cells)
+    return _report(pixel_similarity(different, known, crop)[which], cells)
 
 
 @shapes(seen=f"N {scenes.CELLS} {len(scenes.THINGS) + 1}", kind="int64 N", about="int64 N", least={"N": 1})

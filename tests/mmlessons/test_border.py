@@ -39,7 +39,7 @@ from mmlessons.data import clips, digits, emoji, scenes, utterances, views
 from mmlessons.tasks import cross_modal_alignment as alignment
 from mmlessons.tasks import cross_modal_retrieval as retrieval
 from mmlessons.tasks import image_captioning as captioning
-from mmlessons.tasks import information, learner, seeds, signs, word_order
+from mmlessons.tasks import information, learner, pixels, seeds, signs, word_order
 from mmlessons.tasks import multimodal_fusion as fusion
 from mmlessons.tasks import multimodal_sentiment as sentiment
 from mmlessons.tasks import several_modalities as several
@@ -240,11 +240,11 @@ GOOD: dict[str, tuple[Callable, Callable[[], dict]]] = {
         "data": made("emoji"), "steps": 2, "seed": 1, "batch": 2}),
     "tasks.cross_modal_retrieval.found": (retrieval.found, lambda: {
         "ranked": {"there": torch.tensor([1, 2, 1]), "back": torch.tensor([1, 1, 3])}}),
-    "tasks.cross_modal_retrieval.framed": (retrieval.framed, lambda: {
+    "tasks.pixels.framed": (pixels.framed, lambda: {
         "pictures": made("emoji").pictures["twemoji"][:2]}),
     "tasks.cross_modal_retrieval.pixel_baseline": (retrieval.pixel_baseline, lambda: {
         "data": made("emoji"), "artist": "twemoji", "crop": True}),
-    "tasks.cross_modal_retrieval.pixel_similarity": (retrieval.pixel_similarity, lambda: {
+    "tasks.pixels.pixel_similarity": (pixels.pixel_similarity, lambda: {
         "pictures": made("emoji").pictures["twemoji"][:2], "known": made("emoji").training_pictures()}),
     "tasks.cross_modal_retrieval.train_and_study": (retrieval.train_and_study, lambda: {
         "seed": 1, "tau": 0.1, "steps": 2, "learned": True}),
@@ -710,9 +710,9 @@ FREE = {  # call and part: what may come of it after all, or which sizes are fre
     "live.menu.options.a": "length", "tasks.seeds.over_seeds.results": "length", "tasks.seeds.over_seeds.results[].a":
         "no, any", "tasks.cross_modal_retrieval.found.ranked.there": "length, shape 0, no",
     "tasks.cross_modal_retrieval.found.ranked.back": "length, shape 0, no",
-    "tasks.cross_modal_retrieval.pixel_similarity.pictures": "shape 0",
-    "tasks.cross_modal_retrieval.framed.pictures": "shape 0, shape 2, shape 3",
-    "tasks.cross_modal_retrieval.pixel_similarity.known": "shape 0, shape 1",
+    "tasks.pixels.pixel_similarity.pictures": "shape 0",
+    "tasks.pixels.framed.pictures": "shape 0, shape 2, shape 3",
+    "tasks.pixels.pixel_similarity.known": "shape 0, shape 1",
     "CaptioningModel.forward.tokens": "shape 1", "CaptioningModel.spell.tokens": "shape 0",
     "CaptioningModel.words.tokens": "shape 0", "tasks.scoring.accuracy.scores": "loud, shape 1",  # infinities compare
     "tasks.several_modalities.accuracy_of.out.w": "loud", "tasks.multimodal_fusion.examine.conditions": "length",

@@ -5,8 +5,8 @@ import torch
 
 from mmlessons.data import scenes
 from mmlessons.tasks import visual_question_answering as answering
-from mmlessons.tasks.cross_modal_retrieval import framed
 from mmlessons.tasks.learner import Learner
+from mmlessons.tasks.pixels import framed
 from mmlessons.tasks.visual_question_answering import AnsweringModel
 from tests.support import check_seed, same, state
 
