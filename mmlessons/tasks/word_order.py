@@ -34,8 +34,9 @@ from mmcore.word_order import exchanged_loss, winoground_scores
 from mmlessons.border import holds, typed
 from mmlessons.data import scenes
 from mmlessons.data.scenes import ARRANGEMENTS, CELLS, LANGUAGES, THINGS, sentence
-from mmlessons.tasks.image_captioning import CaptioningModel, CellNaming, pixel_names
+from mmlessons.tasks.image_captioning import CaptioningModel, CellNaming, training_set
 from mmlessons.tasks.learner import Descent, Learner, Losses, seeded
+from mmlessons.tasks.pixels import pixel_similarity
 
 FEATURE_DIM = 128
 EYE_STEPS, STEPS, BATCH = 300, 1000, 96
@@ -426,32 +427,28 @@ def found(judge: nn.Module, tiles: Tensor, drawn: Mapping[str, Tensor]) -> Tenso
 
 @typed
 def by_rule(data: scenes.Scenes, drawn: Mapping[str, Tensor], crop: bool = True) -> Tensor:
-    """像素近邻说出每格是什么，规则读句子 / Pixels name every cell, a written rule reads the sentence: (N, 2, 2).
+    """像素有多像，照句子说的摆法加起来 / How alike pixels are, summed as the sentence says they stand: (N, 2, 2).
 
-    It learns nothing, and is given the meaning of “left of”, “above” and “twice”. A sentence that is true of the cells
-    as named scores 1, any other 0, so that a thing taken for another one makes a tie, which is a miss.
+    It learns nothing, and is given the meaning of “left of”, “above” and “twice”, that is `scenes.places`. A sentence
+    fits a picture as well as the best of the ways in which it may be meant: for every cell, how much its drawing is
+    like the training drawings of the thing that should be there (`pixel_similarity`), and 1 for nothing where nothing
+    should be.
 
-    它什么也不学，“左边”“上面”“两次”的意思是写规则的人给的。句子对认出的四格成立，得 1，否则得 0；所以认错一样，就成了
-    并列，并列算错。
+    它什么也不学，“左边”“上面”“两次”的意思是给它的，就是 `scenes.places`。一句话与一幅图有多配，看它能指的各种摆法里最配
+    的一种：每格的画与那里该有的东西的训练图画有多像（`pixel_similarity`），该空而空的格得 1，全部加起来。
     """
     _check_drawn(drawn)
-    names, things = pixel_names(data, crop)[0], len(THINGS) + 1
-    rows = []
-    for shown in ("cells", "mirrored"):
-        cells = names[drawn[shown] % things].tolist()
+    nothing = len(THINGS)
+    like = F.pad(pixel_similarity(data.tiles[0], training_set().tiles, crop), (0, 1, 0, 1))
+    like[nothing, nothing] = 1.0
+    ways, columns = scenes.places()[drawn["kind"]], []  # (N, 12, 4)
+    for shown in SHOWN:
+        cells = like[drawn[shown] % (nothing + 1)].unsqueeze(1).expand(-1, ways.shape[1], -1, -1)  # (N, 12, 4, 31)
         for a, b in (("first", "second"), ("second", "first")):
-            said = zip(cells, drawn["kind"].tolist(), drawn[a].tolist(), drawn[b].tolist(), strict=True)
-            rows.append(torch.tensor([float(true_of(cell, kind, one, other)) for cell, kind, one, other in said]))
-    return torch.stack(rows, 1).view(-1, 2, 2)
-
-
-def true_of(cells: Sequence[int], kind: int, first: int, second: int) -> bool:
-    """这句话对这四格成立吗 / Is the sentence true of these four cells?"""
-    one, other = ([k for k in range(CELLS) if cells[k] == thing] for thing in (first, second))
-    if ARRANGEMENTS[kind] == "count":
-        return (len(one), len(other)) == (2, 1)
-    across = ARRANGEMENTS[kind] == "side"
-    return any(scenes.relation(a, b) == scenes.RELATIONS[(0, 1) if across else (1, 0)] for a in one for b in other)
+            told = torch.stack([drawn[a], drawn[b], torch.full_like(drawn[a], nothing)], 1)  # 0, 1, and −1 for nothing
+            wanted = told.unsqueeze(1).expand(-1, ways.shape[1], -1).gather(2, ways % 3)
+            columns.append(cells.gather(3, wanted.unsqueeze(3)).squeeze(3).sum(2).amax(1))
+    return torch.stack(columns, 1).view(-1, 2, 2)
 
 
 # -- the studies of the lesson ----------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from torch import Tensor
 from mmcore import exchange
 from mmcore.alignment import contrastive_loss
 from mmlessons.data import scenes
-from mmlessons.data.scenes import ARRANGEMENTS, EMPTY, LANGUAGES, THINGS, sentence
+from mmlessons.data.scenes import ARRANGEMENTS, LANGUAGES, THINGS, sentence
 from mmlessons.tasks import word_order
 from mmlessons.tasks.learner import Learner
 
@@ -58,15 +58,18 @@ def test_two_equal_things_would_exchange_nothing_and_are_refused() -> None:
         sentence("side", 3, 3)
 
 
-def test_every_sentence_is_true_of_its_picture_and_the_exchanged_one_is_not() -> None:
+def test_every_sentence_is_true_of_its_picture_and_not_of_the_mirrored_one() -> None:
     drawn = scenes.draw_arrangements(300, torch.Generator().manual_seed(0), word_order.pairs())
-    for kind, a, b, cells, other in zip(*(drawn[name].tolist() for name in (
-            "kind", "first", "second", "cells", "mirrored")), strict=True):
-        assert word_order.true_of(cells, kind, a, b)
-        assert word_order.true_of(other, kind, b, a)
-        assert not word_order.true_of(cells, kind, b, a)
-        assert not word_order.true_of(other, kind, a, b)
-        assert {*cells, EMPTY} == {*other, EMPTY} == {a, b, EMPTY}
+    names = ("kind", "first", "second", "cells", "mirrored")
+    for kind, a, b, cells, other in zip(*(drawn[name].tolist() for name in names), strict=True):
+        at = [[k for k in range(4) if cells[k] == thing] for thing in (a, b)]
+        assert [[k for k in range(4) if other[k] == thing] for thing in (b, a)] == at
+        assert len({*cells}) == 3
+        if ARRANGEMENTS[kind] == "count":
+            assert [len(x) for x in at] == [2, 1]
+        else:
+            assert scenes.relation(*(x for x, in at))[1] == {
+                "side": "to its right", "height": "below it"}[ARRANGEMENTS[kind]]
 
 
 def test_places_are_equally_frequent_where_there_are_fewer_than_twelve() -> None:
@@ -163,19 +166,27 @@ def test_one_picture_and_every_caption_are_scored_alike_alone_and_together(
 
 # -- a rule -----------------------------------------------------------------------------------------------------------
 
-def test_who_names_every_cell_right_answers_everything_by_the_rule(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = torch.arange(31).unsqueeze(0)
-    monkeypatch.setattr(word_order, "pixel_names", lambda data, crop: names)
+def test_who_sees_every_cell_right_answers_everything_by_the_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(word_order, "pixel_similarity", lambda pictures, known, crop: torch.eye(30))
     for kind in ARRANGEMENTS:
         S = word_order.by_rule(TEST, word_order.asked(kind, count=50))
-        assert torch.equal(S, torch.eye(2).expand(50, 2, 2))
+        assert torch.equal(S[:, [0, 1], [0, 1]], torch.full((50, 2), 4.0))
         assert word_order.order(S).group.all()
 
 
-def test_a_thing_taken_for_another_makes_a_tie_which_is_a_miss(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = torch.zeros(1, 31, dtype=torch.int64)
-    monkeypatch.setattr(word_order, "pixel_names", lambda data, crop: names)
-    assert not word_order.order(word_order.by_rule(TEST, word_order.asked("side", count=20))).text.any()
+def test_who_sees_all_things_alike_gets_nothing_by_the_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(word_order, "pixel_similarity", lambda pictures, known, crop: torch.ones(30, 30))
+    for kind in ARRANGEMENTS:
+        assert not word_order.order(word_order.by_rule(TEST, word_order.asked(kind, count=20))).text.any()
+
+
+def test_a_sentence_and_a_picture_agree_as_their_cells_do() -> None:
+    """狗在猫的左边：上面一排或下面一排 / The dog is left of the cat: in the upper row or in the lower."""
+    told = {**word_order.asked("side", count=1), "first": torch.tensor([0]), "second": torch.tensor([1]),
+            "cells": torch.tensor([[-1, -1, 0, 1]]), "mirrored": torch.tensor([[-1, -1, 1, 0]])}
+    like = word_order.pixel_similarity(TEST.tiles[0, :2], word_order.training_set().tiles[:, :2], True)
+    right, wrong = like[0, 0] + like[1, 1] + 2, like[0, 1] + like[1, 0] + 2
+    assert torch.allclose(word_order.by_rule(TEST, told), torch.stack([right, wrong, wrong, right]).view(1, 2, 2))
 
 
 # -- clear errors -----------------------------------------------------------------------------------------------------
