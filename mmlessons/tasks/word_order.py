@@ -15,7 +15,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -82,7 +81,7 @@ def look(looking: Eyes, data: scenes.Scenes) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class Sentences:
+class SentenceTable:
     """所有的句子，切成词元 / All sentences there are, as tokens."""
 
     tokenizer: Tokenizer
@@ -98,7 +97,7 @@ class Sentences:
 
 
 @cache
-def sentences() -> Sentences:
+def sentences() -> SentenceTable:
     """三种摆法、两种语言的全部句子 / Every sentence of the three kinds in both languages, in the order of `row_of`."""
     things, said = range(len(THINGS)), []
     for kind in ARRANGEMENTS:
@@ -107,7 +106,7 @@ def sentences() -> Sentences:
                      for b in things]
     tokenizer = text.build_tokenizer(said)
     encoded = tokenizer.encode_batch(said)
-    return Sentences(tokenizer, torch.tensor([row.ids for row in encoded]),
+    return SentenceTable(tokenizer, torch.tensor([row.ids for row in encoded]),
                      torch.tensor([row.attention_mask for row in encoded]))
 
 
@@ -137,14 +136,6 @@ def pairs(which: str = "seen") -> list[tuple[int, int]]:
 
 
 # -- those who are asked how well a picture and a sentence fit --------------------------------------------------------
-
-class Judge(Protocol):
-    """能说一幅图和一句话有多配的 / Whoever can say how well a picture and a sentence fit."""
-
-    def match(self, f: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """(B, 4, D), (B, L), (B, L) → (B,)."""
-        ...
-
 
 class BagOfWords(nn.Module):
     """词向量的平均，不管次序 / The mean of the vectors of the words, in whatever order they come."""
@@ -348,7 +339,7 @@ def learner(seen: Eyes, steps: int = STEPS, seed: int = 0, batch: int = BATCH, e
 # -- what is tested ---------------------------------------------------------------------------------------------------
 
 @dataclass(frozen=True)
-class Order:
+class OrderScores:
     """一类场景的三项成绩，一个场景一个 / The three scores of one kind of scenes, one for each scene: (N,) bool."""
 
     text: Tensor
@@ -406,9 +397,9 @@ def _check_drawn(drawn: Mapping[str, Tensor]) -> None:
                        f"drawn['{name}'] must lie between −1 (empty) and {len(THINGS) - 1}")
 
 
-def order(S: Tensor) -> Order:
+def order(S: Tensor) -> OrderScores:
     """(9.1) 到 (9.3) / (9.1) to (9.3): (N, 2, 2) → the scores."""
-    return Order(**winoground_scores(S))
+    return OrderScores(**winoground_scores(S))
 
 
 @typed
@@ -458,10 +449,10 @@ class WordOrderStudies:
     """一次训练的各项成绩 / What one training gave."""
 
     found: Tensor  # (500,) where the right caption stands, or of fewer for one transformer
-    seen: dict[str, Order]  # by kind, the unseen artist
-    new: Order  # left of, two things that never stood together in training
-    shift: Order  # left of, an artist of quite another style
-    seconds: float  # of processor time for the training, the eyes included
+    seen: dict[str, OrderScores]  # by kind, the unseen artist
+    new: OrderScores  # left of, two things that never stood together in training
+    shift: OrderScores  # left of, an artist of quite another style
+    seconds: float  # of processor time for the training, that of the eyes apart
 
 
 VARIANTS = {  # what a training of the lesson differs in
@@ -488,13 +479,13 @@ def study(variant: str, seed: int, steps: int | None = None) -> WordOrderStudies
     checks.one_of(variant, "variant", tuple(VARIANTS))
     kind, options, usual, dials = VARIANTS[variant]
     steps = usual if steps is None else checks.whole(steps, "steps")
-    begun = time.process_time()
     looking = eyes(seed, device="cpu")
+    begun = time.process_time()
     judge = Learner(kind(looking, **options), steps, seed, "cpu").finish(**dials).model
     seconds = time.process_time() - begun
     test, shift = (look(looking, scenes.load(role)) for role in ("test", "shift"))
 
-    def scored(tiles: Tensor, kind: str, which: str = "seen") -> Order:
+    def scored(tiles: Tensor, kind: str, which: str = "seen") -> OrderScores:
         drawn = asked(kind, which, ASKED if which == "seen" else len(pairs(which)))
         return order(squares(judge, tiles, drawn))
 
