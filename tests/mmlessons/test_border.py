@@ -39,7 +39,7 @@ from mmlessons.data import clips, digits, emoji, features, scenes, utterances, v
 from mmlessons.tasks import cross_modal_alignment as alignment
 from mmlessons.tasks import cross_modal_retrieval as retrieval
 from mmlessons.tasks import image_captioning as captioning
-from mmlessons.tasks import information, learner, pixels, scoring, seeds, signs
+from mmlessons.tasks import information, learner, pixels, scoring, seeds, signs, word_order
 from mmlessons.tasks import multimodal_fusion as fusion
 from mmlessons.tasks import multimodal_sentiment as sentiment
 from mmlessons.tasks import several_modalities as several
@@ -112,6 +112,9 @@ MAKE = {
     "describer": lambda: captioning.CaptioningModel().eval(),
     "f_v": lambda: made("describer").look(None),
     "clip": lambda: mmcore.from_clip(*tiny_models.clip()),
+    "eyes": lambda: word_order.eyes(0, 1, "cpu"),
+    "readers": lambda: word_order.Towers().eval(),
+    "told": lambda: word_order.asked("side", count=4),
     "clips": lambda: clips.load("validation"),
     "facts": lambda: made("clips").draw(2, 0),
     "watched": lambda: video.observe(made("clips"), made("facts")),
@@ -284,6 +287,26 @@ GOOD: dict[str, tuple[Callable, Callable[[], dict]]] = {
     "tasks.image_captioning.study": (captioning.study, lambda: {
         "variant": "one stage", "seed": 1, "caption_steps": 1}),
     "tasks.image_captioning.things_in": (captioning.things_in, lambda: {"sentence": "A dog at the top left."}),
+    # 09
+    "data.scenes.arrangements.sentence": (scenes.sentence, lambda: {
+        "kind": "side", "first": 0, "second": 1, "language": "zh"}),
+    "tasks.word_order.eyes": (word_order.eyes, lambda: {"seed": 1, "steps": 1}),
+    "tasks.word_order.look": (word_order.look, lambda: {"looking": made("eyes"), "data": made("scenes")}),
+    "tasks.word_order.learner": (word_order.learner, lambda: {
+        "seen": made("eyes"), "steps": 1, "seed": 1, "batch": 2, "exchanged": ["side"], "bag": True}),
+    "tasks.word_order.asked": (word_order.asked, lambda: {
+        "kind": "side", "which": "new", "count": 3, "seed": 1}),
+    "tasks.word_order.candidates": (word_order.candidates, lambda: {"count": 3, "seed": 1}),
+    "tasks.word_order.said": (word_order.said, lambda: {"drawn": made("told"), "exchanged": True}),
+    "tasks.word_order.squares": (word_order.squares, lambda: {
+        "judge": made("readers"), "tiles": floats(31, 128), "drawn": made("told")}),
+    "tasks.word_order.found": (word_order.found, lambda: {
+        "judge": made("readers"), "tiles": floats(31, 128), "drawn": made("told")}),
+    "tasks.word_order.by_rule": (word_order.by_rule, lambda: {
+        "data": made("scenes"), "drawn": made("told"), "crop": True}),
+    "tasks.word_order.fits": (word_order.fits, lambda: {
+        "judge": made("readers"), "f": floats(4, 128), "texts": ["狗在猫的左边。", "The dog is left of the cat."]}),
+    "tasks.word_order.study": (word_order.study, lambda: {"variant": "bag of words", "seed": 1, "steps": 1}),
     # 03
     "tasks.scoring.accuracy": (scoring.accuracy, lambda: {
         "scores": floats(3, 4), "label": torch.tensor([0, 1, 3])}),
@@ -670,6 +693,7 @@ FREE = {  # call and part: what may come of it after all, or which sizes are fre
     "RetrievalModel.encode_pictures.pictures": "shape 0, shape 2, shape 3",
     "RetrievalModel.encode_texts.texts": "length",
     "AnsweringModel.forward.attention_mask": "no",
+    "tasks.word_order.learner.exchanged": "length, length 0", "tasks.word_order.fits.texts": "length",
     **{f"Learner.train_step.{dial}": "no" for dial in ("tau", "alpha", "beta", "gamma")},  # None changes nothing
     "tasks.multimodal_sentiment.joint.without": "length, length 0", "tasks.multimodal_sentiment.late.without":
         "length, length 0", "tasks.multimodal_sentiment.late.seen.face": "loud",  # which is left out

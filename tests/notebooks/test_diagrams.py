@@ -21,6 +21,7 @@ from mmlessons.tasks import multimodal_sentiment as sentiment
 from mmlessons.tasks import video_understanding as video
 from mmlessons.tasks import vision_language_model as naming
 from mmlessons.tasks import visual_question_answering as answering
+from mmlessons.tasks import word_order
 from tests.notebooks.diagrams import computed_arrows, drawn_arrows
 from tests.notebooks.stored import DOOR, LESSONS, prose_cells
 
@@ -155,6 +156,13 @@ def video_diagrams() -> list[Run]:
     return [(watching, {**frames, "moment": seen["moment"]}), (listening, {**frames, "sound": seen["sound"]})]
 
 
+def word_order_diagrams() -> list[Run]:
+    task = word_order.Comparing(word_order.eyes(0, 1, "cpu"), 8)
+    batch = task.draw(torch.Generator().manual_seed(0), 1.0)
+    return [(task.begin(torch.device("cpu")).model.forward,
+             {**{name: batch[name] for name in ("f", "input_ids", "attention_mask")}, "tau": torch.tensor(0.1)})]
+
+
 # 每一课的图依次是哪些计算 / Which computations the diagrams of each lesson show, in their order.
 DIAGRAMS: dict[str, Callable[[], list[Run]]] = {
     "01_vision_language_model": vision_language_diagrams,
@@ -168,6 +176,7 @@ DIAGRAMS: dict[str, Callable[[], list[Run]]] = {
     "06_cross_modal_retrieval": retrieval_diagrams,
     "07_multimodal_sentiment": sentiment_diagrams,
     "08_video_understanding": video_diagrams,
+    "09_word_order": word_order_diagrams,
 }
 
 
