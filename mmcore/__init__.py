@@ -26,6 +26,7 @@ _NAMES = {  # module: what it gives
     "attention": "cell_attention_weights cell_gates CellAttention temporal_attention_weights TemporalAttention",
     "recurrence": "mean_over_time recurrent_states Recurrence",
     "encoders": "VisualEncoder TextEncoder",
+    "pretrained": "from_clip",
     "decoder": "generation_loss beam_search CausalDecoder",
     "vision_language": "cross_modal_fusion multitask_loss CrossModalFusion VisualLanguageModel VLMTrainer",
 }

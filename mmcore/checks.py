@@ -15,7 +15,7 @@ import math
 import numbers
 import operator
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn, get_args, get_origin
 
 import torch
@@ -50,6 +50,17 @@ def _refuse_value(name: str, zh: str, en: str, came: object, error: type[Excepti
     """Say of an argument what it must be, what came, and what to use."""
     use_zh, use_en = (f"；请用 {use}", f"; use {use}") if use else ("", "")
     refuse(f"{name} {zh}，收到 {came}{use_zh}", f"{name} {en}, got {came}{use_en}", error)
+
+
+@contextlib.contextmanager
+def luck_kept() -> Iterator[None]:
+    """里面若有什么被拒绝，等于没抽过随机数 / Where something inside is refused, no random number has been drawn."""
+    before = torch.get_rng_state()
+    try:
+        yield
+    except Exception:
+        torch.set_rng_state(before)
+        raise
 
 
 def shapes(own: str = "", like: str = "", least: Mapping[str, int] | None = None, precise: str = "",

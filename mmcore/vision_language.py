@@ -168,18 +168,19 @@ class VisualLanguageModel(nn.Module):
         feature_dim = checks.whole(feature_dim, "feature_dim", least=2)  # a cosine of one number is ±1
         hidden_dim = checks.whole(feature_dim if hidden_dim is None else hidden_dim, "hidden_dim")
         decoder_width = checks.whole(decoder_width, "decoder_width", least=3)
-        self.visual_encoder = VisualEncoder(feature_dim, backbone, weights)
-        self.text_encoder = TextEncoder(model_name, feature_dim, tokenizer)
-        self.fusion = CrossModalFusion(feature_dim, hidden_dim)
-        self.classifier = nn.Linear(hidden_dim, num_classes)
-        self.retrieval_head_v = nn.Linear(feature_dim, feature_dim)
-        self.retrieval_head_t = nn.Linear(feature_dim, feature_dim)
-        for head in (self.retrieval_head_v, self.retrieval_head_t):  # retrieval starts by comparing f_v and f_t
-            nn.init.eye_(head.weight)
-            nn.init.zeros_(head.bias)
-        self.name_tokenizer = name_tokenizer or text.default_tokenizer()
-        self.generation_head = CausalDecoder(self.name_tokenizer.get_vocab_size(), hidden_dim, len(LANGUAGES),
-                                             decoder_width, end=self.name_tokenizer.token_to_id(text.SEP))
+        with checks.luck_kept():
+            self.visual_encoder = VisualEncoder(feature_dim, backbone, weights)
+            self.text_encoder = TextEncoder(model_name, feature_dim, tokenizer)
+            self.fusion = CrossModalFusion(feature_dim, hidden_dim)
+            self.classifier = nn.Linear(hidden_dim, num_classes)
+            self.retrieval_head_v = nn.Linear(feature_dim, feature_dim)
+            self.retrieval_head_t = nn.Linear(feature_dim, feature_dim)
+            for head in (self.retrieval_head_v, self.retrieval_head_t):  # retrieval starts by comparing f_v and f_t
+                nn.init.eye_(head.weight)
+                nn.init.zeros_(head.bias)
+            self.name_tokenizer = name_tokenizer or text.default_tokenizer()
+            self.generation_head = CausalDecoder(self.name_tokenizer.get_vocab_size(), hidden_dim, len(LANGUAGES),
+                                                 decoder_width, end=self.name_tokenizer.token_to_id(text.SEP))
 
     @shapes(like="classifier.weight", **INPUTS)
     def forward(self, image: Tensor | None = None, input_ids: Tensor | None = None,

@@ -12,6 +12,7 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from benchmarks import scale
 from mmcore import alignment, distributed
 
 N, SOON = 13, 20.0  # pairs in all: no number of processes divides them; seconds
@@ -165,6 +166,38 @@ def test_a_process_that_ends_or_does_not_answer_is_an_error_elsewhere_within_the
         assert float(seconds) <= within
         assert "a process has ended or has not answered" in error
         assert "有一个进程" in error
+
+
+def traffic(rank: int, size: int) -> str:
+    """How many numbers and messages this process hands on, with (2.1) and with (2.4)."""
+    counted: list[int] = []
+    send = dist.batch_isend_irecv
+
+    def counting(operations: list[dist.P2POp]) -> list[dist.Work]:
+        counted.extend(one.tensor.numel() for one in operations if one.op is dist.isend)
+        return send(operations)
+
+    dist.batch_isend_irecv = counting
+    a = torch.randn(3, 5, generator=torch.Generator().manual_seed(rank), requires_grad=True)
+    said = []
+    losses = (lambda: distributed.contrastive_loss(a, 2 * a, 0.2), lambda: distributed.sigmoid_loss(a, 2 * a, 0.2, 0.0))
+    for loss in losses:
+        counted.clear()
+        loss()
+        said += [sum(counted), len(counted)]
+    return str(said)
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_a_process_sends_as_much_as_docs_scale_says(size: int, tmp_path: Path) -> None:
+    costs = [scale.ring(3 * size, 5, size, softmax) for softmax in (True, False)]
+    wanted = [int(x) for cost in costs for x in (cost.sent, cost.messages)]
+    assert over(size, traffic, tmp_path) == [str(wanted)] * size
+
+
+def test_the_table_of_docs_scale_is_the_one_that_is_computed() -> None:
+    page = (Path(__file__).parents[2] / "docs/scale.md").read_text("utf-8")
+    assert "\n".join(scale.lines()) in page
 
 
 def test_without_a_process_group_the_error_says_how_to_make_one() -> None:

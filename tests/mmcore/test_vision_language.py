@@ -320,6 +320,15 @@ def test_the_padding_that_does_not_count_is_that_of_the_models_decoder() -> None
     assert not torch.equal(out["generation_loss"], generation_loss(out["generation_logits"], given["name_ids"]))
 
 
+@pytest.mark.parametrize("wrong", [{"backbone": "no-such-net"}, {"model_name": "no-such-model"},
+                                   {"tokenizer": "words"}, {"weights": "no such file"}])
+def test_a_model_that_is_refused_late_has_drawn_no_random_numbers(wrong: dict) -> None:
+    before = torch.get_rng_state()
+    with pytest.raises((TypeError, ValueError, OSError), match=" / "):
+        VisualLanguageModel(4, 16, **wrong)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_a_step_returns_plain_numbers_and_lowers_every_loss_in_time() -> None:
     model = make()
     trainer, given = VLMTrainer(model, "cpu", lr=3e-3), batch(model)
