@@ -1,7 +1,7 @@
 """写下的命令都跑得起来 / Every command that a page or a docstring names is run, in a small form.
 
-They are found by reading README.md, docs/, the cards of the data and the docstrings of mmlessons, makers and
-benchmarks. A command that nobody says how to make small fails here.
+They are found by reading README.md, docs/, the cards of the data, examples/README.md and the docstrings of mmlessons,
+makers, examples and benchmarks. A command that nobody says how to make small fails here.
 """
 
 import ast
@@ -21,12 +21,14 @@ from benchmarks import notebooks
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 HERE = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]), "PYTHONUTF8": "1"}
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("mmlessons/data/*/CARD.md"))]
-MODULES = sorted(path for folder in ("mmlessons", "makers", "benchmarks") for path in (ROOT / folder).rglob("*.py"))
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("mmlessons/data/*/CARD.md")),
+         ROOT / "examples/README.md"]
+MODULES = sorted(path for folder in ("mmlessons", "makers", "examples", "benchmarks")
+                 for path in (ROOT / folder).rglob("*.py"))
 PROGRAM = re.compile(r"(?:[A-Z_]+=\S+ )*(?:\.venv/bin/)?"
                      r"(python3?|pip|uv|npm|apt|apt-get|pytest|jupyter|jupyterhub|ruff)(?= [^ /·]|$)")
 INSTALLS = {"pip", "uv", "npm", "apt", "apt-get"}  # they change the machine and need a network
-OURS = re.compile(r"(tests|notebooks|mmcore|mmlessons)(/|$)")  # how a path of ours begins
+OURS = re.compile(r"(tests|notebooks|mmcore|mmlessons|examples)(/|$)")  # how a path of ours begins
 SETTING = re.compile(r"[A-Z_]+=")
 UNKNOWN = "how is it made small? "
 EXTRAS = {"resvg_py", "fontTools", "sklearn", "jupyterhub", "libcst", "mutmut"}  # imported by what an extra is for
@@ -82,6 +84,8 @@ def small(command: str) -> str | None:
         return "python -m benchmarks ratios --quick"
     if match := re.match(r"(?:\.venv/bin/)?python -m (benchmarks|makers|tests)(\.\w+)+", command):
         return f"{match[0]} --help"
+    if match := re.match(r"(?:\.venv/bin/)?python examples/\w+\.py", command):
+        return f"python {match[0].split()[1]} --steps 2 --batch 8 --out OUT"
     return f"{UNKNOWN}{command}"
 
 
@@ -105,7 +109,7 @@ def test_a_command_runs(command: str, tmp_path: Path) -> None:
     assert not command.startswith(UNKNOWN), "say in small(), above, how this command is run in a small form"
     words = shlex.split(command)
     setting = dict(word.split("=", 1) for word in words if SETTING.match(word))
-    program, *arguments = [word for word in words if not SETTING.match(word)]
+    program, *arguments = [str(tmp_path) if word == "OUT" else word for word in words if not SETTING.match(word)]
     name = Path(program).name
     if "--inplace" in arguments:  # on a copy
         (tmp_path / "notebooks").mkdir()

@@ -16,8 +16,9 @@ MMCORE = [  # each imports only what stands before it
     {"checks"}, {"tiles", "training", "ranking", "tokens", "checkpoints"}, {"pretrained"},
     {"fusion", "alignment", "recurrence", "decoder", "encoders"}, {"attention", "distributed", "word_order"},
     {"vision_language"}, {"__init__"}]
-ABOVE = {"mmcore": {"mmlessons", "makers", "notebooks", "IPython", "ipywidgets", "matplotlib"},
-         "mmlessons": {"makers", "notebooks"}}
+ABOVE = {"mmcore": {"mmlessons", "makers", "examples", "notebooks", "IPython", "ipywidgets", "matplotlib"},
+         "mmlessons": {"makers", "examples", "notebooks"}}
+WRITTEN = [path for folder in ("mmcore", "mmlessons", "examples") for path in (ROOT / folder).rglob("*.py")]
 
 
 def imported(code: str) -> set[str]:
@@ -46,6 +47,12 @@ def test_inside_mmcore_formulas_do_not_import_upwards() -> None:
         for other in imported((ROOT / f"mmcore/{name}.py").read_text("utf-8")):
             package, module = (*other.split("."), "")[:2]
             assert package != "mmcore" or order.get(module, 0) < row, f"{name} imports {other}"
+
+
+def test_an_example_stands_on_the_two_packages_and_on_what_they_share() -> None:
+    for path in (ROOT / "examples").glob("*.py"):
+        tops = {name.partition(".")[0] for name in imported(path.read_text("utf-8"))} - sys.stdlib_module_names
+        assert tops <= {"common", "mmcore", "mmlessons", "numpy", "torch", "tqdm"}, path
 
 
 def test_live_knows_of_mmcore_only_how_errors_are_said() -> None:
@@ -86,7 +93,7 @@ def documented(tree: ast.AST) -> Iterator[str]:
 
 
 def test_every_public_docstring_is_in_both_languages() -> None:
-    for path in [*(ROOT / "mmcore").rglob("*.py"), *(ROOT / "mmlessons").rglob("*.py")]:
+    for path in WRITTEN:
         for text in filter(None, documented(ast.parse(path.read_text("utf-8")))):
             assert any("一" <= c <= "鿿" for c in text), f"{path.name}: {text[:60]}"
             assert any("a" <= c.lower() <= "z" for c in text), f"{path.name}: {text[:60]}"
@@ -94,7 +101,7 @@ def test_every_public_docstring_is_in_both_languages() -> None:
 
 def test_no_two_classes_share_a_name() -> None:
     homes: dict[str, str] = {}
-    for path in [*(ROOT / "mmcore").rglob("*.py"), *(ROOT / "mmlessons").rglob("*.py")]:
+    for path in WRITTEN:
         for node in ast.parse(path.read_text("utf-8")).body:
             if isinstance(node, ast.ClassDef):
                 assert homes.setdefault(node.name, str(path)) == str(path), (node.name, homes[node.name], path)
