@@ -83,8 +83,7 @@ class Options(argparse.ArgumentParser):
         add("--rate", type=positive, default=rate, help="最高的学习率 / learning rate at its highest")
         add("--seed", type=whole(0), default=0, help="权重和数据的种子 / of weights and data")
         add("--workers", type=whole(0), default=0, help="几个进程准备数据 / processes that prepare batches")
-        add("--device", type=device, default="best",
-            help="cpu, cuda, mps；best 是这里最好的 / best is the best there is")
+        add("--device", type=device, default="best", help="cpu, cuda, mps；best 是最好的 / the best there is")
         add("--bf16", action="store_true", help="用 bfloat16 算 / autocast to bfloat16")
         add("--save-every", type=whole(1), default=100, help="几步存一次 / steps between checkpoints")
         add("--tensorboard", action="store_true", help="记下曲线 / write events")

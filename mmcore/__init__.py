@@ -19,12 +19,14 @@ _NAMES = {  # module: what it gives
     "ranking": "ranks retrieval_scores",
     "alignment": "contrastive_loss feature_alignment_loss semantic_similarity semantic_alignment_loss sigmoid_loss "
                  "modality_gap cosine_similarity CrossModalAlignment AlignmentLoss CrossModalAligner",
+    "word_order": "winoground_scores exchanged_loss exchange",
     "fusion": "weighted_sum EarlyFusion late_fusion LateFusion attention_fusion_weights AttentionFusion "
               "gated_fusion_weights GatedFusion adaptive_fusion_weights MultimodalFusion product_of_experts "
               "MultimodalFusionTrainer",
     "attention": "cell_attention_weights cell_gates CellAttention temporal_attention_weights TemporalAttention",
     "recurrence": "mean_over_time recurrent_states Recurrence",
     "encoders": "VisualEncoder TextEncoder",
+    "pretrained": "from_clip",
     "decoder": "generation_loss beam_search CausalDecoder",
     "vision_language": "cross_modal_fusion multitask_loss CrossModalFusion VisualLanguageModel VLMTrainer",
 }

@@ -207,8 +207,8 @@ def sigmoid_loss(a: Tensor, b: Tensor, tau: float | Tensor, bias: float | Tensor
     checks.number(bias, "bias")
     if positives is not None:
         _check_positives(positives)
-    kernel, plain = (partial(x, positives=positives) for x in (tiles.sigmoid, answer_all))
-    return tiles.loss(kernel, plain, tiles.ALONE, a, b, one_number(tau, a), one_number(bias, a))
+    given = (a, b, one_number(tau, a), one_number(bias, a), *([] if positives is None else [positives]))
+    return tiles.loss(tiles.sigmoid, answer_all, tiles.ALONE, *given)
 
 
 @shapes(a="N D", b="M D", least=SOME, precise="a b")
@@ -394,9 +394,9 @@ def one_number(x: float | Tensor, like: Tensor) -> Tensor:
 
 
 def _one_way(a: Tensor, b: Tensor, tau: Tensor, positives: Tensor) -> Tensor:
-    def in_one_piece(a: Tensor, b: Tensor, tau: Tensor) -> Tensor:
+    def in_one_piece(a: Tensor, b: Tensor, tau: Tensor, positives: Tensor) -> Tensor:
         return _rows(cosine_similarity(a, b) / tau, positives).mean()
-    return tiles.loss(partial(tiles.by_rows, rows=_rows, positives=positives), in_one_piece, tiles.ALONE, a, b, tau)
+    return tiles.loss(partial(tiles.by_rows, rows=_rows), in_one_piece, tiles.ALONE, a, b, tau, positives)
 
 
 def _rows(S: Tensor, positives: Tensor) -> Tensor:

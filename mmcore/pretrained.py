@@ -3,7 +3,7 @@
 import hashlib
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -13,7 +13,9 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from mmcore.checks import refuse, typed
+from mmcore.checks import refuse, shape_of, typed
+from mmcore.tokens import check_texts
+from mmcore.training import evaluating
 
 LONGEST = 1024  # tokens: how far a text model is tried, and so the most that it is given
 
@@ -176,3 +178,190 @@ class _Prepare(nn.Module):
         if image.shape[2:] != (self.size, self.size):
             image = F.interpolate(image, size=(self.size, self.size), mode="bilinear", antialias=True)
         return F.group_norm(image, 1) if self.own else (image - self.mean) / self.std
+
+
+# -- models that bring pictures and texts into one space --------------------------------------------------------------
+
+@typed
+def from_clip(model: str | Path | nn.Module, processor: object = None) -> "ClipEncoder":
+    """CLIP、Chinese-CLIP、SigLIP 或 open_clip 的模型 / A CLIP, Chinese-CLIP or SigLIP, or any model of open_clip.
+
+    `model` and `processor` are objects, or folders or names of Hugging Face (without `processor`, the same one for
+    both). With open_clip, `processor` is (preprocess, tokenizer), and names begin with hf-hub:. The two are tried once;
+    the mode of the model, its device and what is frozen stay as they are. ValueError says that the two do not belong
+    together, OSError that nothing can be loaded, as without a network.
+
+    `model` 和 `processor` 是对象，或 Hugging Face 的文件夹或名字（不给 `processor` 时两者用同一个）。open_clip 的
+    `processor` 是 (preprocess, tokenizer)，名字以 hf-hub: 开头。两者试用一次；训练还是评估、在哪个设备上、哪些参数冻结
+    都不变。两者不配时报 ValueError；载入不了（例如没有网络）时报 OSError。
+
+    >>> from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
+    >>> words = {"<|startoftext|>": 0, "a</w>": 1, "tree</w>": 2, "<|endoftext|>": 3}
+    >>> size = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    >>> model = CLIPModel(CLIPConfig(
+    ...     text_config=size | {"vocab_size": 4, "max_position_embeddings": 16, "eos_token_id": 3},
+    ...     vision_config=size | {"image_size": 32, "patch_size": 16}, projection_dim=6))
+    >>> pixels = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    >>> encoder = from_clip(model.eval(), CLIPProcessor(pixels, CLIPTokenizer(words, [], model_max_length=16)))
+    >>> encoder.encode_pictures(torch.zeros(2, 3, 40, 48, dtype=torch.uint8)).shape, encoder.encode_texts(["a"]).shape
+    (torch.Size([2, 6]), torch.Size([1, 6]))
+    """
+    missing: Sequence[str] = ()
+    name = next((str(x) for x in (model, processor) if isinstance(x, (str, Path))), "")
+    folder = Path(name)
+    try:
+        if isinstance(model, (str, Path)) and (name.startswith(("hf-hub:", "local-dir:")) or (
+                (folder / "open_clip_config.json").is_file() and not (folder / "config.json").is_file())):
+            import open_clip
+
+            where = name if ":" in name else f"local-dir:{name}"
+            model, prepare = open_clip.create_model_from_pretrained(where, weights_only=True)  # tensors, no program
+            model, processor = model.eval(), processor or (prepare, open_clip.get_tokenizer(where))
+        elif name:
+            from transformers import AutoModel, AutoProcessor
+
+            if isinstance(processor, (str, Path)) or processor is None:
+                processor = AutoProcessor.from_pretrained(str(processor or model), trust_remote_code=False)
+            if isinstance(model, (str, Path)):
+                model, report = AutoModel.from_pretrained(str(model), trust_remote_code=False, use_safetensors=True,
+                                                          dtype=torch.float32, output_loading_info=True)
+                missing = report["missing_keys"]
+    except Exception as error:  # the hub has a dozen ways to say that it was not reached
+        why = shorten(str(error), 200)
+        refuse(f"载入不了 {name!r}（{why}）。请在有网络的机器上运行 hf download 名字 --local-dir 文件夹，拷过来，"
+               "再给它的路径。权重须是 model.safetensors；open_clip 的模型还要 pip install open-clip-torch",
+               f"{name!r} cannot be loaded ({why}). Run hf download NAME --local-dir FOLDER on a machine with a "
+               "network, copy it here and give its path. The weights must be model.safetensors, and models of "
+               "open_clip want pip install open-clip-torch as well", OSError)
+    if missing:
+        refuse(f"model 不能用：缺少权重 {min(missing)!r}；请重新下载",
+               f"the model cannot be used: it lacks weights, as {min(missing)!r}; download it again")
+    return ClipEncoder(model, processor)
+
+
+class ClipEncoder(nn.Module):
+    """图像和文本的特征，由别人的模型算出 / Features of pictures and texts, by a model of others (see `from_clip`).
+
+    They are what the model itself gives, of its own pictures and tokens: not of length 1, unless the model sees to it
+    (CoCa of open_clip does). `gradients`: whether the model can learn from them.
+
+    特征就是模型自己给出的，图像和词元也照它自己的做法：长度不是 1，除非模型自己归一化（open_clip 的 CoCa 会）。
+    `gradients`：模型能不能从它们学习。
+    """
+
+    def __init__(self, model: nn.Module, processor: Any):
+        super().__init__()
+        self.open = hasattr(model, "encode_image") and hasattr(model, "encode_text")
+        if not self.open and not (hasattr(model, "get_image_features") and hasattr(model, "get_text_features")):
+            refuse(f"model 需要是 CLIP、Chinese-CLIP、SigLIP 或 open_clip 的模型，收到 {type(model).__name__}",
+                   f"model must be a CLIP, a Chinese-CLIP, a SigLIP or one of open_clip, got {type(model).__name__}")
+        pair = isinstance(processor, (tuple, list)) and len(processor) == 2 and all(map(callable, processor))
+        if not (pair if self.open else hasattr(processor, "image_processor") and hasattr(processor, "tokenizer")):
+            use = "(preprocess, tokenizer)" if self.open else "AutoProcessor.from_pretrained"
+            refuse(f"processor 需要是这个模型的，收到 {type(processor).__name__}；请用 {use}",
+                   f"processor must be that of the model, got {type(processor).__name__}; use {use}")
+        self.model, self.processor, self.training = model, processor, model.training
+        self.pixels, self.tokenizer = processor if self.open else (processor.image_processor, processor.tokenizer)
+        try:
+            with evaluating(model):
+                wrong = next(((zh, en) for bad, zh, en in self._tried() if bad), None)
+        except (TypeError, ValueError, AttributeError, LookupError, RuntimeError, AssertionError) as error:
+            wrong = f"试用时：{error}", f"when tried: {error}"
+        if wrong:
+            refuse(f"model 和 processor 不能一起用：{wrong[0]}；请用这个模型自己的 processor",
+                   f"model and processor cannot be used together: {wrong[1]}; use the processor of this very model")
+
+    def encode_pictures(self, pictures: Tensor | Sequence[Tensor], gradients: bool = False) -> Tensor:
+        """uint8 图像 (N, 3, H, W)，或大小不一的 N 幅 (3, H, W) → (N, D) / Pictures, or N of any sizes → features."""
+        one = isinstance(pictures, Tensor)
+        if not (pictures.ndim == 4 if one else isinstance(pictures, (list, tuple))) or not len(pictures) or not all(
+                isinstance(x, Tensor) and x.dtype == torch.uint8 and x.ndim == 3 == len(x) and x.numel()
+                for x in pictures):
+            came = f"{pictures.dtype} {shape_of(pictures)}" if one else type(pictures).__name__
+            refuse(f"pictures 需要是 uint8 张量 (N, 3, H, W)，或一列 (3, H, W)，都不为空，收到 {came}",
+                   "pictures must be a uint8 tensor (N, 3, H, W), or a list of (3, H, W), none of them empty, got "
+                   f"{came}", TypeError)
+        return self._features(self._prepare(pictures), gradients)
+
+    def encode_texts(self, texts: Sequence[str], gradients: bool = False) -> Tensor:
+        """N 句文本 → (N, D)；太长的不截断，而是报错 / N texts → features; one too long is refused, not cut off."""
+        check_texts(texts)
+        return self._features(self._tokenize(list(texts)), gradients)
+
+    def _features(self, given: dict[str, Tensor], gradients: bool) -> Tensor:
+        like = next((p for p in self.model.parameters() if p.ndim == 4), next(self.model.parameters()))
+        given = {name: x.to(like.device, like.dtype if x.is_floating_point() else None) for name, x in given.items()}
+        kind = "image" if "pixel_values" in given else "text"
+        with torch.set_grad_enabled(gradients and torch.is_grad_enabled()):
+            if self.open:
+                return getattr(self.model, f"encode_{kind}")(*given.values())
+            return getattr(self.model, f"get_{kind}_features")(**given, return_dict=True).pooler_output
+
+    def _prepare(self, pictures: Tensor | Sequence[Tensor]) -> dict[str, Tensor]:
+        pictures = [x.cpu() for x in pictures]  # on a GPU they would be resized a little differently
+        with torch.device("cpu"):
+            if self.open:
+                from torchvision.transforms.functional import to_pil_image
+
+                return {"pixel_values": torch.stack([self.pixels(to_pil_image(x)) for x in pictures])}
+            return dict(self.processor(images=pictures, return_tensors="pt", input_data_format="channels_first"))
+
+    def _tokenize(self, texts: list[str]) -> dict[str, Tensor]:
+        try:
+            with torch.device("cpu"):
+                if self.open:  # which pads and cuts: with room for one more, that is padding, unless the text was cut
+                    rows = self.tokenizer([*texts, "a"])
+                    most, given = rows.shape[1], {"input_ids": rows[:-1]}
+                    more = self.tokenizer([*texts, "a"], most + 1).sum(1) - rows.sum(1)
+                    cut = (more != more[-1]).tolist()
+                else:
+                    config = self.model.config
+                    most = min(config.text_config.max_position_embeddings, self.tokenizer.model_max_length)
+                    padding = "max_length" if config.model_type.startswith("siglip") else True
+                    given = dict(self.processor(text=texts, padding=padding, max_length=most, truncation=True,
+                                                return_tensors="pt"))
+                    cut = [len(row) > most for row in self.tokenizer(texts, verbose=False)["input_ids"]]
+        except Exception as error:  # a word that is not in its table and has no token to stand for it, most often
+            refuse(f"分词器读不了这些文本：{error}", f"the tokenizer cannot read these texts: {error}")
+        if True in cut:
+            refuse(f"texts[{cut.index(True)}] 超过了这个模型能读的 {most} 个词元；请写短些",
+                   f"texts[{cut.index(True)}] is longer than the {most} tokens that this model reads; shorten it")
+        return given
+
+    def _tried(self) -> Iterator[tuple[Any, str, str]]:
+        """What could be wrong with the two together, in both languages: seen on three pictures and three texts."""
+        model, config, words = self.model, getattr(self.model, "config", None), getattr(
+            self.tokenizer, "tokenizer", self.tokenizer)
+        if self.open:
+            visual = said = model.visual
+            text, table = getattr(model, "text", model), getattr(words, "encoder", None) or words.get_vocab()
+            reads, fixed = text.context_length, not hasattr(text, "config")
+        else:
+            visual, said, text, table = config.vision_config, self.pixels, config.text_config, words.get_vocab()
+            reads, fixed = text.max_position_embeddings, config.model_type.startswith("siglip")
+        shown = [torch.full((3, 40, 40), grey, dtype=torch.uint8, device="cpu") for grey in (0, 255)]
+        shown += [torch.arange(6720, device="cpu").remainder(251).to(torch.uint8).view(3, 40, 56)] * 2
+        black, white, one, other = (self._prepare([x])["pixel_values"] for x in shown)
+        size, came = getattr(visual, "image_size", None), tuple(one.shape[2:])  # none: SigLIP 2 reads any size
+        size = (size, size) if isinstance(size, int) else size and tuple(size)
+        yield size and came != size, f"它做出的图像是 {came}，模型读 {size}", f"it makes pictures of {came}, not {size}"
+        yield (not torch.equal(one, other), "它每次做出的图像不一样（训练用的 preprocess？）",
+               "it makes another picture each time (the preprocess for training?)")
+        if size and getattr(said, "image_mean", None):
+            mean, std = (said.image_mean, said.image_std) if getattr(said, "do_normalize", True) else ([0.0], [1.0])
+            mean, std = (torch.tensor(x, device="cpu").view(-1, 1, 1) for x in (mean, std))
+            yield (max((black * std + mean).abs().max(), (white * std + mean - 1).abs().max()) > 1e-3,
+                   "它没有按所说的均值和标准差归一化", "it does not normalise by the mean and deviation it should")
+        known, special = getattr(text, "vocab_size", None), getattr(words, "all_special_tokens", ())
+        alien = min((word for word, i in table.items() if known and i >= known and word not in special), default="")
+        yield alien, f"模型不认得它的词元 {alien!r}", f"the model does not know its token {alien!r}"
+        length = self._tokenize(["a"])["input_ids"].shape[1]
+        yield (length > reads or (fixed and length < reads), f"它把文本补齐到 {length} 个词元，模型读 {reads} 个",
+               f"it pads texts to {length} tokens, not {reads}")
+        f_v, f_t, alone = self.encode_pictures(shown[2:]), self.encode_texts(["a", "a a a"]), self.encode_texts(["a"])
+        yield (f_v.shape != f_t.shape or not (f_v.isfinite().all() and f_t.isfinite().all()),
+               "特征宽度不同，或是 NaN", "the features differ in width, or are NaN")
+        largest, rounding = f_t.abs().max(), max(1e-3, 8 * torch.finfo(f_t.dtype).eps)
+        yield ((f_t[0] - f_t[1]).abs().max() < 1e-6 * largest, "不同的文本特征相同（它的结束符不是模型的）",
+               "different texts have the same features (it ends them with another token)")
+        yield (alone[0] - f_t[0]).abs().max() > rounding * largest, "补齐改变特征", "padding changes the features"

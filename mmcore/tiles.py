@@ -18,6 +18,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function
 
 from mmcore.checks import refuse
 
@@ -53,20 +54,24 @@ def loss(kernel: Callable[..., tuple[Tensor, Gradients]], plain: Callable[..., T
          a: Tensor, b: Tensor, tau: Tensor, *more: Tensor) -> Tensor:
     """`kernel(ring, wanted, u, v, …)`：u 是 a 的方向除以 τ，v 是 b 的方向 / The directions of a over τ, those of b.
 
-    The kernel gives the value and its gradients by u, v and `more`. `plain(a, b, tau, *more)` is the same loss in one
-    piece, used where a gradient is differentiated once more. The value is that of the whole ring. Gradients are
-    multiplied by its size, since DistributedDataParallel divides by it. Raises ValueError for a row of zeros.
+    The kernel gives the value and its gradients by u, v and the numbers of `more`. `plain(a, b, tau, *more)` is the
+    same loss in one piece, used where a gradient is differentiated once more. The value is that of the whole ring.
+    Gradients are multiplied by its size, since DistributedDataParallel divides by it. Raises ValueError for a row of
+    zeros.
 
-    `kernel` 给出值，和对 u、v、`more` 的梯度。`plain(a, b, tau, *more)` 是不分片的同一个损失，对梯度再求导时用它。值是
-    整个环的。梯度乘以环里的进程数，因为 DistributedDataParallel 会除以它。有一行全是 0 时报 ValueError。
+    `kernel` 给出值，和对 u、v、`more` 里的数的梯度。`plain(a, b, tau, *more)` 是不分片的同一个损失，对梯度再求导时用。
+    值是整个环的。梯度乘以环里的进程数，因为 DistributedDataParallel 会除以它。有一行全是 0 时报 ValueError。
     """
-    return _Tiled.apply(kernel, plain, ring, a, b, tau, *more)
+    given = (a, b, tau, *more)
+    if has_torch_function(given):  # who watches what is computed from what sees one step
+        return handle_torch_function(loss, given, kernel, plain, ring, *given)
+    return _Tiled.apply(kernel, plain, ring, *given)
 
 
 class _Tiled(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, kernel: Callable, plain: Callable, ring: Ring, *given: Tensor) -> Tensor:
-        (a, b, tau), more = given[:3], [x.item() for x in given[3:]]
+        (a, b, tau), more = given[:3], [x.item() if x.is_floating_point() else x for x in given[3:]]
         (u, u_length), (v, v_length), s = directions(a, "a"), directions(b, "b"), 1 / tau.item()
         ctx.plain, wanted = plain, any(ctx.needs_input_grad)
         value, gradients = kernel(ring, wanted, u.mul_(s), v, s, *more)
@@ -83,8 +88,8 @@ class _Tiled(torch.autograd.Function):
         count = len(ctx.needs_input_grad) - 3
         given, gradients = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
         if torch.is_grad_enabled():  # somebody differentiates the gradient
-            gradients = torch.autograd.grad(ctx.plain(*given), given, create_graph=True)
-        return None, None, None, *(g * x for x in gradients)
+            gradients = torch.autograd.grad(ctx.plain(*given), given[:len(gradients)], create_graph=True)
+        return None, None, None, *(g * x for x in gradients), *[None] * (count - len(gradients))
 
 
 def near_1(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -188,8 +193,8 @@ def sigmoid(ring: Ring, wanted: bool, u: Tensor, v: Tensor, _: float, c: float,
     return ring.sum(value) / count, (gu.mul_(share), gv.mul_(share), gc.mul_(share)) if wanted else ()
 
 
-def by_rows(_: Ring, wanted: bool, u: Tensor, v: Tensor, s: float, rows: Callable[..., Tensor],
-            positives: Tensor) -> tuple[Tensor, Gradients]:
+def by_rows(_: Ring, wanted: bool, u: Tensor, v: Tensor, s: float, positives: Tensor,
+            rows: Callable[..., Tensor]) -> tuple[Tensor, Gradients]:
     """一个方向的平均 / One direction: the mean of what `rows(S, positives)` gives for some rows of S at a time."""
     value, gu, gv = u.new_zeros(()), torch.empty_like(u), torch.zeros_like(v)
     for i in _parts(len(u), v):

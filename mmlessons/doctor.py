@@ -123,8 +123,12 @@ def packages(wanted: Sequence[Requirement] | None, version: Callable[[str], str]
 
 
 def loaders() -> dict[str, Callable[[], object]]:
-    """每个数据集的载入函数，它会核对校验和 / The loader of each data set, which verifies checksums."""
-    names = [module.name for module in pkgutil.iter_modules(data.__path__) if module.ispkg]
+    """每个随包数据集的载入函数，它会核对校验和 / The loader of each shipped data set, which verifies checksums.
+
+    What is shipped has a card. 随包的有一张说明 CARD.md。
+    """
+    names = [module.name for module in pkgutil.iter_modules(data.__path__)
+             if Path(module.module_finder.path, module.name, "CARD.md").is_file()]
     return {name: importlib.import_module(f"{data.__name__}.{name}").load for name in names}
 
 

@@ -187,11 +187,12 @@ def _do(job: Callable[..., Any], arguments: tuple, file: Path | None) -> tuple[b
     except Exception as error:
         zh, en = _both(error)
         return b"", True, (f"结果无法传回（{zh}）", f"its result cannot be sent back ({en})")
-    return written.getvalue(), file is None or _keep(file, written.getvalue()), None
+    return written.getvalue(), file is None or keep(file, written.getvalue()), None
 
 
-def _keep(file: Path, content: bytes) -> bool:
-    """Whether it is where it should be, which in a folder that we may only read is nowhere."""
+def keep(file: Path, content: bytes) -> bool:
+    """是否放到了该在的地方（只许读的文件夹里不用放）/ Whether it is where it should be, which in a folder that we may
+    only read is nowhere."""
     aside = file.with_suffix(f".{os.getpid()}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

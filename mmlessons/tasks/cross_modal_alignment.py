@@ -217,6 +217,21 @@ def nearest_known(data: views.Views) -> Rule:
 
 
 @typed
+def nearest_known_name(data: views.Views) -> Rule:
+    """查旧图，换成它的名字 / Looking it up and going on from its name: what is near that name is near the picture.
+
+    A picture becomes the feature of a name, the mean name of the concept of `data` whose drawing it is most like; a
+    name stays what it is. So this rule has an answer for names that are not among them, and learns nothing either.
+
+    一幅图画变成一个名字的特征，也就是它最像的那幅旧图的概念的平均名字；名字不变。所以名字不在其中时，它也有答案，同样什么
+    也不学。
+    """
+    known = nearest_known(data)
+    names = torch.stack([data.names[language] for language in LANGUAGES]).mean(0)
+    return Rule(lambda pictures, asked: (names[known.represent(pictures, asked)[0].argmax(1)], asked))
+
+
+@typed
 def features_of(learned: Learner | Rule | None, data: views.Views, artist: str,
                 language: str) -> tuple[Tensor, Tensor]:
     """一位作者的图画与一种语言的名字 / Pictures by one artist and names in one language: projected, or raw for None."""
@@ -244,6 +259,7 @@ class Recall:
     validation: Tensor  # 学过的概念，验证作者画的 / concepts it learned, by the validation artist
     unseen_artist: Tensor  # 学过的概念，没见过的作者画的 / concepts it learned, by the artist of the test set
     unseen_concepts: Tensor  # 没配过的概念，学过的作者画的 / concepts it never paired, by artists it learned from
+    validation_concepts: Tensor  # 没配过的验证概念，同上 / validation concepts, never paired either, same artists
 
 
 @dataclass(frozen=True)
@@ -346,15 +362,16 @@ def mistakes(a: Tensor, b: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
 @typed
 def recall(learned: Learner | Rule | None) -> Recall:
     """各种配对上的 R@1 / R@1 on all kinds of pairs, of a learner or a rule; None measures the raw features."""
-    room, new = views.load(), views.load("held-out")
+    room, new, others = (views.load(subset) for subset in ("classroom", "held-out", "validation"))
     artists, validation, unseen = (room.by_role(role) for role in ("train", "validation", "test"))
     own, other = (recall_at_1(learned, room, artists, k) for k in (0, 1))
     one_language = isinstance(learned, Learner) and learned.task.pairs.one_language
     return Recall(own if one_language else (own + other) / 2, other, recall_at_1(learned, room, validation),
-                  recall_at_1(learned, room, unseen), recall_at_1(learned, new, artists))
+                  recall_at_1(learned, room, unseen), recall_at_1(learned, new, artists),
+                  recall_at_1(learned, others, artists))
 
 
-def geometry(learned: Learner | None) -> Geometry:
+def geometry(learned: Learner | Rule | None) -> Geometry:
     """两团点的样子 / How the two clouds lie; None measures the raw features."""
     room = views.load()
     unseen, = room.by_role("test")
@@ -367,7 +384,7 @@ def geometry(learned: Learner | None) -> Geometry:
                     (cosine_within(known[0][0]) + cosine_within(known[0][1])) / 2, modality_gap(a, b).item())
 
 
-def same_group(learned: Learner | None) -> SameGroup:
+def same_group(learned: Learner | Rule | None) -> SameGroup:
     """没见过的作者，落在同组那里的比例 / Shares within the group, by the unseen artist; None for the raw features."""
     room, new = views.load(), views.load("held-out")
     unseen, = room.by_role("test")
@@ -380,8 +397,8 @@ def same_group(learned: Learner | None) -> SameGroup:
 
 
 @typed
-def studies(learned: Learner | None) -> AlignmentStudies:
-    """各项测量 / All measurements; None measures the raw features."""
+def studies(learned: Learner | Rule | None) -> AlignmentStudies:
+    """各项测量 / All measurements, of a learner or a rule; None measures the raw features."""
     return AlignmentStudies(recall(learned), geometry(learned), same_group(learned))
 
 

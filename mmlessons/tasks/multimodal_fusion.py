@@ -1,10 +1,11 @@
 r"""认数字：看、听、读，再融合 / Recognising digits: seen, heard and read, then fused.
 
 Three small encoders look at one modality each. They first learn each by itself (`separately`), then with all five ways
-of fusion (`together`). The studies of the lesson are the functions at the end; `study` is what runs in the background.
+of fusion (`together`). The studies of the lesson are the functions at the end, and `study` is what runs in the
+background. What the weights mean is asked in `what_weights_do_not_say`.
 
-三个小编码器各看一种模态：先各学各的（`separately`），再与五种融合一起学（`together`）。这一课的实验是末尾的几个函数；
-在后台运行的是 `study`。
+三个小编码器各看一种模态：先各学各的（`separately`），再与五种融合一起学（`together`）。这一课的实验是末尾的几个函数，
+在后台运行的是 `study`。权重说明什么，在 `what_weights_do_not_say` 里问。
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -17,14 +18,14 @@ from torch import Tensor, nn
 
 from mmcore import checks
 from mmcore.checks import shapes
-from mmcore.fusion import CANDIDATES, LateFusion, MultimodalFusionTrainer, weighted_sum
-from mmcore.training import optimize
+from mmcore.fusion import CANDIDATES, MultimodalFusionTrainer, weighted_sum
 from mmlessons.border import holds, typed
 from mmlessons.data import digits
 from mmlessons.data.digits import MODALITIES
 from mmlessons.tasks import several_modalities as several
 from mmlessons.tasks.learner import Learner
-from mmlessons.tasks.several_modalities import Experts, Modalities, accuracy, accuracy_of, mean_weights
+from mmlessons.tasks.scoring import best
+from mmlessons.tasks.several_modalities import Experts, Modalities, mean_weights, projected
 
 WIDTHS = {"image": 48, "sound": 64, "text": 32}  # of the features; a common width comes with the projections
 FUSED = 128
@@ -32,6 +33,7 @@ CLASSES = 10
 SEPARATE_STEPS, TOGETHER_STEPS = 450, 300  # chosen on the validation split: about five seconds of one thread each
 SEPARATE_RATE, TOGETHER_RATE = 4e-3, 3e-3
 DROPOUT = 0.4
+TIMES = 4  # each picture of the test is seen four times, with other noise
 DIALS = {"image_noise": digits.IMAGE_NOISE, "babble_snr_db": digits.BABBLE_SNR_DB, "typo_rate": digits.TYPO_RATE}
 NOISY = {"clean": {}, **{f"noise_only {m}": {"noise_only": m} for m in MODALITIES}}
 INPUTS = {"image": "B 1 8 8", "sound": "B 1 24 32", "text": "int64 B 16 <256"}
@@ -74,6 +76,10 @@ def dials(levels: Mapping[str, float | Tensor]) -> dict[str, Tensor]:
         else:
             turned["typo_rate"] = (level * digits.TYPO_RATE).clamp(max=1)
     return turned
+
+
+FAR = 4.0  # times the usual noise: training goes to 1.5 times
+CONDITIONS |= {f"loud {m}": dials({m: FAR}) for m in MODALITIES}
 
 
 def training_noise(count: int, generator: torch.Generator, dropout: float) -> dict[str, object]:
@@ -202,160 +208,155 @@ def product_rule(decisions: list[Tensor]) -> Tensor:
     return sum((p_i + 1e-9).log() for p_i in decisions)
 
 
-def weigh_decisions(decisions: list[Tensor], label: Tensor, steps: int = 150) -> Tensor:
-    """决策的晚期融合 (3.2)：学出 w / Late fusion of decisions (3.2): learn w, (M,).
-
-    There are only M numbers to learn; the loss is −ln of the fused probability.
-
-    可学的只有 M 个数；损失是融合后概率的 −ln。
-    """
-    late = LateFusion(CLASSES, len(decisions))
-    optimizer = torch.optim.Adam(late.parameters(), lr=0.1)
-    for _ in range(steps):
-        optimize(late, optimizer, lambda: F.nll_loss((late(decisions) + 1e-9).log(), label))
-    return late.weights(decisions)[0].detach()
-
-
-def good_and_bad_days(count: int, shared: bool, seed: int = 0) -> dict[str, Tensor]:
-    """一半的样本噪声大，一半小 / Half of the rows have much noise (2.2 times the usual), half little (0.3 times).
-
-    With `shared`, all three modalities have their bad days together; otherwise each has its own. For each modality by
-    itself the noise is distributed alike.
-
-    `shared` 时三个模态同好同坏；否则各管各的。每个模态自己的噪声分布都一样。
-    """
-    bad = torch.rand(1 if shared else len(MODALITIES), count, generator=torch.Generator().manual_seed(seed)) < 0.5
-    levels = torch.where(bad, 2.2, 0.3).expand(len(MODALITIES), -1)
-    return dials(dict(zip(MODALITIES, levels, strict=True)))
-
-
 # -- studies ----------------------------------------------------------------------------------------------------------
+
+def by_picture(right: Tensor, times: int) -> Tensor:
+    """每幅图对了几成 / Of each picture, the share of its observations that is right: (times · N,) → (N,) float64.
+
+    The observations of one picture are one item, see `intervals`; they come in the order of `observe_all`.
+
+    一幅图观察几次仍是一项，见 `intervals`；次序是 `observe_all` 的。
+    """
+    return right.view(checks.whole(times, "times"), -1).double().mean(0)
+
 
 @dataclass(frozen=True)
 class Tested:
-    """五种融合在一种情形下 / The five fusions under one condition."""
+    """五种融合在一种情形下 / The five fusions under one condition; scores are (N,), a number for each picture."""
 
-    accuracy: dict[str, float]  # of `CANDIDATES` and the mixture "f"
+    right: dict[str, Tensor]  # of `CANDIDATES` and the mixture "f"
     weights: dict[str, list[float]]  # "w", "alpha", "g", "pi", each a mean over the samples
-    frozen: dict[str, float]  # accuracy with "alpha", "g" kept at what they are on average as usual
+    frozen: dict[str, Tensor]  # with "alpha", "g" kept at what they are on average as usual
 
 
 @typed
-def fused(trainer: MultimodalFusionTrainer, seen: Mapping[str, Tensor],
-          usual: Mapping[str, list[float]] | None = None) -> Tested:
-    """五种融合对这些样本；冻住的权重是 `usual` / The five fusions on these samples; `usual` weights are frozen."""
-    out, label = trainer.fuse(inputs(seen)), seen["label"]
-    weights = mean_weights(out)
-    right = {method: accuracy(trainer.head(out[method]), label) for method in (*CANDIDATES, "f")}
-    frozen = {key: accuracy_of(trainer, out, label, (usual or weights)[key]) for key in ("alpha", "g")}
+def fused(trainer: MultimodalFusionTrainer, seen: Mapping[str, Tensor], times: int = 1) -> Tested:
+    """五种融合对这些样本，每幅图 `times` 次 / The five fusions on these samples, each picture `times` times."""
+    return _fused(trainer, seen, times, None)
+
+
+def _fused(trainer: MultimodalFusionTrainer, seen: Mapping[str, Tensor], times: int,
+           usual: Mapping[str, list[float]] | None) -> Tested:
+    """With the frozen weights being those of `usual`, or else their own mean."""
+    label, out = _label(seen, times), trainer.fuse(inputs(seen))
+    weights, features = mean_weights(out), projected(out)
+
+    def each(feature: Tensor) -> Tensor:
+        return by_picture(best(trainer.head(feature)).cpu() == label, times)
+
+    right = {method: each(out[method]) for method in (*CANDIDATES, "f")}
+    frozen = {key: each(weighted_sum(torch.tensor((usual or weights)[key]).to(features[0]), features))
+              for key in ("alpha", "g")}
     return Tested(right, weights, frozen)
+
+
+def _label(seen: Mapping[str, Tensor], times: int) -> Tensor:
+    """The labels, of samples that are `times` observations of every picture."""
+    holds(seen, "seen", **INPUTS, label="int64 B")
+    label, rows = seen["label"], len(seen["label"])
+    checks.classes(label, "label", rows, CLASSES)
+    checks.require(rows > 0 and rows % checks.whole(times, "times") == 0,
+                   f"{rows} 个样本不能是每幅图 {times} 次", f"{rows} samples cannot be {times} of each picture")
+    return label
 
 
 @typed
 def examine(trainer: MultimodalFusionTrainer, data: digits.Digits, conditions: Sequence[str] = tuple(NOISY),
-            times: int = 4) -> dict[str, Tested]:
+            times: int = TIMES) -> dict[str, Tested]:
     """每种情形下的五种融合；第一种情形是平常的 / The five fusions under each condition, the first being the usual."""
     checks.require(len(conditions) > 0, "conditions 需要至少一种情形", "conditions must name one at least")
     results: dict[str, Tested] = {}
     for name in conditions:
         usual = results[conditions[0]].weights if results else None
-        results[name] = fused(trainer, observe_under(data, name, times), usual)
+        results[name] = _fused(trainer, observe_under(data, name, times), times, usual)
     return results
 
 
 @dataclass(frozen=True)
-class Product:
-    """乘法规则 / The product rule."""
+class Singles:
+    """单独的模型在一种情形下，和它们的乘积 / The single models under one condition, and rules that learn nothing more.
 
-    accuracy: dict[str, float]  # condition → accuracy
-    babble: float  # the largest probability of the sound model hearing nothing but babble, mean
+    Every tensor is (N,), a number for each picture.
+
+    每个张量是 (N,)，一幅图一个数。
+    """
+
+    right: dict[str, Tensor]  # modality, or "mean", "product", or "any": at least one of the three is right
+    sure: dict[str, float]  # modality → the largest of its probabilities, mean
 
 
-def product(experts: Experts, noisy: Mapping[str, Mapping[str, Tensor]]) -> Product:
-    """这些单独的模型相乘，在每种情形下 / These single models multiplied, under each condition."""
-    decisions = {condition: experts.decisions(seen) for condition, seen in noisy.items()}
-    right = {condition: accuracy(product_rule(p), noisy[condition]["label"]) for condition, p in decisions.items()}
-    sound = decisions["noise_only sound"][MODALITIES.index("sound")]
-    return Product(right, sound.amax(1).mean().item())
+@typed
+def singles(experts: Experts, seen: Mapping[str, Tensor], times: int = 1) -> Singles:
+    """单独的模型，它们的平均与乘积，对这些样本 / Single models, their mean and their product, on these samples."""
+    label, decisions = _label(seen, times), experts.decisions(seen)
+    right = {m: best(p) == label for m, p in zip(MODALITIES, decisions, strict=True)}
+    right["any"] = torch.stack(list(right.values())).any(0)
+    right |= {"mean": best(sum(decisions)) == label, "product": best(product_rule(decisions)) == label}
+    sure = {m: p.amax(1).mean().item() for m, p in zip(MODALITIES, decisions, strict=True)}
+    return Singles({name: by_picture(each, times) for name, each in right.items()}, sure)
+
+
+@typed
+def examine_singles(experts: Experts, data: digits.Digits, conditions: Sequence[str] = tuple(NOISY),
+                    times: int = TIMES) -> dict[str, Singles]:
+    """每种情形下的单独模型 / The single models under each condition, on the samples of `examine`."""
+    return {name: singles(experts, observe_under(data, name, times), times) for name in conditions}
 
 
 @dataclass(frozen=True)
 class Constants:
-    """决策融合的常数 w / The constants w of fusing decisions."""
+    """晚期融合的常数 w / Constants w of late fusion."""
 
     w: list[float]
-    accuracy: float  # on the test set
+    right: dict[str, Tensor]  # condition → (N,), a number for each picture of the test set
 
 
-def weights_with_noise(experts: Experts, data: digits.Digits) -> dict[str, list[float]]:
-    """哪个模态一直是噪声 → 决策融合学到的 w / Which modality was noise throughout → the w learned from decisions."""
-    found = {}
-    for modality in MODALITIES:
-        seen = observe_all(data, 4, noise_only=modality)
-        found[modality] = weigh_decisions(experts.decisions(seen), seen["label"]).tolist()
-    return found
+def best_constants(trainer: MultimodalFusionTrainer, chosen_on: digits.Digits, test: digits.Digits,
+                   parts: int = 20, times: int = TIMES) -> dict[str, Constants]:
+    """为每种情形挑最好的一组常数 / The best constants for each condition, or at the worst of the failures ("worst").
 
+    All w in steps of 1/`parts` that sum to 1 are tried on `chosen_on`, and what was chosen is asked on `test`. The head
+    is linear, so that each modality's share of the scores is computed once.
 
-def weights_from(experts: Experts, splits: Mapping[str, Mapping[str, Tensor]],
-                 clean: Mapping[str, Tensor]) -> dict[str, Constants]:
-    """w 学自每一份数据，或均分 "equal" / w learned from each split, or "equal" ones, and their accuracy on `clean`."""
-    found = {"equal": [1 / len(MODALITIES)] * len(MODALITIES)}
-    for name, seen in splits.items():
-        found[name] = weigh_decisions(experts.decisions(seen), seen["label"]).tolist()
-    decisions = experts.decisions(clean)
-    return {name: Constants(w, accuracy(weighted_sum(torch.tensor(w), decisions), clean["label"]))
-            for name, w in found.items()}
+    步长 1/`parts`、和为 1 的 w 全在 `chosen_on` 上试一遍，挑出的再用 `test` 来考。分类头是线性的，所以每个模态对得分的
+    贡献只算一次。
+    """
+    grid = torch.tensor([(a, b, parts - a - b) for a in range(parts + 1) for b in range(parts + 1 - a)]) / parts
 
+    def answers(data: digits.Digits, condition: str, w: Tensor) -> Tensor:  # (W, B): is it right?
+        seen = observe_under(data, condition, times)
+        features = torch.stack(projected(trainer.fuse(inputs(seen)))).cpu()  # (M, B, D)
+        shares = F.linear(features, trainer.head.weight.detach().cpu())  # (M, B, K)
+        scores = torch.einsum("wm,mbk->wbk", w, shares) + trainer.head.bias.detach().cpu()
+        return scores.argmax(-1) == seen["label"]
 
-@dataclass(frozen=True)
-class Days:
-    """有好日子、坏日子时的正确率 / Accuracy with good and bad days."""
-
-    fused: float  # of the mixture f
-    best_single: float
-
-
-def bad_days(trainer: MultimodalFusionTrainer, experts: Experts, data: digits.Digits, shared: bool) -> Days:
-    """坏日子同好同坏，或各管各的 / With bad days that are shared, or apart."""
-    seen = observe_all(data, 4, **good_and_bad_days(4 * len(data.labels), shared))
-    return Days(trainer.evaluate(inputs(seen), seen["label"])["f"], max(experts.evaluate(seen).values()))
+    score = {name: answers(chosen_on, name, grid).double().mean(1) for name in NOISY}
+    score["worst"] = torch.stack([score[name] for name in NOISY if name != "clean"]).amin(0)
+    chosen = {name: grid[found.argmax()] for name, found in score.items()}
+    rows = torch.stack([*chosen.values(), trainer.model.late_fusion.logits.detach().softmax(0).cpu()])
+    right = {name: answers(test, name, rows) for name in NOISY}
+    return {name: Constants(rows[k].tolist(), {case: by_picture(right[case][k], times) for case in NOISY})
+            for k, name in enumerate([*chosen, "learned"])}
 
 
 @dataclass(frozen=True)
 class FusionStudies:
-    """一个种子的全部实验 / All studies of one seed."""
+    """一个种子的全部实验 / All studies of one seed, on the test set; each dict is by condition."""
 
-    single: dict[str, float]  # accuracy of each modality by itself, on the test set
-    training_accuracy: dict[str, float]  # the same on the training set
-    dropout: dict[str, Tested]  # the five fusions, trained with modality dropout
-    no_dropout: dict[str, Tested]  # and without
-    unwarned: Product  # of single models that never saw a failure
-    warned: Product  # and of some that did
-    noise_weights: dict[str, list[float]]
-    constants: dict[str, Constants]  # w from "train", "validation", or "equal"
-    apart: Days
-    shared: Days
-    pulled: Tested  # trained with the pull towards uniform
-    free: Tested  # and without
+    unwarned: dict[str, Singles]  # single models that never saw a failure
+    warned: dict[str, Singles]  # and some that did, in as many further steps
+    fused: dict[str, Tested]  # the five fusions, trained with modality dropout
+    constants: dict[str, Constants]
 
 
 @typed
 def study(seed: int, separate_steps: int = SEPARATE_STEPS, together_steps: int = TOGETHER_STEPS) -> FusionStudies:
     """用一个种子训练一遍，做全部实验 / Train all of it once with one seed, and do all studies."""
-    checks.whole(together_steps, "together_steps", 2)
-    train, validation, test = (digits.load(role) for role in digits.ROLES)
+    checks.whole(together_steps, "together_steps")
+    validation, test = digits.load("validation"), digits.load("test")
     experts = separately(separate_steps, seed, device="cpu").finish().model
     warned = separately(together_steps, seed, device="cpu", start=experts).finish(dropout=DROPOUT).model
-    dropout = together(experts, together_steps, seed, device="cpu").finish().trainer
-    no_dropout = together(experts, together_steps, seed, device="cpu").finish(dropout=0.0).trainer
-    free = together(experts, together_steps // 2, seed, device="cpu").finish(pull=0.0).trainer
-    noisy = {condition: observe_under(test, condition, 2) for condition in NOISY}
-    clean, learned = noisy["clean"], observe_all(train)
-    return FusionStudies(
-        single=experts.evaluate(clean), training_accuracy=experts.evaluate(learned),
-        dropout=examine(dropout, test), no_dropout=examine(no_dropout, test),
-        unwarned=product(experts, noisy), warned=product(warned, noisy),
-        noise_weights=weights_with_noise(experts, validation),
-        constants=weights_from(experts, {"train": learned, "validation": observe_all(validation, 4)}, clean),
-        apart=bad_days(dropout, experts, test, shared=False), shared=bad_days(dropout, experts, test, shared=True),
-        pulled=fused(dropout, clean), free=fused(free, clean))
+    trainer = together(experts, together_steps, seed, device="cpu").finish().trainer
+    everything = tuple(CONDITIONS)
+    return FusionStudies(examine_singles(experts, test, everything), examine_singles(warned, test, everything),
+                         examine(trainer, test, everything), best_constants(trainer, validation, test))

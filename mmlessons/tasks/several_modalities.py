@@ -1,9 +1,10 @@
 """几种模态，先各学各的，再一起学 / Several modalities, each by itself at first, then all together.
 
-What lessons 00, 03 and 07 share. A lesson says of its modalities what `Modalities` holds; `Separately` and `Together`
-are the two tasks of a `Learner`.
+What lessons 00, 03, 03b and 07 share. A lesson says of its modalities what `Modalities` holds; `Separately` and
+`Together` are the two tasks of a `Learner`.
 
-第 00、03、07 课共用的部分。一课用 `Modalities` 说明自己的模态；`Separately` 与 `Together` 是 `Learner` 的两个任务。
+第 00、03、03b、07 课共用的部分。一课用 `Modalities` 说明自己的模态；`Separately` 与 `Together` 是 `Learner` 的两个
+任务。
 """
 
 import copy

@@ -41,7 +41,7 @@ FEATURE_DIM, HIDDEN_DIM = 128, 256
 TAU = 0.0625
 LEARNING_RATE = 6e-3
 STEPS = 800  # less than 60 s of one thread
-NAME_SHARE = 0.4  # of the rows: their text is the name, for retrieval alone
+NAME_SHARE = 0.4  # of the rows: their text is the name, for retrieval only
 IMAGE_DROPOUT = 0.15
 FILTER = 3.0  # a penalty that no cosine makes up for, since two of them differ by 2 at most
 UNCHANGED = {"vit-tiny": 0.4}  # share of drawings left as they are: a small ViT learns too slowly to need more change
@@ -429,24 +429,28 @@ def name_neighbour(model: VisualLanguageModel, concepts: Concepts, artist: str) 
 
 
 @typed
-def choose(similarity: Tensor, concepts: Concepts, known: Concepts | None = None, penalty: float = 0.0) -> NamingScores:
+def choose(similarity: Tensor, concepts: Concepts, known: Concepts | None = None, penalty: float = 0.0,
+           by_class: bool = False) -> NamingScores:
     """从单子上选最像的 / Choose the concept most alike, with a penalty for those that the hint does not list.
 
     `similarity` is (C, C), cosines of pictures and concepts. A hint lists the concepts that it is paired with in
-    `known` (by default `concepts`, the pairs that are asked). A penalty of 0 does not listen to the hint. One of
-    `FILTER` chooses among those listed. A hint that lists nobody is not listened to. Raises TypeError or ValueError for
-    a similarity of another shape or a penalty below 0.
+    `known` (by default `concepts`, the pairs that are asked), and with `by_class` every concept of their classes. A
+    penalty of 0 does not listen to the hint. One of `FILTER` chooses among those listed. A hint that lists nobody is
+    not listened to. Raises TypeError or ValueError for a similarity of another shape or a penalty below 0.
 
-    `similarity` 是 (C, C)，图与概念的余弦。一个提示的单子上，是它在 `known` 里配过的概念（缺省是 `concepts`，即要问的
-    配对）。不在单子上的扣去 `penalty`：扣 0 就是不听提示，扣 `FILTER` 就是筛选，只在单子上选。单子空的提示不听。相似度
-    形状不对，或 penalty 小于 0 时，报 TypeError 或 ValueError。
+    `similarity` 是 (C, C)，图与概念的余弦。一个提示的单子上，是它在 `known` 里配过的概念（缺省是 `concepts`，即要问
+    的配对），`by_class` 时还有它们那些类别的全部概念。不在单子上的扣去 `penalty`：扣 0 就是不听提示，扣 `FILTER` 就是
+    筛选，只在单子上选。单子空的提示不听。相似度形状不对，或 penalty 小于 0 时，报 TypeError 或 ValueError。
     """
     count = len(concepts.label)
     checks.fits(similarity, "similarity", "C C", C=count)
     checks.require(bool(similarity.isfinite().all()), "similarity 里有 NaN 或无穷", "similarity holds NaN or infinity")
     penalty = checks.not_negative(penalty, "penalty")
     concept, hint = concepts.pairs.nonzero().T
-    listed = (known or concepts).pairs.T[hint]
+    pairs = (known or concepts).pairs
+    if by_class:
+        pairs = _by_class(concepts, pairs.double()).bool()[concepts.label]
+    listed = pairs.T[hint]
     off = ~listed & listed.any(1, keepdim=True)
     S = similarity[concept].double()
     chosen = S.where(~off, S - penalty).argmax(1)

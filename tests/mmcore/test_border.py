@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 import mmcore
 from mmcore import attention, checkpoints, pretrained, ranking, tokens, training
+from tests import tiny_models
 from tests.mmcore.test_misuse import (
     CALLS,
     DECODER,
@@ -171,11 +172,17 @@ GOOD: dict[str, Callable[[], Call]] = {name: lambda call=call: call for name, ca
         "name": "squeezenet1_1"}),
     "from_hugging_face": lambda: (pretrained.from_hugging_face, {
         "name": "/no/such/folder"}),
+    "ClipEncoder": lambda: (pretrained.ClipEncoder, CALLS["from_clip"][1]),
+    "ClipEncoder.encode_pictures": method(lambda: mmcore.from_clip(*tiny_models.clip()), "encode_pictures",
+                                          pictures=torch.arange(2880, dtype=torch.uint8).view(2, 3, 20, 24)),
+    "ClipEncoder.encode_texts": method(lambda: mmcore.from_clip(*tiny_models.clip()), "encode_texts",
+                                       texts=["a red tree", "水果"]),
 }
 NEVER = {"save", "load", "from_hugging_face"}  # without a file their good call is an error as well: which is clear
 LEARNS = {"optimize", "train_on"}  # these change what they are given, and so does every `train_step`
 FREE = {  # dimensions that may be of any size, where `shapes` of the callable itself does not say so
-    "image": (2, 3), "VisualEncoder.forward.image": (0, 2, 3), "name_ids": (1,), "CausalDecoder.forward.tokens": (1,),
+    "image": (2, 3), "pictures": (0, 2, 3), "VisualEncoder.forward.image": (0, 2, 3), "name_ids": (1,),
+    "CausalDecoder.forward.tokens": (1,),
     "VisualLanguageModel.words.tokens": (0,), "VisualLanguageModel.spell.tokens": (0,), "CellAttention.weights.x": (1,),
     "TemporalAttention.weights.f": (0,), "Recurrence.states.f": (0, 1), "Recurrence.forward.f": (0, 1)}
 
@@ -458,7 +465,7 @@ def of_tensor(name: str, argument: str, x: Tensor, place: Place) -> Iterator[tup
         for kind in (torch.bool, torch.uint8, torch.int16, torch.int32, torch.int64):
             if kind != x.dtype:
                 yield str(kind), "same", place(x.to(kind)), place(x), 1e-5
-        for worth in (0, 1) if x.dtype == torch.bool else (-1, 0, 1, 1000):
+        for worth in {torch.bool: (0, 1), torch.uint8: (0, 1, 255)}.get(x.dtype, (-1, 0, 1, 1000)):
             yield f"a row of {worth}", "double", place(with_row(x, lambda row, worth=worth: row * 0 + worth))
             yield f"all {worth}", "double", place(torch.full_like(x, worth))
     declared = declared_by(ready(name)[0]).get(argument)

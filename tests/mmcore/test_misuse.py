@@ -19,6 +19,7 @@ from torch import Tensor, nn
 import mmcore
 from mmcore import checkpoints
 from mmcore import tokens as text
+from tests import tiny_models
 
 B, D, M, T = 4, 6, 3, 5
 CHINESE, ENGLISH = re.compile(r"[\u3400-\u9fff]"), re.compile(r"[a-z]{2,} ")
@@ -44,7 +45,8 @@ WRONG = {  # by argument, or by call and argument: values that are as wrong as a
     "semantic_alignment_loss.y": lambda y: [y * 1.5, -y],
     "f": lambda x: [x[:, :0]],
     "next_log_p": lambda f: [None, "argmax", lambda tokens: tokens, lambda tokens: f(tokens)[:1]],
-    "model": lambda model: [None, nn.Linear(2, 2), "model"],
+    "model": lambda model: [None, nn.Linear(2, 2), "model"], "from_clip.model": lambda model: [nn.Linear(2, 2), 3],
+    "processor": lambda x: [3, (x, x), tiny_models.clip(48)[1]],
 }
 POSITIVE = {"tau", "temperature", "lr"}
 
@@ -139,6 +141,8 @@ WRITTEN = torch.tensor([[9, 4, 3, 0]] * B)
 
 CALLS: dict[str, tuple[Callable, dict]] = {  # name: what is called, and those arguments that its shapes do not make
     "contrastive_loss": (mmcore.contrastive_loss, {"tau": 0.1}),
+    "exchanged_loss": (mmcore.exchanged_loss, {"tau": 0.1}),
+    "exchange": (mmcore.exchange, {"text": "red apple", "one": "red", "other": "apple"}),
     "semantic_alignment_loss": (mmcore.semantic_alignment_loss, {"y": torch.full((B, M), 1 / M)}),
     "sigmoid_loss": (mmcore.sigmoid_loss, {"tau": 0.1, "bias": -1.0}),
     "retrieval_scores": (mmcore.retrieval_scores, {"S": floats(B, B)}),
@@ -166,6 +170,7 @@ CALLS: dict[str, tuple[Callable, dict]] = {  # name: what is called, and those a
         "max_tokens": 4}),
     "VisualEncoder": (mmcore.VisualEncoder, {"feature_dim": D, "backbone": "resnet-tiny"}),
     "TextEncoder": (mmcore.TextEncoder, {"feature_dim": D, "tokenizer": TOKENIZER}),
+    "from_clip": (mmcore.from_clip, dict(zip(("model", "processor"), tiny_models.clip(), strict=True))),
     "VisualLanguageModel": (mmcore.VisualLanguageModel, {
         "num_classes": 4, "feature_dim": 16, "backbone": "resnet-tiny", "hidden_dim": 8, "decoder_width": 8,
         "tokenizer": TOKENIZER, "name_tokenizer": TOKENIZER}),

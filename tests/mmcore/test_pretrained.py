@@ -3,9 +3,11 @@
 import os
 import re
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -15,9 +17,12 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from torch import nn
 from torchvision import models
+from torchvision.transforms.functional import to_pil_image
 from transformers import (
+    AutoProcessor,
     BertConfig,
     BertModel,
+    CLIPTokenizer,
     CLIPVisionConfig,
     CLIPVisionModel,
     DistilBertConfig,
@@ -32,9 +37,11 @@ from transformers import (
     T5Model,
 )
 
+import mmcore
 from mmcore import pretrained
 from mmcore import tokens as text
 from mmcore.encoders import TextEncoder, VisualEncoder
+from tests import tiny_models
 
 TOKENIZER = text.build_tokenizer(["red apple", "红苹果", "tree"])
 
@@ -352,3 +359,238 @@ def test_a_model_that_reads_no_text_is_refused(tmp_path: Path) -> None:
                                              num_attention_heads=1, image_size=32, patch_size=16))
     with pytest.raises(ValueError, match=r"不是文本模型：.* / .* is no text model: "):
         TextEncoder(folder(tmp_path, model), 8)
+
+
+# -- any CLIP, Chinese-CLIP, SigLIP or model of open_clip -------------------------------------------------------------
+
+def photos(n: int, height: int = 40, width: int = 56) -> torch.Tensor:
+    """条纹多，缩放的方法稍有不同就看得出 / So much detail that another way to resize would be seen."""
+    return torch.randint(0, 256, (n, 3, height, width), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+
+
+def own_features(model: nn.Module, processor: Any, pictures: torch.Tensor, texts: list[str]) -> tuple:
+    """照 transformers 的文档，从 PIL 图像算起 / As the documentation of transformers has it, from PIL pictures."""
+    padding = "max_length" if "Siglip" in type(model).__name__ else True
+    seen = processor(images=[to_pil_image(x) for x in pictures], return_tensors="pt")
+    read = processor.tokenizer(texts, padding=padding, return_tensors="pt")
+    with torch.no_grad():
+        return model.get_image_features(**seen).pooler_output, model.get_text_features(**read).pooler_output
+
+
+@pytest.mark.parametrize("size", [(40, 56), (32, 32), (9, 3), (120, 33)])
+@pytest.mark.parametrize("kind", tiny_models.KINDS)
+def test_features_are_those_of_the_model_itself_whatever_the_size_of_the_picture(kind: str, size: tuple) -> None:
+    model, processor = tiny_models.KINDS[kind]()
+    encoder = mmcore.from_clip(model, processor)
+    f_v, f_t = own_features(model, processor, photos(3, *size), tiny_models.TEXTS)
+    torch.testing.assert_close(encoder.encode_pictures(photos(3, *size)), f_v, rtol=0, atol=1e-5)
+    torch.testing.assert_close(encoder.encode_texts(tiny_models.TEXTS), f_t, rtol=0, atol=1e-5)
+    assert (f_v - f_v[0]).abs()[1:].max() > 1e-2 < (f_t - f_t[0]).abs()[1:].amax(1).min()  # and 1e-5 is little
+    assert (f_v.norm(dim=1) - 1).abs().min() > 1e-2  # they are not normalised
+
+
+@pytest.mark.parametrize("backend", ["torchvision", "pil"])
+@pytest.mark.parametrize("kind", tiny_models.KINDS)
+def test_a_folder_gives_the_features_of_the_model_saved_with_the_network_cut(
+        kind: str, backend: str, tmp_path: Path, no_network: Path) -> None:
+    model, processor = tiny_models.KINDS[kind]()
+    model.half().float().save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    processor = AutoProcessor.from_pretrained(tmp_path, backend=backend)
+    wanted = own_features(model, processor, photos(2), tiny_models.TEXTS)
+    encoders = [mmcore.from_clip(str(tmp_path), processor)]
+    if backend == "torchvision":  # what a folder gets by itself
+        encoders += [mmcore.from_clip(tmp_path), mmcore.from_clip(model, str(tmp_path))]
+    for encoder in encoders:
+        assert not encoder.training
+        assert {p.dtype for p in encoder.parameters()} == {torch.float32}
+        for found, f in zip((encoder.encode_pictures(photos(2)), encoder.encode_texts(tiny_models.TEXTS)), wanted,
+                            strict=True):
+            torch.testing.assert_close(found, f, rtol=0, atol=1e-5)
+
+
+def test_a_list_of_pictures_of_several_sizes_is_encoded_one_by_one() -> None:
+    encoder = mmcore.from_clip(*tiny_models.clip())
+    one, other = photos(1), photos(1, 64, 20)
+    torch.testing.assert_close(encoder.encode_pictures([one[0], other[0]]),
+                               torch.cat([encoder.encode_pictures(one), encoder.encode_pictures(other)]))
+
+
+@pytest.mark.parametrize("kind", tiny_models.KINDS)
+def test_modes_devices_and_what_is_frozen_are_the_users(kind: str) -> None:
+    model, processor = tiny_models.KINDS[kind]()
+    model.train()
+    next(model.children()).eval()
+    next(model.parameters()).requires_grad_(False)
+    modes, frozen = [m.training for m in model.modules()], [p.requires_grad for p in model.parameters()]
+    luck = torch.get_rng_state()
+    encoder = mmcore.from_clip(model, processor)
+    assert encoder.training
+    assert torch.equal(torch.get_rng_state(), luck)
+    for encode, given in ((encoder.encode_pictures, photos(2)), (encoder.encode_texts, ["a", "a red tree"])):
+        assert not encode(given).requires_grad
+        assert encode(given, gradients=True).requires_grad
+        with torch.no_grad():
+            assert not encode(given, gradients=True).requires_grad
+    assert [m.training for m in model.modules()] == modes
+    assert [p.requires_grad for p in model.parameters()] == frozen
+    assert not any(encoder.requires_grad_(False).encode_pictures(photos(1), True).requires_grad for _ in "a")
+
+
+@pytest.mark.parametrize("kind", tiny_models.KINDS)
+def test_what_is_made_on_the_way_lies_on_no_default_device(kind: str) -> None:
+    model, processor = tiny_models.KINDS[kind]()
+    wanted = own_features(model, processor, photos(2), tiny_models.TEXTS)
+    pictures = photos(2)
+    with torch.device("meta"):  # where all goes that does not say where
+        encoder = mmcore.from_clip(model, processor)
+        found = encoder.encode_pictures(pictures), encoder.encode_texts(tiny_models.TEXTS)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
+
+
+def test_a_head_and_the_model_below_it_can_learn() -> None:
+    encoder = mmcore.from_clip(*tiny_models.clip())
+    loss = encoder.encode_pictures(photos(2), gradients=True).pow(2).sum() + encoder.encode_texts(
+        tiny_models.TEXTS, gradients=True).pow(2).sum()
+    loss.backward()
+    assert [name for name, p in encoder.named_parameters() if p.grad is None] == ["model.logit_scale"]
+
+
+def test_a_model_in_half_precision_reads_in_half_precision() -> None:
+    model, processor = tiny_models.clip()
+    wanted = own_features(model, processor, photos(2), ["a"])
+    encoder = mmcore.from_clip(model.bfloat16(), processor)
+    found = encoder.encode_pictures(photos(2)), encoder.encode_texts(["a"])
+    for f, g in zip(found, wanted, strict=True):
+        assert f.dtype == torch.bfloat16
+        assert (f - g).abs().max() < 0.1 * g.abs().max()
+
+
+@pytest.mark.parametrize("kind", tiny_models.KINDS)
+def test_a_text_is_read_to_its_last_token_or_refused(kind: str) -> None:
+    encoder = mmcore.from_clip(*tiny_models.KINDS[kind]())
+    most = 16 if kind == "siglip" else 24
+    words = most - (1 if kind == "siglip" else 2)  # beside the tokens of beginning and end
+    f = encoder.encode_texts(["a " * words, "a " * (words - 1) + "r"])
+    assert (f[0] - f[1]).abs().max() > 1e-4
+    with pytest.raises(ValueError, match=rf"texts\[1\] 超过了这个模型能读的 {most} 个词元.*than the {most} tokens"):
+        encoder.encode_texts(["a", "a " * (words + 1)])
+
+
+def misfit(kind: str, **change: Any) -> tuple[nn.Module, Any]:
+    """一个模型，和一个有点不对的 processor / A model, and a processor that is somewhat wrong."""
+    model, processor = tiny_models.KINDS[kind]()
+    for name, value in change.items():
+        owner = processor.image_processor if hasattr(processor.image_processor, name) else processor.tokenizer
+        setattr(owner, name, value)
+    return model, processor
+
+
+LARGER = {"height": 48, "width": 48}
+
+
+@pytest.mark.parametrize(("make", "why"), [
+    (lambda: (tiny_models.clip()[0], tiny_models.clip(48)[1]), r"\(48, 48\)，模型读 \(32, 32\).*of \(48, 48\), not"),
+    (lambda: (tiny_models.siglip()[0], tiny_models.siglip(35)[1]), r"of \(35, 35\), not \(32, 32\)"),  # as many patches
+    (lambda: misfit("siglip", size=LARGER), r"of \(48, 48\), not \(32, 32\)"),
+    (lambda: misfit("clip", do_center_crop=False), r"of \(32, 44\), not \(32, 32\)"),
+    (lambda: misfit("clip", do_resize=False, do_center_crop=False), r"of \(40, 56\), not \(32, 32\)"),
+    (lambda: misfit("clip", do_rescale=False), "没有按所说的均值和标准差归一化.*it does not normalise by the mean"),
+    (lambda: misfit("siglip", model_max_length=8), "补齐到 8 个词元，模型读 16 个.*pads texts to 8 tokens, not 16"),
+    (lambda: (tiny_models.clip()[0], tiny_models.siglip()[1]), "不同的文本特征相同.*different texts have"),
+    (lambda: (tiny_models.siglip()[0], tiny_models.clip()[1]), r"不认得它的词元 '.*'.*does not know its token '.*'"),
+])
+def test_a_processor_of_another_model_is_refused(make: Callable, why: str) -> None:
+    with pytest.raises(ValueError, match=rf"不能一起用：.*{why}.*; use the processor of this very model"):
+        mmcore.from_clip(*make())
+
+
+def test_weights_with_nan_are_refused() -> None:
+    model, processor = tiny_models.clip()
+    with torch.no_grad():
+        model.visual_projection.weight[0, 0] = torch.nan
+    with pytest.raises(ValueError, match=r"或是 NaN.*or are NaN"):
+        mmcore.from_clip(model, processor)
+
+
+@pytest.mark.parametrize(("arguments", "why"), [
+    ((nn.Linear(2, 2),), "model must be a CLIP, a Chinese-CLIP, a SigLIP or one of open_clip, got Linear"),
+    ((3,), "model must be a str or Path or Module, got int"),
+    ((tiny_models.clip()[0],), r"processor must be that of the model, got NoneType; use AutoProcessor"),
+    ((tiny_models.clip()[0], CLIPTokenizer()), r"processor must be that of the model, got CLIPTokenizer; use Auto"),
+])
+def test_what_is_no_model_or_no_processor_is_refused_by_its_name(arguments: tuple, why: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=why):
+        mmcore.from_clip(*arguments)
+
+
+@pytest.mark.parametrize(("pictures", "came"), [
+    (torch.rand(2, 3, 8, 8), r"torch.float32 \(2, 3, 8, 8\)"), ("a.png", "str"), (photos(1).numpy(), "ndarray"),
+    (photos(1)[0], r"torch.uint8 \(3, 40, 56\)"), (photos(2)[:, :1], r"torch.uint8 \(2, 1, 40, 56\)"),
+    (photos(2)[:0], r"torch.uint8 \(0, 3"), (photos(2)[..., :0], r"torch.uint8 \(2, 3, 40, 0\)"), ([], "list"),
+    ([photos(1)], "list"), ([photos(1)[0], None], "list"), (photos(1)[0, 0], r"torch.uint8 \(40, 56\)")])
+def test_pictures_are_uint8_as_everywhere(pictures: object, came: str) -> None:
+    with pytest.raises(TypeError, match=rf"pictures 需要是 uint8 .* / pictures must be a uint8 tensor .*, got {came}"):
+        mmcore.from_clip(*tiny_models.clip()).encode_pictures(pictures)
+
+
+def test_without_the_clip_and_the_network_the_error_says_what_to_do(no_network: Path) -> None:
+    with pytest.raises(OSError, match=r"载入不了 'someone/never-downloaded'.*hf download .* / 'someone/never-down.*"
+                                      r" cannot be loaded .*Run hf download NAME --local-dir FOLDER"):
+        mmcore.from_clip("someone/never-downloaded")
+
+
+def test_a_clip_without_all_its_weights_and_pickled_weights_are_refused(tmp_path: Path) -> None:
+    model, processor = tiny_models.clip()
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    spoil_weights(tmp_path, lambda state: state.pop("text_projection.weight"))
+    with pytest.raises(ValueError, match=r"缺少权重 'text_projection.weight'.*it lacks weights, as 'text_proj"):
+        mmcore.from_clip(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    torch.save({"x": Malice(tmp_path / "canary")}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(OSError, match=r"权重须是 model.safetensors.*The weights must be model.safetensors"):
+        mmcore.from_clip(tmp_path)
+    assert not (tmp_path / "canary").exists()
+
+
+# what open_clip makes; it comes with the extra `benchmarks`
+
+def test_a_folder_of_open_clip_gives_the_features_of_its_model(tmp_path: Path, no_network: Path) -> None:
+    theirs = pytest.importorskip("open_clip")
+    path = tiny_models.open_clip(tmp_path)
+    model, for_training, preprocess = theirs.create_model_and_transforms(f"local-dir:{path}")
+    tokenize = theirs.get_tokenizer(f"local-dir:{path}")
+    with torch.no_grad():
+        f_v = model.eval().encode_image(torch.stack([preprocess(to_pil_image(x)) for x in photos(3)]))
+        f_t = model.encode_text(tokenize(tiny_models.TEXTS))
+    assert (f_t - f_t[0]).abs()[1:].amax(1).min() > 1e-2
+    for encoder in (mmcore.from_clip(path), mmcore.from_clip(model, (preprocess, tokenize))):
+        torch.testing.assert_close(encoder.encode_pictures(photos(3)), f_v, rtol=0, atol=1e-5)
+        torch.testing.assert_close(encoder.encode_texts(tiny_models.TEXTS), f_t, rtol=0, atol=1e-5)
+        assert encoder.encode_texts(["a " * 14], gradients=True).requires_grad
+        with pytest.raises(ValueError, match=r"texts\[1\] is longer than the 16 tokens"):
+            encoder.encode_texts(["a", "a " * 15])
+    small, other = theirs.image_transform(24, False), theirs.image_transform(32, False)
+    for processor, why in (((for_training, tokenize), "another picture each time .the preprocess for"),
+                           ((small, tokenize), r"pictures of \(24, 24\), not \(32, 32\)"),
+                           ((other, tokenize), "does not normalise by the mean"),
+                           ((preprocess, theirs.get_tokenizer("ViT-B-32")), "pads texts to 77 tokens, not 16"),
+                           (preprocess, r"got Compose; use \(preprocess, tokenizer\)")):
+        with pytest.raises(ValueError, match=why):
+            mmcore.from_clip(model, processor)
+
+
+def test_a_folder_of_open_clip_without_weights_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("open_clip")
+    path = tiny_models.open_clip(tmp_path)
+    (tmp_path / "open_clip_model.safetensors").unlink()
+    with pytest.raises(OSError, match=r"载入不了 '.* / '.*' cannot be loaded .Required pretrained weights"):
+        mmcore.from_clip(path)
+
+
+def test_without_open_clip_its_folder_is_refused_with_how_to_install_it(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "open_clip", None)
+    (tmp_path / "open_clip_config.json").write_text("{}")
+    with pytest.raises(OSError, match="pip install open-clip-torch"):
+        mmcore.from_clip(tmp_path)

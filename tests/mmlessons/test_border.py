@@ -35,11 +35,11 @@ from torch import Tensor, nn
 
 import mmcore.training
 from mmlessons import exercises, intervals, live
-from mmlessons.data import clips, digits, emoji, scenes, utterances, views
+from mmlessons.data import clips, digits, emoji, features, scenes, utterances, views
 from mmlessons.tasks import cross_modal_alignment as alignment
 from mmlessons.tasks import cross_modal_retrieval as retrieval
 from mmlessons.tasks import image_captioning as captioning
-from mmlessons.tasks import information, learner, pixels, seeds, signs
+from mmlessons.tasks import information, learner, pixels, scoring, seeds, signs, word_order
 from mmlessons.tasks import multimodal_fusion as fusion
 from mmlessons.tasks import multimodal_sentiment as sentiment
 from mmlessons.tasks import several_modalities as several
@@ -47,6 +47,8 @@ from mmlessons.tasks import video_understanding as video
 from mmlessons.tasks import vision_language_model as naming
 from mmlessons.tasks import visual_question_answering as answering
 from mmlessons.tasks import what_pairs_do_not_say as pairs
+from mmlessons.tasks import what_weights_do_not_say as weighing
+from tests import tiny_models
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").rglob("[0-9]*.ipynb"))
 ELSEWHERE = ("mmlessons.workers", "mmlessons.doctor")  # these have tests of their own
@@ -109,6 +111,10 @@ MAKE = {
     "answerer": lambda: answering.AnsweringModel().eval(),
     "describer": lambda: captioning.CaptioningModel().eval(),
     "f_v": lambda: made("describer").look(None),
+    "clip": lambda: mmcore.from_clip(*tiny_models.clip()),
+    "eyes": lambda: word_order.eyes(0, 1, "cpu"),
+    "readers": lambda: word_order.Towers().eval(),
+    "told": lambda: word_order.asked("side", count=4),
     "clips": lambda: clips.load("validation"),
     "facts": lambda: made("clips").draw(2, 0),
     "watched": lambda: video.observe(made("clips"), made("facts")),
@@ -147,6 +153,9 @@ GOOD: dict[str, tuple[Callable, Callable[[], dict]]] = {
         "typo_rate": 0.1, "noise_only": {"image": torch.tensor([True, False])},
         "missing": {"text": torch.tensor([True, False])}}),
     "data.emoji.load": (emoji.load, lambda: {"subset": "classroom"}),
+    "data.features.features": (features.features, lambda: {
+        "pictures": [("a.png", PICTURE), ("b.png", PICTURE[:, :9])], "encoder": made("clip"), "batch": 2}),
+    "data.features.identity": (features.identity, lambda: {"encoder": made("clip")}),
     "Emoji.by_role": (lambda role: made("emoji").by_role(role), lambda: {"role": "test"}),
     "Emoji.names": (lambda language: made("emoji").names(language), lambda: {"language": "zh"}),
     "Emoji.training_pictures": (lambda: made("emoji").training_pictures(), dict),
@@ -200,6 +209,7 @@ GOOD: dict[str, tuple[Callable, Callable[[], dict]]] = {
     "tasks.cross_modal_alignment.meanings": (alignment.meanings, lambda: {
         "concept": torch.tensor([0, 1, 2, 2]), "group": torch.tensor([0, 0, 1, 1]), "share": 0.5}),
     "tasks.cross_modal_alignment.nearest_known": (alignment.nearest_known, lambda: {"data": made("views")}),
+    "tasks.cross_modal_alignment.nearest_known_name": (alignment.nearest_known_name, lambda: {"data": made("views")}),
     "tasks.cross_modal_alignment.recall": (alignment.recall, lambda: {"learned": made("aligned")}),
     "tasks.cross_modal_alignment.recall_at_1": (alignment.recall_at_1, lambda: {
         "learned": made("aligned"), "data": made("views"), "artists": ["noto", "fluent"], "other": 1}),
@@ -277,14 +287,38 @@ GOOD: dict[str, tuple[Callable, Callable[[], dict]]] = {
     "tasks.image_captioning.study": (captioning.study, lambda: {
         "variant": "one stage", "seed": 1, "caption_steps": 1}),
     "tasks.image_captioning.things_in": (captioning.things_in, lambda: {"sentence": "A dog at the top left."}),
+    # 09
+    "data.scenes.arrangements.sentence": (scenes.sentence, lambda: {
+        "kind": "side", "first": 0, "second": 1, "language": "zh"}),
+    "tasks.word_order.eyes": (word_order.eyes, lambda: {"seed": 1, "steps": 1}),
+    "tasks.word_order.look": (word_order.look, lambda: {"looking": made("eyes"), "data": made("scenes")}),
+    "tasks.word_order.learner": (word_order.learner, lambda: {
+        "seen": made("eyes"), "steps": 1, "seed": 1, "batch": 2, "exchanged": ["side"], "bag": True}),
+    "tasks.word_order.asked": (word_order.asked, lambda: {
+        "kind": "side", "which": "new", "count": 3, "seed": 1}),
+    "tasks.word_order.candidates": (word_order.candidates, lambda: {"count": 3, "seed": 1}),
+    "tasks.word_order.said": (word_order.said, lambda: {"drawn": made("told"), "exchanged": True}),
+    "tasks.word_order.squares": (word_order.squares, lambda: {
+        "judge": made("readers"), "tiles": floats(31, 128), "drawn": made("told")}),
+    "tasks.word_order.found": (word_order.found, lambda: {
+        "judge": made("readers"), "tiles": floats(31, 128), "drawn": made("told")}),
+    "tasks.word_order.by_rule": (word_order.by_rule, lambda: {
+        "data": made("scenes"), "drawn": made("told"), "crop": True}),
+    "tasks.word_order.fits": (word_order.fits, lambda: {
+        "judge": made("readers"), "f": floats(4, 128), "texts": ["狗在猫的左边。", "The dog is left of the cat."]}),
+    "tasks.word_order.study": (word_order.study, lambda: {"variant": "bag of words", "seed": 1, "steps": 1}),
     # 03
-    "tasks.scoring.accuracy": (fusion.accuracy, lambda: {
+    "tasks.scoring.accuracy": (scoring.accuracy, lambda: {
         "scores": floats(3, 4), "label": torch.tensor([0, 1, 3])}),
-    "tasks.several_modalities.accuracy_of": (fusion.accuracy_of, lambda: {
+    "tasks.several_modalities.accuracy_of": (several.accuracy_of, lambda: {
         "trainer": made("fusing"), "out": only(made("out"), ("w", "f_1", "f_2", "f_3")),
         "label": made("seen")["label"], "w": [0.2, 0.3, 0.5]}),
     "tasks.multimodal_fusion.examine": (fusion.examine, lambda: {
         "trainer": made("fusing"), "data": made("digits"), "conditions": ["clean", "noise_only text"], "times": 1}),
+    "tasks.multimodal_fusion.fused": (fusion.fused, lambda: {
+        "trainer": made("fusing"), "seen": only(made("seen"), (*fusion.MODALITIES, "label")), "times": 1}),
+    "tasks.multimodal_fusion.singles": (fusion.singles, lambda: {
+        "experts": made("experts"), "seen": only(made("seen"), (*fusion.MODALITIES, "label")), "times": 1}),
     "tasks.multimodal_fusion.inputs": (fusion.inputs, lambda: {"seen": only(made("seen"), fusion.MODALITIES)}),
     "tasks.multimodal_fusion.observe_all": (fusion.observe_all, lambda: {
         "data": made("digits"), "times": 1, "seed": 1, "image_noise": 0.5, "noise_only": "text"}),
@@ -302,6 +336,12 @@ GOOD: dict[str, tuple[Callable, Callable[[], dict]]] = {
     "tasks.multimodal_fusion.study": (fusion.study, lambda: {"seed": 1, "separate_steps": 1, "together_steps": 2}),
     "tasks.multimodal_fusion.together": (fusion.together, lambda: {
         "experts": made("experts"), "steps": 2, "seed": 1, "batch": 2}),
+    # 03b
+    "tasks.what_weights_do_not_say.exclusive_or": (weighing.exclusive_or, lambda: {
+        "count": 3, "generator": drawing()}),
+    "tasks.what_weights_do_not_say.puzzle": (weighing.puzzle, lambda: {"seed": 1, "steps": 2}),
+    "tasks.what_weights_do_not_say.study": (weighing.study, lambda: {
+        "seed": 1, "separate_steps": 1, "together_steps": 2}),
     # 07
     "tasks.multimodal_sentiment.SentenceEncoder": (sentiment.SentenceEncoder, lambda: {
         "vocabulary": 9, "feature_dim": 4, "width": 5}),
@@ -383,7 +423,8 @@ GOOD: dict[str, tuple[Callable, Callable[[], dict]]] = {
     "tasks.vision_language_model.pixel_neighbour": (naming.pixel_neighbour, lambda: {
         "concepts": made("concepts"), "artist": "twemoji"}),
     "tasks.vision_language_model.choose": (naming.choose, lambda: {
-        "similarity": floats(6, 6), "concepts": made("concepts"), "known": made("concepts"), "penalty": 0.5}),
+        "similarity": floats(6, 6), "concepts": made("concepts"), "known": made("concepts"), "penalty": 0.5,
+        "by_class": True}),
     "tasks.vision_language_model.train_and_study": (naming.train_and_study, lambda: {
         "seed": 1, "steps": 1, "weights": [1.0, 0.5, 0.5], "hints": "names"}),
     "Concepts.shares": (lambda: made("concepts").shares(), dict),
@@ -652,6 +693,7 @@ FREE = {  # call and part: what may come of it after all, or which sizes are fre
     "RetrievalModel.encode_pictures.pictures": "shape 0, shape 2, shape 3",
     "RetrievalModel.encode_texts.texts": "length",
     "AnsweringModel.forward.attention_mask": "no",
+    "tasks.word_order.learner.exchanged": "length, length 0", "tasks.word_order.fits.texts": "length",
     **{f"Learner.train_step.{dial}": "no" for dial in ("tau", "alpha", "beta", "gamma")},  # None changes nothing
     "tasks.multimodal_sentiment.joint.without": "length, length 0", "tasks.multimodal_sentiment.late.without":
         "length, length 0", "tasks.multimodal_sentiment.late.seen.face": "loud",  # which is left out
@@ -683,6 +725,8 @@ FREE = {  # call and part: what may come of it after all, or which sizes are fre
     "intervals.interval.scores": "no, shape, shape 0, shape 1", "intervals.paired.scores": "no, shape",
     "intervals.paired.others": "no, shape, shape 0",  # answers are bool, trainings any number, questions their number
     "live.claims.line": "no", "live.claims.values": "no, length", "live.weights.presets": "length 0",
+    "data.features.features.pictures": "length", "data.features.features.pictures[][]": "shape 1, shape 2",
+    "data.features.features.batch": "no",  # one at a time gives the same
     "live.menu.options.a": "length", "tasks.seeds.over_seeds.results": "length", "tasks.seeds.over_seeds.results[].a":
         "no, any", "tasks.cross_modal_retrieval.found.ranked.there": "length, shape 0, no",
     "tasks.cross_modal_retrieval.found.ranked.back": "length, shape 0, no",

@@ -19,6 +19,7 @@ from mmlessons.tasks import scoring
 from mmlessons.tasks import video_understanding as video
 from mmlessons.tasks import vision_language_model as naming
 from mmlessons.tasks import visual_question_answering as answering
+from mmlessons.tasks import what_weights_do_not_say as weighing
 from mmlessons.tasks.learner import Learner, Stages, seeded
 from mmlessons.tasks.several_modalities import Experts
 from tests.support import MovingToMPS
@@ -39,7 +40,7 @@ def digits_apart(learned: Learner) -> object:
 
 def digits_together(learned: Learner) -> object:
     test = digits.load("validation")
-    return fusion.examine(learned.trainer, test, ["clean"], 1), fusion.bad_days(
+    return fusion.examine(learned.trainer, test, ["clean"], 1), weighing.bad_days(
         learned.trainer, experts("digits"), test, shared=True)
 
 

@@ -12,7 +12,8 @@ from mmlessons.data.digits import MODALITIES
 from mmlessons.tasks import multimodal_fusion as recognition
 from mmlessons.tasks.learner import Learner
 from mmlessons.tasks.multimodal_fusion import inputs, separately, together
-from mmlessons.tasks.several_modalities import Experts
+from mmlessons.tasks.scoring import accuracy
+from mmlessons.tasks.several_modalities import Experts, accuracy_of
 from tests.support import same, state
 
 TEST = digits.load("test")
@@ -137,24 +138,6 @@ def test_the_product_rule_is_bayes_theorem() -> None:
     assert torch.allclose(scores.softmax(1)[0], joint / joint.sum(), atol=1e-6)
 
 
-def test_weighing_decisions_turns_off_what_says_nothing() -> None:
-    label = torch.arange(10).repeat(20)
-    good = torch.full((200, 10), 0.02).scatter(1, label[:, None], 0.82)
-    wild = torch.rand(200, 10, generator=torch.Generator().manual_seed(0)).pow(8)
-    w = recognition.weigh_decisions([good, wild / wild.sum(1, keepdim=True)], label)
-    assert w.sum().item() == pytest.approx(1)
-    assert w[1] < 0.05
-
-
-def test_bad_days_are_as_frequent_for_each_modality_whether_shared_or_not() -> None:
-    for shared in (True, False):
-        noise = recognition.good_and_bad_days(4000, shared)
-        bad = [noise["image_noise"] > 0.5, noise["babble_snr_db"] < 5, noise["typo_rate"] > 0.4]
-        assert all(rows.double().mean().item() == pytest.approx(0.5, abs=0.03) for rows in bad)
-        together = (bad[0] & bad[1] & bad[2]).double().mean().item()
-        assert together == pytest.approx(0.5 if shared else 0.125, abs=0.03)
-
-
 def test_what_is_heard_is_what_the_model_gets() -> None:
     """波形算出的特征与 observe 给出的相同，除了嘈杂声 / Without babble the feature of the wave is that of observe."""
     clip = TEST.clips[3]
@@ -223,33 +206,74 @@ def test_observing_under_a_condition_is_observing_with_its_noise() -> None:
 
 # -- studies ----------------------------------------------------------------------------------------------------------
 
+
+def test_the_observations_of_one_picture_are_one_item() -> None:
+    right = torch.tensor([True, False, True, True, False, False])  # two pictures, three times, in the order of observe
+    assert recognition.by_picture(right, 3).tolist() == pytest.approx([2 / 3, 1 / 3])
+
+
 def test_examining_freezes_the_weights_at_their_usual_mean(experts: Experts) -> None:
     learner = together(experts, 3, device="cpu").finish()
-    results = recognition.examine(learner.trainer, TEST, times=1)
+    results = recognition.examine(learner.trainer, TEST, times=2)
     assert list(results) == list(recognition.NOISY)
-    seen = recognition.observe_all(TEST, 1, noise_only="sound")
+    seen = recognition.observe_all(TEST, 2, noise_only="sound")
     out = learner.trainer.fuse(inputs(seen))
     g = torch.tensor(results["clean"].weights["g"])
     fused = sum(g[i] * out[f"f_{i + 1}"] for i in range(3))
-    frozen = recognition.accuracy(learner.trainer.head(fused), seen["label"])
+    right = (learner.trainer.head(fused).argmax(1) == seen["label"]).view(2, -1).double().mean(0)
     tested = results["noise_only sound"]
-    assert tested.frozen["g"] == pytest.approx(frozen, abs=0.003)  # one of 382 may be a draw
-    assert tested.accuracy["f"] == fused_accuracy(learner, seen)
+    assert (tested.frozen["g"] - right).abs().mean() < 0.003  # one of 764 may be a draw
+    assert tested.right["f"].mean().item() == pytest.approx(fused_accuracy(learner, seen))
+    assert tested.right["f"].shape == TEST.labels.shape
     assert tested.weights["alpha"] == out["alpha"].mean(0).tolist()
 
 
+def test_the_single_models_are_examined_on_the_same_samples_as_the_fusions(experts: Experts) -> None:
+    tested = recognition.examine_singles(experts, TEST, ("clean", "noise_only text"), 2)
+    seen = recognition.observe_under(TEST, "clean", 2)
+    right = {name: scores.mean().item() for name, scores in tested["clean"].right.items()}
+    assert {m: right[m] for m in MODALITIES} == pytest.approx(experts.evaluate(seen))
+    decisions = experts.decisions(seen)
+    assert right["product"] == pytest.approx(accuracy(recognition.product_rule(decisions), seen["label"]))
+    assert right["any"] >= max(right[m] for m in MODALITIES)
+    for i, m in enumerate(MODALITIES):
+        assert tested["clean"].sure[m] == pytest.approx(decisions[i].amax(1).mean().item())
+
+
+def test_samples_that_are_not_so_many_of_each_picture_are_refused(experts: Experts) -> None:
+    with pytest.raises(ValueError, match="382 samples cannot be 3 of each picture"):
+        recognition.singles(experts, recognition.observe_all(TEST), 3)
+
+
+def test_the_best_constants_are_found_by_trying_them_all(experts: Experts) -> None:
+    validation = digits.load("validation")
+    trainer = together(experts, 20, device="cpu").finish().trainer
+    found = recognition.best_constants(trainer, validation, TEST, parts=2, times=1)
+    assert list(found) == [*recognition.NOISY, "worst", "learned"]
+    sample = recognition.observe_under(validation, "noise_only sound")
+    out = trainer.fuse(inputs(sample))
+    tried = [(a / 2, b / 2, (2 - a - b) / 2) for a in range(3) for b in range(3 - a)]
+    scores = [accuracy_of(trainer, out, sample["label"], w) for w in tried]
+    assert accuracy_of(trainer, out, sample["label"], found["noise_only sound"].w) == pytest.approx(max(scores))
+    asked = recognition.observe_under(TEST, "noise_only text")
+    seen = trainer.fuse(inputs(asked))
+    for constants in found.values():
+        assert sum(constants.w) == pytest.approx(1)
+        assert constants.right["noise_only text"].mean().item() == pytest.approx(
+            accuracy_of(trainer, seen, asked["label"], constants.w), abs=0.004)
+    assert found["learned"].w == pytest.approx(seen["w"][0].tolist())
+
+
 def test_a_whole_run_can_be_sent_between_processes_and_is_what_its_steps_give() -> None:
-    result = recognition.study(5, separate_steps=6, together_steps=4)
-    assert pickle.loads(pickle.dumps(result)) == result
-    assert set(result.constants) == {"train", "validation", "equal"}
-    learned = [*(c.w for c in result.constants.values()), *result.noise_weights.values()]
-    assert all(sum(w) == pytest.approx(1) for w in learned)
+    result = pickle.loads(pickle.dumps(recognition.study(5, separate_steps=6, together_steps=4)))
     experts = separately(6, 5, device="cpu").finish().model
-    assert result.single == experts.evaluate(recognition.observe_all(TEST, 2))
     warned = separately(4, 5, device="cpu", start=experts).finish(dropout=recognition.DROPOUT).model
-    seen = recognition.observe_all(TEST, 2, noise_only="image")
-    product = recognition.accuracy(recognition.product_rule(warned.decisions(seen)), seen["label"])
-    assert result.warned.accuracy["noise_only image"] == product
     trainer = together(experts, 4, 5, device="cpu").finish().trainer
-    assert result.dropout["clean"].accuracy["f"] == recognition.examine(trainer, TEST)["clean"].accuracy["f"]
-    assert result.pulled == recognition.fused(trainer, recognition.observe_all(TEST, 2))
+    for condition in recognition.NOISY:
+        seen = recognition.observe_under(TEST, condition, recognition.TIMES)
+        for found, models in ((result.unwarned, experts), (result.warned, warned)):
+            product = accuracy(recognition.product_rule(models.decisions(seen)), seen["label"])
+            assert found[condition].right["product"].mean().item() == pytest.approx(product, abs=0.002)
+        right = trainer.evaluate(inputs(seen), seen["label"])
+        assert {m: scores.mean().item() for m, scores in result.fused[condition].right.items()} == pytest.approx(right)
+    assert list(result.fused) == list(recognition.CONDITIONS)

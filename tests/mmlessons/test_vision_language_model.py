@@ -370,6 +370,20 @@ def test_a_filter_by_the_training_list_never_finds_a_pair_that_is_not_on_it() ->
     assert naming.choose(S, test, train, naming.FILTER).name[listed].max() == 0
 
 
+def test_a_list_widened_to_classes_admits_what_is_of_a_class_on_it_and_nothing_else() -> None:
+    """一项一项地数 / Counted one by one: a concept is admitted if another one of its class is paired with the hint."""
+    train, test = naming.hold_out_pairs(CONCEPTS)
+    S = naming.pixel_neighbour(CONCEPTS, "twemoji")
+    right = torch.zeros(len(CONCEPTS.label), dtype=torch.float64)
+    for c, h in test.pairs.nonzero().tolist():
+        classes = {int(CONCEPTS.label[i]) for i in train.pairs[:, h].nonzero().flatten()}
+        admitted = [i for i, k in enumerate(CONCEPTS.label.tolist()) if k in classes or not classes]
+        right[c] = max(admitted, key=lambda i: S[c, i].item()) == c
+    found = naming.choose(S, test, train, naming.FILTER, by_class=True).name
+    assert torch.equal(found, right[test.pairs.any(1)])
+    assert found.mean() > naming.choose(S, test, train, naming.FILTER).name.mean() + 0.3
+
+
 def test_an_answer_lists_its_words_with_their_probabilities(trained: Learner) -> None:
     picture = CONCEPTS.data.pictures["noto"][0]
     said = naming.answer(trained.model, CONCEPTS, picture, "animal", "en")

@@ -15,7 +15,6 @@ DOOR, *LESSONS = sorted(FOLDER.glob("*.ipynb"))  # the start page runs like a le
 WORKSHOPS = sorted(FOLDER.glob("workshops/*.ipynb"))
 NOTEBOOKS = [DOOR, *LESSONS, *WORKSHOPS]
 MOST_CELLS = 65  # of a lesson: one double period
-WHOLE = [path for path in LESSONS if path.stem != "03_multimodal_fusion"]  # which is still to be split
 CHINESE = re.compile(r"[\u3400-\u9fff]")
 ENGLISH = re.compile(r"[A-Za-z]{2,}")
 FENCE = re.compile(r"^(`{3,}|~{3,}).*?^\1\s*?$", re.M | re.S)

@@ -21,6 +21,7 @@ from mmlessons.tasks import multimodal_sentiment as sentiment
 from mmlessons.tasks import video_understanding as video
 from mmlessons.tasks import vision_language_model as naming
 from mmlessons.tasks import visual_question_answering as answering
+from mmlessons.tasks import word_order
 from tests.notebooks.diagrams import computed_arrows, drawn_arrows
 from tests.notebooks.stored import DOOR, LESSONS, prose_cells
 
@@ -54,22 +55,29 @@ def what_it_learned_diagrams() -> list[Run]:
                        "name_ids": name_ids})]
 
 
-def fusion_diagrams() -> list[Run]:
-    """两个模态：加权求和的三种；早期、选择器与混合 / Two modalities: the weighted sums; early, selector, mixture."""
+def fusing(*names: str) -> list[Run]:
+    """两个模态融合，看得见的是这些 / Fusing two modalities; what is shown."""
     torch.manual_seed(0)
     model = MultimodalFusion([3, 4], 5)
     x = {"x_1": torch.randn(2, 3), "x_2": torch.randn(2, 4)}
     theta = {"theta": torch.randn(2)}  # what late fusion learns, as an input so that its arrow is seen
 
-    def naming(*names: str) -> Callable[..., dict[str, Tensor]]:
-        def forward(x_1: Tensor, x_2: Tensor, theta: Tensor | None = None) -> dict[str, Tensor]:
-            learned = {} if theta is None else {"late_fusion.logits": theta}
-            out = torch.func.functional_call(model, learned, ([x_1, x_2],))
-            return {name: out[name] for name in names}
-        return forward
+    def forward(x_1: Tensor, x_2: Tensor, theta: Tensor | None = None) -> dict[str, Tensor]:
+        learned = {} if theta is None else {"late_fusion.logits": theta}
+        out = torch.func.functional_call(model, learned, ([x_1, x_2],))
+        return {name: out[name] for name in names}
 
-    return [(naming("f_1", "f_2", "w", "alpha", "g", "f_late", "f_attention", "f_gated"), x | theta),
-            (naming("f_1", "f_2", "f_early", "f_late", "f_attention", "f_gated", "pi", "f"), x)]
+    return [(forward, x | theta if "w" in names else x)]
+
+
+def fusion_diagrams() -> list[Run]:
+    """加权求和的三种 / The three weighted sums."""
+    return fusing("f_1", "f_2", "w", "alpha", "g", "f_late", "f_attention", "f_gated")
+
+
+def selector_diagrams() -> list[Run]:
+    """早期、选择器与混合 / Early fusion, the selector, the mixture."""
+    return fusing("f_1", "f_2", "f_early", "f_late", "f_attention", "f_gated", "pi", "f")
 
 
 def answering_diagrams() -> list[Run]:
@@ -148,6 +156,13 @@ def video_diagrams() -> list[Run]:
     return [(watching, {**frames, "moment": seen["moment"]}), (listening, {**frames, "sound": seen["sound"]})]
 
 
+def word_order_diagrams() -> list[Run]:
+    task = word_order.Comparing(word_order.eyes(0, 1, "cpu"), 8)
+    batch = task.draw(torch.Generator().manual_seed(0), 1.0)
+    return [(task.begin(torch.device("cpu")).model.forward,
+             {**{name: batch[name] for name in ("f", "input_ids", "attention_mask")}, "tau": torch.tensor(0.1)})]
+
+
 # 每一课的图依次是哪些计算 / Which computations the diagrams of each lesson show, in their order.
 DIAGRAMS: dict[str, Callable[[], list[Run]]] = {
     "01_vision_language_model": vision_language_diagrams,
@@ -155,11 +170,13 @@ DIAGRAMS: dict[str, Callable[[], list[Run]]] = {
     "02_cross_modal_alignment": alignment_diagrams,
     "02b_what_pairs_do_not_say": yes_or_no_diagrams,
     "03_multimodal_fusion": fusion_diagrams,
+    "03b_what_weights_do_not_say": selector_diagrams,
     "04_visual_question_answering": answering_diagrams,
     "05_image_captioning": captioning_diagrams,
     "06_cross_modal_retrieval": retrieval_diagrams,
     "07_multimodal_sentiment": sentiment_diagrams,
     "08_video_understanding": video_diagrams,
+    "09_word_order": word_order_diagrams,
 }
 
 

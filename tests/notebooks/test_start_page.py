@@ -83,7 +83,7 @@ def test_of_two_lessons_that_share_a_formula_one_is_to_be_read_before_the_other_
 def test_the_stored_check_of_the_machine_names_every_data_set():
     """A stale page would vouch for the data of yesterday."""
     printed = "\n".join(text for _, text in stored.texts(nbformat.read(DOOR, 4)))
-    sets = [path.parent.name for path in (ROOT / "mmlessons/data").glob("*/__init__.py")]
+    sets = [path.parent.name for path in (ROOT / "mmlessons/data").glob("*/CARD.md")]
     assert sets
     assert [name for name in sets if name not in printed] == []
 
@@ -113,21 +113,21 @@ def test_the_first_command_of_the_readme_opens_the_start_page():
 
 # -- a lesson as a whole ----------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("path", stored.WHOLE, ids=label)
+@pytest.mark.parametrize("path", LESSONS, ids=label)
 def test_a_lesson_fits_into_a_double_period(path):
     assert len(nbformat.read(path, 4).cells) <= stored.MOST_CELLS
 
 
 def test_every_lesson_has_a_workshop_and_a_page_for_teachers_and_they_lead_to_each_other():
-    assert [path.name for path in WORKSHOPS] == [path.name for path in stored.WHOLE]
-    for lesson, workshop in zip(stored.WHOLE, WORKSHOPS, strict=True):
+    assert [path.name for path in WORKSHOPS] == [path.name for path in LESSONS]
+    for lesson, workshop in zip(LESSONS, WORKSHOPS, strict=True):
         links = {target for text in stored.prose_cells(lesson) for _, target in LINK.findall(text)}
         assert {f"workshops/{lesson.name}", f"../docs/teachers/{lesson.stem}.md"} <= links, lesson.name
         assert f"](../{lesson.name})" in "\n".join(stored.prose_cells(workshop))
         assert (ROOT / f"docs/teachers/{lesson.stem}.md").is_file()
 
 
-@pytest.mark.parametrize("path", [DOOR, *stored.WHOLE, *WORKSHOPS], ids=label)
+@pytest.mark.parametrize("path", [DOOR, *LESSONS, *WORKSHOPS], ids=label)
 def test_sentences_are_not_chained_by_semicolons(path):
     """分号少，句子才一读就懂 / Few semicolons, so that a sentence is understood on first reading."""
     chinese, english = (" ".join(part) for part in zip(*halves(path), strict=True))

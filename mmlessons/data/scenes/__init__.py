@@ -16,12 +16,14 @@ from torch import Tensor
 from mmcore import checks
 from mmlessons.border import typed
 from mmlessons.data import emoji
+from mmlessons.data.scenes.arrangements import ARRANGEMENTS, draw_arrangements, places, sentence
 from mmlessons.data.scenes.captions import MOST_NAMED, ORDERS, RELATIONS, caption, every_word, relation
 from mmlessons.data.scenes.things import LANGUAGES, NUMBERS, PLACES, THINGS, Thing
 
-__all__ = ["ANSWERS", "CELLS", "EMPTY", "KINDS", "LANGUAGES", "MOST_NAMED", "ORDERS", "PAIRS", "PLACES", "RELATIONS",
-           "ROLES", "SIZE", "THINGS", "WORDINGS", "Scenes", "Thing", "answers_of", "apart", "caption", "every_word",
-           "join", "load", "question", "question_number", "questions", "relation", "reply", "split"]
+__all__ = ["ANSWERS", "ARRANGEMENTS", "CELLS", "EMPTY", "KINDS", "LANGUAGES", "MOST_NAMED", "ORDERS", "PAIRS",
+           "PLACES", "RELATIONS", "ROLES", "SIZE", "THINGS", "WORDINGS", "Scenes", "Thing", "answers_of", "apart",
+           "caption", "draw_arrangements", "every_word", "join", "load", "places", "question", "question_number",
+           "questions", "relation", "reply", "sentence", "split"]
 
 VERSION = 1  # of what a seed gives
 ROLES = emoji.ROLES
