@@ -13,6 +13,7 @@ from tests.notebooks.formulas import formulas
 from tests.notebooks.stored import LESSONS, NOTEBOOKS, label, prose_cells
 
 TESTS = Path(__file__).parents[1]
+NEXT = TESTS.parent / "docs/where_next.md"
 
 
 @cache
@@ -41,6 +42,14 @@ def test_every_formula_has_one_home_and_a_test_by_explicit_loops() -> None:
         marked |= set(re.findall(r'@pytest\.mark\.formula\("([\d.]+)"\)', path.read_text("utf-8")))
     assert [tag for tag, places in written().items() if len(places) != 1] == []
     assert set(written()) == marked
+
+
+def test_where_next_has_one_row_for_each_formula_beside_the_name_that_computes_it() -> None:
+    rows = [line.partition("<br>")[0] for line in NEXT.read_text("utf-8").splitlines() if line.startswith("| (")]
+    listed = [(re.findall(r"\(([\d.]+)\)", row), re.findall(r"`(\w+)`", row)) for row in rows]
+    assert sorted(tag for tags, _ in listed for tag in tags) == sorted(written()), "docs/where_next.md: a row each"
+    for tags, (name,) in listed:
+        assert list(formulas(getattr(mmcore, name).__doc__)) == tags, name
 
 
 @pytest.mark.parametrize("text", [r"$$a \tag{2.1a}$$", r"$$a \tag*{2.1}$$", r"$a \tag{2.1}$", r"$$a \tag{2.1} b$$",
