@@ -297,6 +297,28 @@ def singles(experts: Experts, seen: Mapping[str, Tensor], times: int = 1) -> Sin
 
 
 @typed
+def nearest(known: Mapping[str, Tensor], seen: Mapping[str, Tensor], times: int = 1) -> dict[str, Tensor]:
+    """最近邻：与哪个留着的样本最像，就答它的数字 / The kept sample that is nearest names the digit: modality → (N,).
+
+    Pictures and sounds are compared by distance, words by how many of their 16 places differ. Nothing is learned, all
+    of `known` is kept. A score is that of a picture of `seen`, which is seen `times` times, as for `singles`.
+
+    图和声比距离，字比 16 个位置里有几处不同。什么也不学，`known` 全都留着。成绩一幅图一个，`seen` 里每幅图看 `times`
+    次，与 `singles` 一样。
+    """
+    label, right = _label(seen, times), {}
+    finite = {m: f"{INPUTS[m]} finite" for m in ("image", "sound")}
+    holds(seen, "seen", **finite)
+    holds(known, "known", **INPUTS | finite, label="int64 B")
+    checks.require(len(known["label"]) > 0, "known 是空的", "known is empty")
+    checks.classes(known["label"], "label", len(known["label"]), CLASSES)
+    for m in MODALITIES:
+        here, kept = ((F.one_hot(x[m].long(), 256) if m == "text" else x[m]).flatten(1).float() for x in (seen, known))
+        right[m] = known["label"][torch.cdist(here, kept).argmin(1)] == label
+    return {m: by_picture(each, times) for m, each in right.items()}
+
+
+@typed
 def examine_singles(experts: Experts, data: digits.Digits, conditions: Sequence[str] = tuple(NOISY),
                     times: int = TIMES) -> dict[str, Singles]:
     """每种情形下的单独模型 / The single models under each condition, on the samples of `examine`."""

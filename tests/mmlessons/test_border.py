@@ -319,6 +319,9 @@ GOOD: dict[str, tuple[Callable, Callable[[], dict]]] = {
         "trainer": made("fusing"), "seen": only(made("seen"), (*fusion.MODALITIES, "label")), "times": 1}),
     "tasks.multimodal_fusion.singles": (fusion.singles, lambda: {
         "experts": made("experts"), "seen": only(made("seen"), (*fusion.MODALITIES, "label")), "times": 1}),
+    "tasks.multimodal_fusion.nearest": (fusion.nearest, lambda: {
+        "known": only(made("seen"), (*fusion.MODALITIES, "label")),
+        "seen": only(made("seen"), (*fusion.MODALITIES, "label")), "times": 1}),
     "tasks.multimodal_fusion.inputs": (fusion.inputs, lambda: {"seen": only(made("seen"), fusion.MODALITIES)}),
     "tasks.multimodal_fusion.observe_all": (fusion.observe_all, lambda: {
         "data": made("digits"), "times": 1, "seed": 1, "image_noise": 0.5, "noise_only": "text"}),

@@ -240,6 +240,21 @@ def test_the_single_models_are_examined_on_the_same_samples_as_the_fusions(exper
         assert tested["clean"].sure[m] == pytest.approx(decisions[i].amax(1).mean().item())
 
 
+def test_the_nearest_kept_sample_names_the_digit() -> None:
+    known, seen = recognition.observe_all(digits.load("train"), seed=1), recognition.observe_all(TEST, 2)
+    right = recognition.nearest(known, seen, 2)
+    for m in MODALITIES:
+        for i in (0, 7, 200):  # the two views of a picture are half the samples apart
+            views = []
+            for view in (i, i + len(TEST.labels)):
+                gaps = [((x != seen[m][view]).sum() if m == "text" else (x - seen[m][view]).square().sum()).item()
+                        for x in known[m]]
+                views.append(known["label"][gaps.index(min(gaps))] == seen["label"][view])
+            assert right[m][i].item() == sum(map(float, views)) / 2
+    itself = recognition.nearest(seen, seen)
+    assert all(itself[m].mean() > 0.99 for m in ("image", "sound"))
+
+
 def test_samples_that_are_not_so_many_of_each_picture_are_refused(experts: Experts) -> None:
     with pytest.raises(ValueError, match="382 samples cannot be 3 of each picture"):
         recognition.singles(experts, recognition.observe_all(TEST), 3)
