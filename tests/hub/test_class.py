@@ -251,7 +251,7 @@ def test_each_has_one_kernel_of_less_than_0_9_gigabytes_and_nothing_in_the_backg
 
 
 def test_a_notebook_is_the_students_own_and_is_saved_with_its_panels(school, student):
-    school.pages[student].command("docmanager:save")
+    school.pages[student].save()
     file = home(student) / "lessons" / LESSON
     until(lambda: file.read_bytes() != (ROOT / "notebooks" / LESSON).read_bytes(), 20)
     school.pages[student].settle(2)

@@ -168,8 +168,9 @@ def test_a_folder_that_may_only_be_read_is_read_and_left_as_it_is(encoder, tmp_p
     wanted = features(album(3), encoder, tmp_path)
     before = only(tmp_path).read_bytes()
     tmp_path.chmod(0o555)
-    tmp_path.parent.chmod(0o755)
-    tmp_path.parent.parent.chmod(0o755)
+    for folder in tmp_path.parents:  # pytest's own, which somebody else may not enter
+        if "pytest-of-" in str(folder):
+            folder.chmod(0o755)
     try:
         with _somebody_else():
             found = features(album(), encoder, tmp_path)

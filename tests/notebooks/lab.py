@@ -216,15 +216,25 @@ class Page:
         self.window.wait_for_function(READY, timeout=timeout * 1000)
         self.window.wait_for_timeout(500)
 
+    def save(self):
+        """Save; if the page asks whether to overwrite what its own autosave has just written, say yes."""
+        self.js("""() => { window.mmSaved = false;
+            window.jupyterapp.commands.execute('docmanager:save').finally(() => { window.mmSaved = true; }); }""")
+        try:
+            self.window.wait_for_function("() => window.mmSaved", timeout=20_000)
+        except TimeoutError:
+            self.window.locator(".jp-Dialog button", has_text="Overwrite").click(timeout=5000)
+            self.window.wait_for_function("() => window.mmSaved", timeout=20_000)
+
     def end_kernel(self):
         """The kernel ends, as it does overnight, and nothing is run again."""
-        self.command("docmanager:save")
+        self.save()
         self.settle(1)
         self.js("() => window.jupyterapp.shell.currentWidget.context.sessionContext.shutdown()")
         self.settle(1)
 
     def save_and_reload(self):
-        self.command("docmanager:save")
+        self.save()
         self.window.reload(wait_until="domcontentloaded")
         self.wait_until_ready()
         self.window.wait_for_timeout(1500)  # widgets and diagrams come after the cells
