@@ -218,13 +218,16 @@ class Page:
 
     def save(self):
         """Save; if the page asks whether to overwrite what its own autosave has just written, say yes."""
-        self.js("""() => { window.mmSaved = false;
-            window.jupyterapp.commands.execute('docmanager:save').finally(() => { window.mmSaved = true; }); }""")
-        try:
-            self.window.wait_for_function("() => window.mmSaved", timeout=20_000)
-        except TimeoutError:
-            self.window.locator(".jp-Dialog button", has_text="Overwrite").click(timeout=5000)
-            self.window.wait_for_function("() => window.mmSaved", timeout=20_000)
+        overwrite = self.window.locator(".jp-Dialog button", has_text="Overwrite")
+        for patience in (20_000, 60_000):
+            if overwrite.count():
+                overwrite.click()
+            self.js("""() => { window.mmSaved = false;
+                window.jupyterapp.commands.execute('docmanager:save').finally(() => { window.mmSaved = true; }); }""")
+            with suppress(TimeoutError):
+                self.window.wait_for_function("() => window.mmSaved", timeout=patience)
+                return
+        raise TimeoutError("the notebook could not be saved")
 
     def end_kernel(self):
         """The kernel ends, as it does overnight, and nothing is run again."""
