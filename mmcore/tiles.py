@@ -24,7 +24,7 @@ from mmcore.checks import refuse
 
 TILE = 2**19  # numbers in a tile: 2 MiB of float32
 KEPT = 2**23  # numbers of the first round that the second need not make again
-SAFE = 80  # e⁻⁸⁰ is near the smallest float32
+SAFE = 40  # exponents from −40 to 40: float32 holds their powers, and quotients of these
 
 Gradients = tuple[Tensor, ...]
 
@@ -115,20 +115,24 @@ def directions(x: Tensor, name: str) -> tuple[Tensor, Tensor]:
 
 def contrastive(ring: Ring, wanted: bool, u: Tensor, v: Tensor, s: float) -> tuple[Tensor, Gradients]:
     """(2.1) 的值与梯度，指数不超过 s = 1/τ / (2.1): its value and its gradients by u and v; exponents reach s = 1/τ."""
-    n, count, safe = len(u), ring.total(len(u)), s < SAFE / 2
+    n, count, safe = len(u), ring.total(len(u)), s < SAFE
     positive = (u * v).sum(1)
     rows, columns, held = u.new_full((n,), -torch.inf), u.new_full((len(v),), -torch.inf), v
     kept, room = {}, KEPT
+
+    def tile(i: slice, held: Tensor) -> Tensor:  # of e^S where one exponential can serve rows and columns, or else of S
+        S = u[i] @ held.T
+        return S.exp_() if safe else S
+
     for stop in range(ring.size):
         for i in _parts(n, held):
-            S = u[i] @ held.T
+            S = tile(i, held)
             if stop == 0:
-                S.diagonal(i.start).fill_(-torch.inf)
-            if safe:  # one exponential serves rows and columns
-                e = S.exp_()
-                by_row, by_column = (e @ e.new_ones(len(held))).log_(), (e.new_ones(len(e)) @ e).log_()
-                if e.numel() <= room:
-                    kept[stop, i.start], room = e, room - e.numel()
+                S.diagonal(i.start).fill_(0.0 if safe else -torch.inf)
+            if safe:
+                by_row, by_column = (S @ S.new_ones(len(held))).log_(), (S.new_ones(len(S)) @ S).log_()
+                if S.numel() <= room:
+                    kept[stop, i.start], room = S, room - S.numel()
             else:
                 by_row, by_column = S.logsumexp(1), S.logsumexp(0)
             rows[i] = torch.logaddexp(rows[i], by_row)
@@ -145,11 +149,11 @@ def contrastive(ring: Ring, wanted: bool, u: Tensor, v: Tensor, s: float) -> tup
     gu, gv, held = torch.zeros_like(u), torch.zeros_like(v), v
     for stop in range(ring.size):
         for i in _parts(n, held):
-            e = kept.pop((stop, i.start), None)
-            if e is None:
-                S = u[i] @ held.T
+            S = kept.pop((stop, i.start), None)
+            if S is None:
+                S = tile(i, held)
             if safe:
-                G = (S.exp_() if e is None else e).mul_(R[i].neg().exp_()[:, None] + C.neg().exp_())
+                G = S.mul_(R[i].neg().exp_()[:, None] + C.neg().exp_())
             else:
                 G = (S - R[i][:, None]).exp_().add_(S.sub_(C).exp_())
             if stop == 0:
@@ -168,21 +172,20 @@ def sigmoid(ring: Ring, wanted: bool, u: Tensor, v: Tensor, _: float, c: float,
     """(2.4) 的值与梯度，c 是偏置 / (2.4): its value, and its gradients by u, v and the bias c."""
     n, count, held = len(u), ring.total(len(u)), v
     value, gu, gv, gc = u.new_zeros(()), torch.zeros_like(u), torch.zeros_like(v), u.new_zeros(())
+
+    def turned(x: Tensor, i: slice, stop: int) -> Tensor:  # −x where the right answer is yes
+        if positives is not None:
+            return torch.where(positives[i], -x, x)
+        if stop == 0:
+            x.diagonal(i.start).neg_()
+        return x
+
     for stop in range(ring.size):
         for i in _parts(n, held):
-            S = (u[i] @ held.T).add_(c)
-            yes = S.diagonal(i.start) if positives is None else positives[i]
-            if positives is not None:
-                S = torch.where(yes, -S, S)
-            elif stop == 0:
-                yes.neg_()
+            S = turned((u[i] @ held.T).add_(c), i, stop)
             value += F.softplus(S).sum()
             if wanted:
-                G = S.sigmoid_()
-                if positives is not None:
-                    G = torch.where(yes, -G, G)
-                elif stop == 0:
-                    yes.neg_()
+                G = turned(S.sigmoid_(), i, stop)
                 gu[i].addmm_(G, held)
                 gv.addmm_(G.T, u[i])
                 gc += G.sum()
