@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from tqdm import tqdm
 
 from mmcore.training import choose_device
@@ -70,10 +71,13 @@ def device(text: str) -> torch.device:
 class Options(argparse.ArgumentParser):
     """每个脚本都有的选项；`most` 是一批最多几个 / The options of every script; a batch has `most` at the most."""
 
-    def __init__(self, about: str, steps: int, batch: int, rate: float, most: int = 2**31 - 1):
+    def __init__(self, about: str, steps: int, batch: int, rate: float, most: int = 2**31 - 1, torchrun: bool = False):
         super().__init__(description=about.partition("\n")[0],
                          formatter_class=argparse.ArgumentDefaultsHelpFormatter)
         self.set_defaults(script=self.prog)
+        if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not torchrun:
+            stop(f"{self.prog} 只用一个进程，请不用 torchrun 启动它",
+                 f"{self.prog} is for one process; start it without torchrun")
         add = self.add_argument
         add("--out", type=Path, default=Path("runs") / Path(self.prog).stem,
             help="检查点和曲线的文件夹 / folder of checkpoint and events")
@@ -93,32 +97,56 @@ class Options(argparse.ArgumentParser):
         self.exit(2, f"选项不对，--help 列出全部 / wrong option, --help lists them all: {message}\n")
 
 
+def processes(args: argparse.Namespace) -> tuple[int, int]:
+    """这是第几个进程，一共几个 / The number of this process, and how many torchrun started; 0 and 1 without it.
+
+    Each takes `batch[number::how many]`. Of several GPUs each process takes its own.
+
+    每个进程取 `batch[第几个::一共几个]`。有几块 GPU 时，各用各的一块。
+    """
+    if "WORLD_SIZE" not in os.environ:
+        return 0, 1
+    if args.device.type == "cuda":
+        args.device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(args.device)
+    dist.init_process_group("nccl" if args.device.type == "cuda" else "gloo")
+    rank, size = dist.get_rank(), dist.get_world_size()
+    if args.batch < 2 * size:
+        stop(f"{size} 个进程，--batch 至少 {2 * size}，收到 {args.batch}",
+             f"{size} processes need a --batch of at least {2 * size}, got {args.batch}")
+    return rank, size
+
+
 class Resumable:
     """一次训练，从它的检查点继续 / One training, which goes on from its checkpoint.
 
     `parts` are the model, the optimiser, the schedule: all that has a `state_dict`. What is wrong stops the program
-    with one line before the first step.
+    with one line before the first step. Of several processes all read the checkpoint, and the first, of `rank` 0,
+    writes it, so that their number may change between two runs.
 
-    `parts` 是模型、优化器、步长表，凡有 `state_dict` 的。有什么不对，程序在第一步之前说一行就停。
+    `parts` 是模型、优化器、步长表，凡有 `state_dict` 的。有什么不对，程序在第一步之前说一行就停。有几个进程时，检查点
+    大家都读，只由第一个（`rank` 为 0）来写，所以下一次可以换一个进程数。
     """
 
-    def __init__(self, args: argparse.Namespace, **parts: Any):
+    def __init__(self, args: argparse.Namespace, rank: int = 0, **parts: Any):
         self.args, self.parts, self.path = args, parts, args.out / "checkpoint.pt"
+        self.first, self.loss = rank == 0, math.nan
         self.aside = args.out / "aside"
         self.about = {name: str(value) for name, value in vars(args).items() if name not in FREE}
         try:
             args.out.mkdir(parents=True, exist_ok=True)
-            self.aside.write_bytes(b"")
-            self.aside.unlink()
+            if self.first:
+                self.aside.write_bytes(b"")
+                self.aside.unlink()
             self.step = self._resume() if self.path.exists() else 0
         except OSError as error:
             stop(f"写不进 {args.out}（{error}）", f"cannot write to {args.out} ({error})")
-        self.events = self._events() if args.tensorboard else None
+        self.events = self._events() if args.tensorboard and self.first else None
 
     def steps(self) -> Iterator[int]:
         """还没走的步 / The steps that are left."""
         self.bar = tqdm(range(self.step + 1, self.args.steps + 1), initial=self.step, total=self.args.steps,
-                        disable=None)  # no bar where nobody watches, in a log for example
+                        disable=None if self.first else True)  # none where nobody watches, in a log for example
         for step in self.bar:
             torch.manual_seed(draws(self.args.seed, step).initial_seed())  # for a model with dropout
             yield step
@@ -128,15 +156,16 @@ class Resumable:
         if not math.isfinite(loss):
             stop(f"第 {step} 步的损失不是有限的数；请降低 --rate",
                  f"the loss of step {step} is not finite; lower --rate")
+        self.loss = loss
         self.bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
         if self.events:
             self.events.add_scalar("loss", loss, step)
-        if step % self.args.save_every == 0 or step == self.args.steps:
+        if self.first and (step % self.args.save_every == 0 or step == self.args.steps):
             self._save(step)
 
     def _save(self, step: int) -> None:
         """Written aside and then renamed, so that what has the name is whole, whenever the program is killed."""
-        kept = {"about": self.about, "step": step,
+        kept = {"about": self.about, "step": step, "loss": self.loss,
                 "parts": {name: part.state_dict() for name, part in self.parts.items()}}
         try:
             torch.save(kept, self.aside)
@@ -150,6 +179,7 @@ class Resumable:
                 whole = file.testzip() is None  # torch reads damaged numbers without a word
             kept = torch.load(self.path, map_location=self.args.device, weights_only=True) if whole else {}
             about, step, states = dict(kept["about"]), int(kept["step"]), dict(kept["parts"])
+            self.loss = float(kept["loss"])
         except OSError as error:
             stop(f"读不了 {self.path}（{error}）", f"cannot read {self.path} ({error})")
         except Exception:  # there is no end to what damage makes torch raise
@@ -166,7 +196,8 @@ class Resumable:
         except (KeyError, RuntimeError, ValueError):
             stop(f"{self.path} 里的模型与现在的不同；请换一个 --out",
                  f"the model in {self.path} differs from this one; use another --out")
-        print(f"从第 {step} 步继续 / going on from step {step}", file=sys.stderr)
+        if self.first:
+            print(f"从第 {step} 步继续 / going on from step {step}", file=sys.stderr)
         return step
 
     def _events(self) -> Any:

@@ -12,16 +12,17 @@ they are made P times as large here, and the average is the gradient of one proc
 `torchrun --nproc-per-node 2 train.py` starts two processes, and `torch.distributed.init_process_group("gloo")` in
 train.py makes them a group.
 
-Paper: Cheng et al. 2024, Inf-CL (the ring); Zhai et al. 2023, SigLIP (texts passed on from device to device).
+Paper: Cheng et al. 2024, Inf-CL (the ring); Zhai et al. 2023, SigLIP (texts passed on from device to device); Zhang et
+al. 2018, Context Encoding for Semantic Segmentation (batch normalisation over several devices).
 """
 
 from collections.abc import Callable, Iterable
 from datetime import timedelta
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmcore import checks, tiles
 from mmcore.alignment import one_number
@@ -60,6 +61,83 @@ def sigmoid_loss(a: Tensor, b: Tensor, tau: float | Tensor, bias: float | Tensor
     return _over_all(tiles.sigmoid, group, timeout, a, b, tau, bias)
 
 
+def batch_norm_over_all(model: nn.Module, group: dist.ProcessGroup | None = None,
+                        timeout: float = TIMEOUT) -> nn.Module:
+    """批归一化改用整批的均值和方差 / Let batch normalisation use the mean and the variance of the whole batch.
+
+    Each `BatchNorm1d`, `2d` or `3d` in the model is replaced by one with the same parameters and the same names, which
+    in training asks all processes of `group` for their sums. Without it each process would normalise its own rows, and
+    several processes would learn something else than one. Torch's own SyncBatchNorm does the same on a GPU only.
+    Returns the model. Raises TypeError if it is no module, RuntimeError without a process group.
+
+    模型里的 `BatchNorm1d`、`2d`、`3d` 都换成参数和名字相同的一个，训练时它向 `group` 的所有进程要各自的和。不换的话，
+    每个进程只按自己的几行归一化，几个进程学到的就与一个进程不同。torch 自带的 SyncBatchNorm 做同样的事，但只能在 GPU
+    上。返回这个模型。它不是模块时报 TypeError，没有进程组时报 RuntimeError。
+    """
+    if not isinstance(model, nn.Module):
+        refuse(f"model 需要是 torch.nn.Module，收到 {type(model).__name__}",
+               f"model must be a torch.nn.Module, got {type(model).__name__}", TypeError)
+    checks.positive(timeout, "timeout")
+    ring = _of_all(group, timeout)
+    return _replaced(model, ring)
+
+
+def _replaced(module: nn.Module, ring: "_Group") -> nn.Module:
+    for name, child in module.named_children():
+        setattr(module, name, _replaced(child, ring))
+    if not isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
+        return module
+    new = _BatchNormOverAll(module.num_features, module.eps, module.momentum, module.affine,
+                            module.track_running_stats)
+    new.ring, new.training = ring, module.training
+    new._parameters, new._buffers = module._parameters, module._buffers
+    return new
+
+
+class _BatchNormOverAll(nn.modules.batchnorm._BatchNorm):
+    ring: "_Group"
+
+    def _check_input_dim(self, x: Tensor) -> None:
+        if x.dim() < 2 or x.shape[1] != self.num_features:
+            refuse(f"批归一化需要 (N, {self.num_features}, …)，收到 {tuple(x.shape)}",
+                   f"batch normalisation needs (N, {self.num_features}, …), got {tuple(x.shape)}")
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training and self.running_mean is not None:
+            return super().forward(x)  # what was learned, the same everywhere
+        self._check_input_dim(x)
+        over, wide = [d for d in range(x.dim()) if d != 1], (1, -1, *[1] * (x.dim() - 2))
+        z = x if x.dtype == torch.float64 else x.float()
+        sums = _Summed.apply(torch.cat([z.sum(over), z.new_tensor([x.numel() / x.shape[1]])]), self.ring)
+        n = sums[-1]
+        mean = sums[:-1] / n
+        centred = z - mean.view(wide)
+        var = _Summed.apply(centred.square().sum(over), self.ring) / n
+        if self.training and self.running_mean is not None:
+            with torch.no_grad():
+                self.num_batches_tracked += 1
+                share = 1 / self.num_batches_tracked if self.momentum is None else self.momentum
+                for kept, new in ((self.running_mean, mean), (self.running_var, var * n / (n - 1).clamp(min=1))):
+                    kept += share * (new - kept)
+        y = centred * (var + self.eps).rsqrt().view(wide)
+        if self.affine:
+            y = y * self.weight.view(wide) + self.bias.view(wide)
+        return y.to(x.dtype)
+
+
+class _Summed(torch.autograd.Function):
+    """A sum over all processes. What depends on it does so in all of them, so its gradient is a sum as well."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, ring: "_Group") -> Tensor:
+        ctx.ring = ring
+        return ring.sum(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return ctx.ring.sum(gradient), None
+
+
 @shapes(a="N D", b="N D", least={"N": 1, "D": 1}, precise="a b")
 def _checked(a: Tensor, b: Tensor, tau: float | Tensor, bias: float | Tensor | None = None) -> tuple[Tensor, ...]:
     """What a process can see of its own input without asking others."""
@@ -73,17 +151,21 @@ def _checked(a: Tensor, b: Tensor, tau: float | Tensor, bias: float | Tensor | N
 
 def _over_all(kernel: Callable, group: dist.ProcessGroup | None, timeout: float, *given: object) -> Tensor:
     checks.positive(timeout, "timeout")
-    if not (dist.is_available() and dist.is_initialized()):
-        refuse("还没有进程组：先调用 torch.distributed.init_process_group，再用 torchrun 启动",
-               "there is no process group: call torch.distributed.init_process_group and start with torchrun",
-               RuntimeError)
-    ring = _Group(group, timeout)
+    ring = _of_all(group, timeout)
     try:
         ready, wrong = _checked(*given), None
     except (TypeError, ValueError) as error:
         ready, wrong = (), error
     ring.agree(ready, wrong)
     return tiles.loss(kernel, _once_only, ring, *ready)
+
+
+def _of_all(group: dist.ProcessGroup | None, timeout: float) -> "_Group":
+    if not (dist.is_available() and dist.is_initialized()):
+        refuse("还没有进程组：先调用 torch.distributed.init_process_group，再用 torchrun 启动",
+               "there is no process group: call torch.distributed.init_process_group and start with torchrun",
+               RuntimeError)
+    return _Group(group, timeout)
 
 
 def _once_only(*_: Tensor) -> NoReturn:

@@ -24,7 +24,8 @@ KILLED_WHILE_IT_SAVES = """
 import os, runpy, signal, sys
 saves, replace = [], os.replace
 def save(aside, path):
-    saves.append(path)
+    global saves
+    saves += [path] * str(path).endswith("checkpoint.pt")
     if len(saves) == 2:
         os.kill(os.getpid(), signal.SIGKILL)
     replace(aside, path)
@@ -99,6 +100,41 @@ def test_killed_while_it_saves_and_resumed_it_ends_with_the_same_weights(name: s
     other = run(name, tmp_path / "other", *SMALL, "--seed", "1", "--accumulate", "2", "--bf16")["parts"]["model"]
     assert all(tensor.isfinite().all() for tensor in flat(other))
     assert any(not torch.equal(one, two) for one, two in zip(flat(other), flat(whole["parts"]["model"]), strict=True))
+
+
+def moments(kept: dict[str, Any]) -> torch.Tensor:
+    """The mean gradients of AdamW in a checkpoint, one after the other."""
+    state = kept["parts"]["optimizer"]["state"]
+    return torch.cat([state[number]["exp_avg"].flatten() for number in sorted(state)])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
+def test_two_processes_learn_what_one_learns_and_one_goes_on_where_two_were_killed(
+        tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    killer = tmp_path / "killed.py"
+    killer.write_text(KILLED_WHILE_IT_SAVES)
+    kept = {}
+    for size, start in ((1, [sys.executable]),
+                        (2, [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"])):
+        out = tmp_path / str(size)
+        killed = subprocess.run([*start, killer, EXAMPLES / "retrieval.py", "--out", out, *SMALL], capture_output=True)
+        assert killed.returncode
+        kept[size] = torch.load(out / "checkpoint.pt", weights_only=True)
+    assert kept[1]["step"] == kept[2]["step"] == 2
+    assert kept[2]["loss"] == pytest.approx(kept[1]["loss"], rel=1e-5)
+    one, two = map(moments, kept.values())
+    assert (two - one).norm() < 1e-3 * one.norm()
+    assert run("retrieval", tmp_path / "2", *SMALL)["step"] == 5
+    said = capsys.readouterr()
+    assert "从第 2 步继续 / going on from step 2" in said.err
+    assert "R@1 openmoji: " in said.out
+
+
+def test_several_processes_are_refused_where_a_script_is_for_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                                 capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name in set(SCRIPTS) - {"retrieval"}:
+        assert f"{name}.py is for one process" in refused(name, tmp_path, capsys)
 
 
 def test_fusion_reproduces_the_figures_of_its_lesson(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

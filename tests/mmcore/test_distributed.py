@@ -1,5 +1,6 @@
 """多个进程算整批的损失 / Several processes compute the loss of the whole batch, over a real group (gloo)."""
 
+import copy
 import time
 import traceback
 from collections.abc import Callable
@@ -98,6 +99,48 @@ def equals_one_process(rank: int, size: int) -> str:
 @pytest.mark.parametrize("size", [1, 2, 4])
 def test_the_averaged_gradient_is_that_of_one_process_with_the_whole_batch(size: int, tmp_path: Path) -> None:
     assert over(size, equals_one_process, tmp_path) == [""] * size
+
+
+def normalises_as_one(rank: int, size: int) -> str:
+    """Values, gradients and what is kept for later, of a batch that no number of processes divides."""
+    cut = [r * N // size + (0 < r < size) for r in range(size + 1)]
+    mine, worst = slice(cut[rank], cut[rank + 1]), []
+    for layer, shape in ((nn.BatchNorm1d(3), ()), (nn.BatchNorm2d(3, momentum=None), (2, 5)),
+                         (nn.BatchNorm2d(3, affine=False, track_running_stats=False), (2, 5))):
+        generator = torch.Generator().manual_seed(0)
+        x, later = (5 + 2 * torch.randn(N, 3, *shape, generator=generator, dtype=torch.float64) for _ in range(2))
+        factor = torch.randn(x.shape, generator=generator, dtype=torch.float64)
+        one = nn.Sequential(layer).double()
+        many = distributed.batch_norm_over_all(copy.deepcopy(one))
+        assert list(many.state_dict()) == list(one.state_dict())
+        outs = []
+        for model, rows in ((one, slice(None)), (many, mine)):
+            part = x[rows].clone().requires_grad_()
+            y = model(part)
+            (y * factor[rows]).sum().backward()
+            own = [p.grad for p in model.parameters()]
+            if model is many:
+                for gradient in own:
+                    dist.all_reduce(gradient)
+            kept = [b.double() for b in model.buffers()]
+            model.train(layer.running_mean is None)  # where nothing is kept, evaluation asks the batch again
+            after = model(later[rows])
+            outs.append([y.detach(), part.grad, after.detach(), *own, *kept])
+        wanted = [t[mine] if len(t.shape) and len(t) == N else t for t in outs[0]]
+        worst += [(a - b).abs().max().item() for a, b in zip(wanted, outs[1], strict=True)]
+    return "" if max(worst) < 1e-12 else str(worst)
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_batch_normalisation_over_all_is_that_of_one_process_with_the_whole_batch(size: int, tmp_path: Path) -> None:
+    assert over(size, normalises_as_one, tmp_path) == [""] * size
+
+
+def test_batch_normalisation_over_all_needs_a_group_and_a_model() -> None:
+    with pytest.raises(RuntimeError, match="there is no process group"):
+        distributed.batch_norm_over_all(nn.BatchNorm1d(3))
+    with pytest.raises(TypeError, match=r"must be a torch\.nn\.Module, got list"):
+        distributed.batch_norm_over_all([])
 
 
 def refusals(rank: int, size: int) -> str:
