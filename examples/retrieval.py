@@ -66,7 +66,7 @@ class Batches(Sampler):
             yield (epoch * self.size + order[place * self.batch:][:self.batch][self.share]).tolist()
 
 
-class Features(nn.Module):
+class BothTowers(nn.Module):
     """两座塔的特征 / The features of both towers, all that a loss over several processes needs of each."""
 
     def __init__(self, model: RetrievalModel):
@@ -90,7 +90,7 @@ def main() -> None:
     optimizer = make_optimizer(model, args.rate, weight_decay=0.3)  # AdamW
     schedule = one_cycle(optimizer, args.steps)
     run = Resumable(args, rank, model=model, optimizer=optimizer, schedule=schedule)
-    features, loss_of = Features(model), contrastive_loss
+    features, loss_of = BothTowers(model), contrastive_loss
     if many > 1:  # the mean of the gradients is then that of one process with the whole batch
         features = DistributedDataParallel(distributed.batch_norm_over_all(features))
         loss_of = distributed.contrastive_loss
