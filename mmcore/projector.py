@@ -3,7 +3,7 @@ r"""图画怎样进入读书人的前缀 / How pictures enter the prefix of a de
 Letters: B batch, n places of the prefix, P cells, V vocabulary, D feature width, W decoder width, L and S places that
 ask and are asked, d width of a query, m queries of the resampler. What does not fit: TypeError or ValueError.
 
-字母：B 批，n 前缀的位置数，P 格，V 词表大小，D 特征宽度，W 解码器宽度，L 和 S 提问的和被问的位置数，d 查询的宽度，m 查询
+字母：B 批，n 前缀的位置数，P 格，V 词表大小，D 特征宽度，W 解码器宽度，L、S 提问和被问的位置数，d 查询的宽度，m 查询
 的个数。不符时报 TypeError 或 ValueError。
 """
 
