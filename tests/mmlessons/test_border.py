@@ -36,6 +36,7 @@ from torch import Tensor, nn
 import mmcore.training
 from mmlessons import exercises, intervals, live
 from mmlessons.data import clips, digits, emoji, features, scenes, utterances, views
+from mmlessons.tasks import a_reader_learns_to_see as assistant
 from mmlessons.tasks import cross_modal_alignment as alignment
 from mmlessons.tasks import cross_modal_retrieval as retrieval
 from mmlessons.tasks import image_captioning as captioning
@@ -115,6 +116,8 @@ MAKE = {
     "eyes": lambda: word_order.eyes(0, 1, "cpu"),
     "readers": lambda: word_order.Towers().eval(),
     "told": lambda: word_order.asked("side", count=4),
+    "assistant": lambda: assistant.Assistant().eval(),
+    "asked": lambda: only(assistant.asked(made("scenes"), 3), assistant.DRAWN),
     "clips": lambda: clips.load("validation"),
     "facts": lambda: made("clips").draw(2, 0),
     "watched": lambda: video.observe(made("clips"), made("facts")),
@@ -307,6 +310,30 @@ GOOD: dict[str, tuple[Callable, Callable[[], dict]]] = {
     "tasks.word_order.fits": (word_order.fits, lambda: {
         "judge": made("readers"), "f": floats(4, 128), "texts": ["狗在猫的左边。", "The dog is left of the cat."]}),
     "tasks.word_order.study": (word_order.study, lambda: {"variant": "bag of words", "seed": 1, "steps": 1}),
+    # 10
+    **{f"tasks.a_reader_learns_to_see.{call.__name__}": (call, arguments) for call, arguments in (
+        (assistant.asked, lambda: {"data": made("scenes"), "count": 3, "seed": 1}),
+        (assistant.reading, lambda: {"steps": 1, "answering": 1, "seed": 1, "hidden": True}),
+        (assistant.seeing, lambda: {"model": made("assistant"), "looking": made("eyes"), "steps": 1, "seed": 1}),
+        (assistant.squeezing, lambda: {
+            "model": made("assistant"), "looking": made("eyes"), "queries": 2, "steps": 1, "seed": 1}),
+        (assistant.told, lambda: {"model": made("assistant"), "looking": made("eyes"), "pull": 1.0}),
+        (assistant.word_rows, lambda: {"model": made("assistant")}),
+        (assistant.picture_rows, lambda: {"model": made("assistant"), "f": floats(31, 128)}),
+        (assistant.scores, lambda: {"model": made("assistant"), "x": floats(3, 4, 96), "drawn": made("asked")}),
+        (assistant.nearest, lambda: {"model": made("assistant"), "f": floats(31, 128)}),
+        (assistant.by_rule, lambda: {"data": made("scenes"), "drawn": made("asked")}),
+        (assistant.say, lambda: {
+            "model": made("assistant"), "x": floats(4, 96), "language": "en", "order": "reading"}),
+        (assistant.answer, lambda: {
+            "model": made("assistant"), "x": floats(4, 96), "question": "Where is the dog?"}),
+        (assistant.attention, lambda: {
+            "model": made("assistant"), "x": floats(4, 96), "tokens": torch.tensor([200, 5]), "kind": "causal"}),
+        (assistant.reach, lambda: {
+            "model": made("assistant"), "x": floats(4, 96), "tokens": torch.tensor([200, 5])}),
+        (assistant.study, lambda: {"seed": 1, "reading_steps": 1, "answering": 1, "steps": 1}),
+        (assistant.study_of, lambda: {
+            "model": made("assistant"), "looking": made("eyes"), "seed": 1, "steps": 1}))},
     # 03
     "tasks.scoring.accuracy": (scoring.accuracy, lambda: {
         "scores": floats(3, 4), "label": torch.tensor([0, 1, 3])}),
