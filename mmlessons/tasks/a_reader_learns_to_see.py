@@ -95,11 +95,11 @@ class Assistant(nn.Module):
         return {"x_read": x_read, "x_seen": x_seen, "L_read": L_read, "L_seen": L_seen}
 
     def read(self, words: Tensor) -> Tensor:
-        """(10.1): (B, 4, T) → (B, 4, W)."""
+        """用词写的前缀 / A prefix of words (10.1): (B, 4, T) → (B, 4, W)."""
         return word_prefix(self.decoder.embed.weight, words)
 
     def see(self, f: Tensor) -> Tensor:
-        """(10.2): (B, 4, D) → (B, 4, W)."""
+        """图画的前缀 / A prefix of pictures (10.2): (B, 4, D) → (B, 4, W)."""
         return project(f, self.projector.weight, self.projector.bias)
 
     def spell(self, tokens: list[int]) -> str:
@@ -134,7 +134,8 @@ def word_rows(model: Assistant) -> Tensor:
 @typed
 def picture_rows(model: Assistant, f: Tensor) -> Tensor:
     """31 幅图的特征 → 投影 / The features of 31 drawings, projected (10.2): (31, D) → (31, W)."""
-    checks.fits(f, "f", "N D", model.projector.weight, D=model.projector.in_features)
+    checks.fits(f, "f", "N D", model.projector.weight, N=len(THINGS) + 1, D=model.projector.in_features)
+    checks.require(bool(f.isfinite().all()), "f 里有 NaN 或无穷", "f holds NaN or infinity")
     with torch.no_grad():
         return model.see(f.unsqueeze(0)).squeeze(0)
 
@@ -147,8 +148,17 @@ def asked(data: scenes.Scenes, count: int = ASKED, seed: int = 12345) -> dict[st
     return data.draw_to_describe(count, torch.Generator().manual_seed(seed))
 
 
+def _check_drawn(drawn: Mapping[str, Tensor]) -> None:
+    holds(drawn, "drawn", **DRAWN)
+    checks.require(bool(((drawn["cells"] >= scenes.EMPTY) & (drawn["cells"] < len(THINGS))).all()),
+                   f"drawn['cells'] 需要在 −1（空）与 {len(THINGS) - 1} 之间",
+                   f"drawn['cells'] must lie between −1 (empty) and {len(THINGS) - 1}")
+
+
+@typed
 def caption_tokens(model: Assistant, drawn: Mapping[str, Tensor]) -> Tensor:
     """起始词元、词、结束、填充 / Start token, words, end and padding of every caption: (N, L + 1)."""
+    _check_drawn(drawn)
     tokens = torch.tensor([row.ids for row in model.tokenizer.encode_batch(captions_of(drawn))])
     tokens[:, :1] = model.decoder.start(drawn["language"] + len(LANGUAGES) * drawn["order"])
     return tokens
@@ -190,7 +200,7 @@ def start_of_question(model: Assistant) -> int:
 
 # -- how they learn ---------------------------------------------------------------------------------------------------
 
-class Reading:
+class FactReading:
     """解码器读用词写的事实，学写句子和回答 / The decoder reads facts in words and learns sentences and answers.
 
     `questions` scenes of each step come with a question. With `hidden` the facts are withheld: the prefix is 0.
@@ -256,10 +266,10 @@ def reading(steps: int = READING_STEPS, answering: int = ANSWERING_STEPS, seed: 
         with seeded(seed):
             model = Assistant()
         generator = torch.Generator().manual_seed(seed)
-        first = Reading(model, BATCH, 0, READING, hidden)
+        first = FactReading(model, BATCH, 0, READING, hidden)
         stages = [Learner(first, steps, seed, "cpu", draws=generator)]
         if answering:
-            second = Reading(model, BATCH // 2, BATCH, ANSWERING)
+            second = FactReading(model, BATCH // 2, BATCH, ANSWERING)
             stages.append(Learner(second, answering, seed, "cpu", draws=generator))
         return model, stages
 
@@ -401,7 +411,7 @@ class Scores:
 @typed
 def scores(model: Assistant, x: Tensor, drawn: Mapping[str, Tensor]) -> Scores:
     """前缀是 x 时写得、答得怎样 / How well it writes and answers with the prefix x: (N, 4, W)."""
-    holds(drawn, "drawn", **DRAWN)
+    _check_drawn(drawn)
     checks.fits(x, "x", "N n W", model.decoder.embed.weight, N=len(drawn["cells"]), n=CELLS,
                 W=model.decoder.embed.embedding_dim)
     tokens, answers = caption_tokens(model, drawn), {}
@@ -413,9 +423,29 @@ def scores(model: Assistant, x: Tensor, drawn: Mapping[str, Tensor]) -> Scores:
     return Scores(exact, token, **answers)
 
 
+@typed
 def placed(rows: Tensor, drawn: Mapping[str, Tensor]) -> Tensor:
     """31 行放进每个场景的四格 / 31 rows put into the four cells of each scene: (31, W), (N, 4) → (N, 4, W)."""
+    checks.fits(rows, "rows", "M W", M=len(THINGS) + 1)
+    _check_drawn(drawn)
     return rows[drawn["cells"] % len(rows)]
+
+
+@dataclass(frozen=True)
+class SqueezedScores:
+    """m 个词元装下了什么 / What m tokens held."""
+
+    exact: Tensor  # (N,) bool: the sentence is right to the letter
+    weights: Tensor  # (m, 4) where each query looks, on average
+
+
+@typed
+def squeezed(model: Squeezed, f: Tensor, drawn: Mapping[str, Tensor]) -> SqueezedScores:
+    """m 个词元时写得怎样 / How well it writes from m tokens: features (31, D) of one artist's drawings."""
+    cells = placed(f, drawn)
+    with evaluating(model):
+        x, weights = model.see(cells), model.resampler.weights(cells).mean(0)
+    return SqueezedScores(scores(model.assistant, x, drawn).exact, weights)
 
 
 @dataclass(frozen=True)
@@ -442,7 +472,7 @@ def by_rule(data: scenes.Scenes, drawn: Mapping[str, Tensor]) -> dict[str, Tenso
 
     什么也不学，两种问题的意思是给它的。没有一格叫那个名字时，它说第一个位置。
     """
-    holds(drawn, "drawn", **DRAWN)
+    _check_drawn(drawn)
     names, found = pixel_names(data, crop=True)[0][drawn["cells"] % (len(THINGS) + 1)], {}
     for kind in KINDS:
         asked = draw_questions(drawn, kind, torch.Generator().manual_seed(7))
@@ -519,6 +549,7 @@ def reach(model: Assistant, x: Tensor, tokens: Tensor) -> Tensor:
     这里没有说到掩码，问的是解码器本身。
     """
     decoder = model.decoder
+    checks.require(bool(x.isfinite().all()), "x 里有 NaN 或无穷", "x holds NaN or infinity")
     checks.fits(x, "x", "n W", decoder.embed.weight, n=CELLS, W=decoder.embed.embedding_dim)
     checks.fits(tokens, "tokens", "int64 L")
     decoder.check_tokens(tokens.unsqueeze(0))
@@ -554,6 +585,7 @@ def study_of(model: Assistant, looking: Eyes, seed: int, steps: int = SEEING_STE
 
     "never read" 学过句子，没见过前缀；"no reading" 事先什么也没学，全都在学。
     """
+    checks.whole(steps, "steps")
     f, elsewhere = (look(looking, scenes.load(role)) for role in ("test", "shift"))
     drawn = asked(scenes.load("test"))
 
@@ -589,4 +621,5 @@ def study(seed: int, reading_steps: int = READING_STEPS, answering: int = ANSWER
 
     步数或种子不对时报 TypeError 或 ValueError。
     """
+    checks.whole(steps, "steps")
     return study_of(reading(reading_steps, answering, seed).finish().model, eyes(seed, device="cpu"), seed, steps)

@@ -117,6 +117,7 @@ MAKE = {
     "readers": lambda: word_order.Towers().eval(),
     "told": lambda: word_order.asked("side", count=4),
     "assistant": lambda: assistant.Assistant().eval(),
+    "squeezed": lambda: assistant.Squeezed(made("assistant"), 2).eval(),
     "asked": lambda: only(assistant.asked(made("scenes"), 3), assistant.DRAWN),
     "clips": lambda: clips.load("validation"),
     "facts": lambda: made("clips").draw(2, 0),
@@ -321,6 +322,10 @@ GOOD: dict[str, tuple[Callable, Callable[[], dict]]] = {
         (assistant.word_rows, lambda: {"model": made("assistant")}),
         (assistant.picture_rows, lambda: {"model": made("assistant"), "f": floats(31, 128)}),
         (assistant.scores, lambda: {"model": made("assistant"), "x": floats(3, 4, 96), "drawn": made("asked")}),
+        (assistant.caption_tokens, lambda: {"model": made("assistant"), "drawn": made("asked")}),
+        (assistant.placed, lambda: {"rows": floats(31, 96), "drawn": made("asked")}),
+        (assistant.squeezed, lambda: {
+            "model": made("squeezed"), "f": floats(31, 128), "drawn": made("asked")}),
         (assistant.nearest, lambda: {"model": made("assistant"), "f": floats(31, 128)}),
         (assistant.by_rule, lambda: {"data": made("scenes"), "drawn": made("asked")}),
         (assistant.say, lambda: {
@@ -723,6 +728,8 @@ FREE = {  # call and part: what may come of it after all, or which sizes are fre
     "RetrievalModel.encode_pictures.pictures": "shape 0, shape 2, shape 3",
     "RetrievalModel.encode_texts.texts": "length",
     "AnsweringModel.forward.attention_mask": "no",
+    "tasks.a_reader_learns_to_see.placed.rows": "shape 1", "tasks.a_reader_learns_to_see.attention.tokens": "shape 0",
+    "tasks.a_reader_learns_to_see.reach.tokens": "shape 0",
     "tasks.word_order.learner.exchanged": "length, length 0", "tasks.word_order.fits.texts": "length",
     **{f"Learner.train_step.{dial}": "no" for dial in ("tau", "alpha", "beta", "gamma")},  # None changes nothing
     "tasks.multimodal_sentiment.joint.without": "length, length 0", "tasks.multimodal_sentiment.late.without":
