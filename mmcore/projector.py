@@ -1,4 +1,4 @@
-r"""图画怎样进入读书人的前缀 / How pictures enter the prefix of a decoder that has only read: (10.1) to (10.6).
+r"""图画怎样进入解码器的前缀 / How pictures enter the prefix of a decoder that has only read: (10.1) to (10.6).
 
 Letters: B batch, n places of the prefix, P cells, V vocabulary, D feature width, W decoder width, L and S places that
 ask and are asked, d width of a query, m queries of the resampler. What does not fit: TypeError or ValueError.
