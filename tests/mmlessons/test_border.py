@@ -538,6 +538,7 @@ GOOD: dict[str, tuple[Callable, Callable[[], dict]]] = {
                                             "size": 64}),
     "live.is_live": (live.is_live, dict),
     "live.menu": (live.menu, lambda: {"zh": "谁", "en": "who", "options": {"a": WHO, "b": WHO}, "value": "b"}),
+    "live.buttons": (live.buttons, lambda: {"zh": "谁", "en": "who", "options": {"a": WHO, "b": WHO}, "value": "b"}),
     "live.note": (live.note, lambda: {"zh": "谁", "en": "who"}),
     "live.page": (live.page, dict),
     "live.picture": (live.picture, lambda: {"matrix": floats(2, 3), "title": WHO, "size": 90, "low": -3.0,
@@ -764,7 +765,8 @@ FREE = {  # call and part: what may come of it after all, or which sizes are fre
     "live.claims.line": "no", "live.claims.values": "no, length", "live.weights.presets": "length 0",
     "data.features.features.pictures": "length", "data.features.features.pictures[][]": "shape 1, shape 2",
     "data.features.features.batch": "no",  # one at a time gives the same
-    "live.menu.options.a": "length", "tasks.seeds.over_seeds.results": "length", "tasks.seeds.over_seeds.results[].a":
+    "live.menu.options.a": "length", "live.buttons.options.a": "length",
+    "tasks.seeds.over_seeds.results": "length", "tasks.seeds.over_seeds.results[].a":
         "no, any", "tasks.cross_modal_retrieval.found.ranked.there": "length, shape 0, no",
     "tasks.cross_modal_retrieval.found.ranked.back": "length, shape 0, no",
     "tasks.pixels.pixel_similarity.pictures": "shape 0",
