@@ -10,7 +10,7 @@ from .bars import bars, shares
 from .cards import Card, gallery, note, search_box, table
 from .chart import chart
 from .claims import claims
-from .controls import field, menu, slider, switch
+from .controls import buttons, field, menu, slider, switch
 from .curve import Curves, Plot
 from .explore import beside, explore, stack
 from .figure import picture, scatter
@@ -22,6 +22,6 @@ from .panel import Training, show
 from .source import source
 from .weights import weights
 
-__all__ = ["Card", "Curves", "Output", "Plot", "Training", "bars", "beside", "chart", "claims", "explore", "field",
-           "film", "gallery", "is_live", "menu", "note", "page", "picture", "scatter", "search_box", "shares", "show",
-           "slider", "source", "stack", "strip", "switch", "table", "weights"]
+__all__ = ["Card", "Curves", "Output", "Plot", "Training", "bars", "beside", "buttons", "chart", "claims", "explore",
+           "field", "film", "gallery", "is_live", "menu", "note", "page", "picture", "scatter", "search_box", "shares",
+           "show", "slider", "source", "stack", "strip", "switch", "table", "weights"]

@@ -1,4 +1,4 @@
-"""滑块、开关、菜单和填字的格 / Sliders, switches, menus and fields to type in."""
+"""滑块、开关、菜单、按钮和填字的格 / Sliders, switches, menus, buttons and fields to type in."""
 
 import math
 from collections.abc import Hashable, Mapping
@@ -56,14 +56,30 @@ def menu(zh: str, en: str, options: Mapping[Hashable, Name], value: Hashable = N
 
     `options`: value → (Chinese, English); `.value` is the value chosen, the first unless `value` says otherwise.
     """
+    value = _chosen(options, value)
+    control = ipywidgets.Dropdown(options=[(both(*name), key) for key, name in options.items()], value=value,
+                                  description=both(zh, en), style={"description_width": "initial"})
+    return styled(control, "mm", "mm-menu")
+
+
+@typed
+def buttons(zh: str, en: str, options: Mapping[Hashable, Name], value: Hashable = None) -> ipywidgets.ToggleButtons:
+    """一排双语按钮，点哪个就是哪个；参数同 `menu` / A row of bilingual buttons to click on; arguments as in `menu`."""
+    value = _chosen(options, value)
+    control = ipywidgets.ToggleButtons(
+        options=[(both(*name), key) for key, name in options.items()], value=value, description=both(zh, en),
+        style={"description_width": "initial", "button_width": "auto"}, layout={"width": "100%", "height": "auto"})
+    return styled(control, "mm", "mm-buttons")
+
+
+def _chosen(options: Mapping[Hashable, Name], value: Hashable) -> Hashable:
+    """The first option unless `value` says which."""
     require(len(options) > 0 and None not in options, "options 至少需要一项，且不能有 None",
             "options needs at least one entry, and none that is None")
     value = next(iter(options)) if value is None else value
     require(value in options, f"value 需要是 {list(options)} 之一，收到 {value!r}",
             f"value must be one of {list(options)}, got {value!r}")
-    control = ipywidgets.Dropdown(options=[(both(*name), key) for key, name in options.items()], value=value,
-                                  description=both(zh, en), style={"description_width": "initial"})
-    return styled(control, "mm", "mm-menu")
+    return value
 
 
 @typed

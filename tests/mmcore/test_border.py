@@ -140,6 +140,7 @@ GOOD: dict[str, Callable[[], Call]] = {name: lambda call=call: call for name, ca
     "TemporalAttention.with_positions": method(lambda: CALLS["TemporalAttention.forward"][0], "with_positions",
                                                f=floats(B, T, D)),
     "TemporalAttention.weights": method(lambda: CALLS["TemporalAttention.forward"][0], "weights", f=floats(B, T, D)),
+    "Resampler.weights": method(lambda: CALLS["Resampler.forward"][0], "weights", f=floats(B, 4, D)),
     "Recurrence.states": method(lambda: CALLS["Recurrence.forward"][0], "states", f=floats(B, T, D)),
     "CausalDecoder.start": method(lambda: DECODER, "start", which=WHICH),
     "CausalDecoder.generate": lambda: (DECODER.generate, {

@@ -143,6 +143,10 @@ CALLS: dict[str, tuple[Callable, dict]] = {  # name: what is called, and those a
     "contrastive_loss": (mmcore.contrastive_loss, {"tau": 0.1}),
     "exchanged_loss": (mmcore.exchanged_loss, {"tau": 0.1}),
     "exchange": (mmcore.exchange, {"text": "red apple", "one": "red", "other": "apple"}),
+    "word_prefix": (mmcore.word_prefix, {"pad": 0}),
+    "masked_attention": (mmcore.masked_attention, {"M": torch.zeros(2, 2)}),
+    "attention_mask": (mmcore.attention_mask, {"length": 5, "prefix": 2, "kind": "prefix"}),
+    "Resampler": (mmcore.Resampler, {"feature_dim": D, "width": 5, "queries": 2, "cells": 4}),
     "semantic_alignment_loss": (mmcore.semantic_alignment_loss, {"y": torch.full((B, M), 1 / M)}),
     "sigmoid_loss": (mmcore.sigmoid_loss, {"tau": 0.1, "bias": -1.0}),
     "retrieval_scores": (mmcore.retrieval_scores, {"S": floats(B, B)}),
@@ -188,6 +192,7 @@ CALLS: dict[str, tuple[Callable, dict]] = {  # name: what is called, and those a
     "MultimodalFusion.forward": (FUSION, {"features": FEATURES}),
     "CellAttention.forward": (mmcore.CellAttention(D, 4), {"f_t": floats(B, D), "f_v": floats(B, 4, D)}),
     "TemporalAttention.forward": (mmcore.TemporalAttention(D, T), {"f": floats(B, T, D)}),
+    "Resampler.forward": (mmcore.Resampler(D, 5), {"f": floats(B, 4, D)}),
     "Recurrence.forward": (mmcore.Recurrence(D, 3), {"f": floats(B, T, D)}),
     "CrossModalAlignment.forward": (mmcore.CrossModalAlignment(D, 4), {
         "features_A": floats(B, D), "features_B": floats(B, D)}),

@@ -36,6 +36,7 @@ from torch import Tensor, nn
 import mmcore.training
 from mmlessons import exercises, intervals, live
 from mmlessons.data import clips, digits, emoji, features, scenes, utterances, views
+from mmlessons.tasks import a_reader_learns_to_see as assistant
 from mmlessons.tasks import cross_modal_alignment as alignment
 from mmlessons.tasks import cross_modal_retrieval as retrieval
 from mmlessons.tasks import image_captioning as captioning
@@ -115,6 +116,9 @@ MAKE = {
     "eyes": lambda: word_order.eyes(0, 1, "cpu"),
     "readers": lambda: word_order.Towers().eval(),
     "told": lambda: word_order.asked("side", count=4),
+    "assistant": lambda: assistant.Assistant().eval(),
+    "squeezed": lambda: assistant.Squeezed(made("assistant"), 2).eval(),
+    "asked": lambda: only(assistant.asked(made("scenes"), 3), assistant.DRAWN),
     "clips": lambda: clips.load("validation"),
     "facts": lambda: made("clips").draw(2, 0),
     "watched": lambda: video.observe(made("clips"), made("facts")),
@@ -307,6 +311,34 @@ GOOD: dict[str, tuple[Callable, Callable[[], dict]]] = {
     "tasks.word_order.fits": (word_order.fits, lambda: {
         "judge": made("readers"), "f": floats(4, 128), "texts": ["狗在猫的左边。", "The dog is left of the cat."]}),
     "tasks.word_order.study": (word_order.study, lambda: {"variant": "bag of words", "seed": 1, "steps": 1}),
+    # 10
+    **{f"tasks.a_reader_learns_to_see.{call.__name__}": (call, arguments) for call, arguments in (
+        (assistant.asked, lambda: {"data": made("scenes"), "count": 3, "seed": 1}),
+        (assistant.reading, lambda: {"steps": 1, "answering": 1, "seed": 1, "hidden": True}),
+        (assistant.seeing, lambda: {"model": made("assistant"), "looking": made("eyes"), "steps": 1, "seed": 1}),
+        (assistant.squeezing, lambda: {
+            "model": made("assistant"), "looking": made("eyes"), "queries": 2, "steps": 1, "seed": 1}),
+        (assistant.told, lambda: {"model": made("assistant"), "looking": made("eyes"), "pull": 1.0}),
+        (assistant.word_rows, lambda: {"model": made("assistant")}),
+        (assistant.picture_rows, lambda: {"model": made("assistant"), "f": floats(31, 128)}),
+        (assistant.scores, lambda: {"model": made("assistant"), "x": floats(3, 4, 96), "drawn": made("asked")}),
+        (assistant.caption_tokens, lambda: {"model": made("assistant"), "drawn": made("asked")}),
+        (assistant.placed, lambda: {"rows": floats(31, 96), "drawn": made("asked")}),
+        (assistant.squeezed, lambda: {
+            "model": made("squeezed"), "f": floats(31, 128), "drawn": made("asked")}),
+        (assistant.nearest, lambda: {"model": made("assistant"), "f": floats(31, 128)}),
+        (assistant.by_rule, lambda: {"data": made("scenes"), "drawn": made("asked")}),
+        (assistant.say, lambda: {
+            "model": made("assistant"), "x": floats(4, 96), "language": "en", "order": "reading"}),
+        (assistant.answer, lambda: {
+            "model": made("assistant"), "x": floats(4, 96), "question": "Where is the dog?"}),
+        (assistant.attention, lambda: {
+            "model": made("assistant"), "x": floats(4, 96), "tokens": torch.tensor([200, 5]), "kind": "causal"}),
+        (assistant.reach, lambda: {
+            "model": made("assistant"), "x": floats(4, 96), "tokens": torch.tensor([200, 5])}),
+        (assistant.study, lambda: {"seed": 1, "reading_steps": 1, "answering": 1, "steps": 1}),
+        (assistant.study_of, lambda: {
+            "model": made("assistant"), "looking": made("eyes"), "seed": 1, "steps": 1}))},
     # 03
     "tasks.scoring.accuracy": (scoring.accuracy, lambda: {
         "scores": floats(3, 4), "label": torch.tensor([0, 1, 3])}),
@@ -506,6 +538,7 @@ GOOD: dict[str, tuple[Callable, Callable[[], dict]]] = {
                                             "size": 64}),
     "live.is_live": (live.is_live, dict),
     "live.menu": (live.menu, lambda: {"zh": "谁", "en": "who", "options": {"a": WHO, "b": WHO}, "value": "b"}),
+    "live.buttons": (live.buttons, lambda: {"zh": "谁", "en": "who", "options": {"a": WHO, "b": WHO}, "value": "b"}),
     "live.note": (live.note, lambda: {"zh": "谁", "en": "who"}),
     "live.page": (live.page, dict),
     "live.picture": (live.picture, lambda: {"matrix": floats(2, 3), "title": WHO, "size": 90, "low": -3.0,
@@ -696,6 +729,8 @@ FREE = {  # call and part: what may come of it after all, or which sizes are fre
     "RetrievalModel.encode_pictures.pictures": "shape 0, shape 2, shape 3",
     "RetrievalModel.encode_texts.texts": "length",
     "AnsweringModel.forward.attention_mask": "no",
+    "tasks.a_reader_learns_to_see.placed.rows": "shape 1", "tasks.a_reader_learns_to_see.attention.tokens": "shape 0",
+    "tasks.a_reader_learns_to_see.reach.tokens": "shape 0",
     "tasks.word_order.learner.exchanged": "length, length 0", "tasks.word_order.fits.texts": "length",
     **{f"Learner.train_step.{dial}": "no" for dial in ("tau", "alpha", "beta", "gamma")},  # None changes nothing
     "tasks.multimodal_sentiment.joint.without": "length, length 0", "tasks.multimodal_sentiment.late.without":
@@ -730,7 +765,8 @@ FREE = {  # call and part: what may come of it after all, or which sizes are fre
     "live.claims.line": "no", "live.claims.values": "no, length", "live.weights.presets": "length 0",
     "data.features.features.pictures": "length", "data.features.features.pictures[][]": "shape 1, shape 2",
     "data.features.features.batch": "no",  # one at a time gives the same
-    "live.menu.options.a": "length", "tasks.seeds.over_seeds.results": "length", "tasks.seeds.over_seeds.results[].a":
+    "live.menu.options.a": "length", "live.buttons.options.a": "length",
+    "tasks.seeds.over_seeds.results": "length", "tasks.seeds.over_seeds.results[].a":
         "no, any", "tasks.cross_modal_retrieval.found.ranked.there": "length, shape 0, no",
     "tasks.cross_modal_retrieval.found.ranked.back": "length, shape 0, no",
     "tasks.pixels.pixel_similarity.pictures": "shape 0",

@@ -758,6 +758,14 @@ def test_a_switch_and_a_menu_speak_both_languages_and_start_where_told():
     assert live.menu("层", "layers", {1: ("一层", "one"), 2: ("两层", "two")}).value == 1
 
 
+def test_a_row_of_buttons_is_a_menu_to_click_on():
+    row = live.buttons("层", "layers", {1: ("一层", "one"), 2: ("两层", "two")}, value=2)
+    assert (row.value, row.description) == (2, "层 · layers")
+    assert row.options == (("一层 · one", 1), ("两层 · two", 2))
+    with pytest.raises(ValueError, match=r"value 需要是 .* 之一，收到 3 / value must be one of"):
+        live.buttons("层", "layers", {1: ("一层", "one")}, value=3)
+
+
 def test_a_field_speaks_both_languages_and_answers_when_enter_is_pressed():
     field = live.field("问题", "question")
     assert (field.value, field.description, field.continuous_update) == ("", "问题 · question", False)

@@ -14,6 +14,7 @@ from mmcore.fusion import MultimodalFusion, product_of_experts
 from mmcore.training import evaluating
 from mmlessons.data import clips, emoji, scenes, views
 from mmlessons.data.utterances import MODALITIES
+from mmlessons.tasks import a_reader_learns_to_see as assistant
 from mmlessons.tasks import cross_modal_alignment as alignment
 from mmlessons.tasks import cross_modal_retrieval as retrieval
 from mmlessons.tasks import image_captioning as captioning
@@ -163,6 +164,13 @@ def word_order_diagrams() -> list[Run]:
              {**{name: batch[name] for name in ("f", "input_ids", "attention_mask")}, "tau": torch.tensor(0.1)})]
 
 
+def reader_diagrams() -> list[Run]:
+    torch.manual_seed(0)
+    model, drawn = assistant.Assistant(), assistant.asked(scenes.load("validation"), 4)
+    return [(model.forward, {"words": model.names[1, drawn["cells"] % 31], "f": torch.randn(4, 4, 128),
+                             "tokens": assistant.caption_tokens(model, drawn)})]
+
+
 # 每一课的图依次是哪些计算 / Which computations the diagrams of each lesson show, in their order.
 DIAGRAMS: dict[str, Callable[[], list[Run]]] = {
     "01_vision_language_model": vision_language_diagrams,
@@ -177,6 +185,7 @@ DIAGRAMS: dict[str, Callable[[], list[Run]]] = {
     "07_multimodal_sentiment": sentiment_diagrams,
     "08_video_understanding": video_diagrams,
     "09_word_order": word_order_diagrams,
+    "10_a_reader_learns_to_see": reader_diagrams,
 }
 
 
