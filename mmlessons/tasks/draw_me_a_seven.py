@@ -368,25 +368,27 @@ def features(drawn: Pictures) -> Tensor:
 def frechet_gap(one: Measures, other: Measures | None = None, draws: int = 300) -> Interval:
     """(11.4) 和它的区间，或者两组的差 / (11.4) with its interval, or by how much one set is above another.
 
-    Drawings are drawn again with replacement, and so are the pictures set aside; of two sets the same rows, since they
-    were asked the same. Drawing again raises (11.4) by itself, for it leaves fewer different pictures. So the interval
-    is shifted back until what was drawn again has the distance found as its mean.
+    Of several trainings (`over_seeds`) it is the mean. Drawings are drawn again with replacement, and so are the
+    pictures set aside; of two sets and of all trainings the same rows, since they were asked the same. Drawing again
+    raises (11.4) by itself, for it leaves fewer different pictures. So the interval is shifted back until what was
+    drawn again has the distance found as its mean.
 
-    画和留着的图都有放回地重抽，两组抽同样的行，因为问的是同样的题。重抽以后不同的图变少，(11.4) 自己就会升高，所以把区间移
-    回去，使重抽的平均正好是量得的距离。
+    几次训练的（`over_seeds`）取平均。画和留着的图都有放回地重抽，两组和各次训练抽同样的行，因为问的是同样的题。重抽以后不同
+    的图变少，(11.4) 自己就会升高，所以把区间移回去，使重抽的平均正好是量得的距离。
     """
-    real = features(pictures("aside"))
-    draws = checks.whole(draws, "draws", 2)
-    require(other is None or len(other.features) == len(one.features), "两组画需要一样多",
-            "both sets must have as many drawings")
+    real, draws = features(pictures("aside")), checks.whole(draws, "draws", 2)
+    sets = [each.features.float() for each in (one, other) if each is not None]
+    sets = [x if x.ndim == 3 else x[None] for x in sets]  # (S, N, 32)
+    count = sets[0].shape[1]
+    require(all(x.shape[1] == count for x in sets), "两组画需要一样多", "both sets must have as many drawings")
     rng = torch.Generator().manual_seed(DRAWS)
 
     def found(rows: Tensor, places: Tensor) -> float:
-        first = frechet_distance(one.features[rows], real[places])
-        return (first if other is None else first - frechet_distance(other.features[rows], real[places])).item()
+        means = [np.mean([frechet_distance(x[rows], real[places]).item() for x in each]) for each in sets]
+        return float(means[0] - sum(means[1:]))
 
-    value = found(torch.arange(len(one.features)), torch.arange(len(real)))
-    again = np.array([found(torch.randint(len(one.features), (len(one.features),), generator=rng),
+    value = found(torch.arange(count), torch.arange(len(real)))
+    again = np.array([found(torch.randint(count, (count,), generator=rng),
                             torch.randint(len(real), (len(real),), generator=rng)) for _ in range(draws)])
     low, high = np.quantile(again, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) - again.mean()
     return Interval(value, value + float(low), value + float(high))
