@@ -112,7 +112,8 @@ def euler_steps(velocity: Callable[[Tensor, Tensor], Tensor], x_0: Tensor, steps
     for k in range(checks.whole(steps, "steps")):
         v = velocity(frames[-1], x_0.new_full((len(x_0), 1), k / steps))
         checks.fits(v, "velocity(x, t)", "B P", x_0, B=len(x_0), P=x_0.shape[1])
-        require(bool(v.isfinite().all()), f"第 {k + 1} 步的速度不是有限的数", f"the velocity of step {k + 1} is not finite")
+        require(bool(v.isfinite().all()), f"第 {k + 1} 步的速度不是有限的数",
+                f"the velocity of step {k + 1} is not finite")
         frames.append(frames[-1] + v / steps)
     return torch.stack(frames)
 
@@ -121,7 +122,8 @@ def euler_steps(velocity: Callable[[Tensor, Tensor], Tensor], x_0: Tensor, steps
 def frechet_distance(a: Tensor, b: Tensor) -> Tensor:
     r"""两组特征的弗雷歇距离 / The Fréchet distance of two sets of features: → ().
 
-    $$F = \|\mu_a - \mu_b\|^2 + \mathrm{tr}\!\left(\Sigma_a + \Sigma_b - 2\,(\Sigma_a \Sigma_b)^{1/2}\right) \tag{11.4}$$
+    $$F = \|\mu_a - \mu_b\|^2 +
+    \mathrm{tr}\!\left(\Sigma_a + \Sigma_b - 2\,(\Sigma_a \Sigma_b)^{1/2}\right) \tag{11.4}$$
 
     | symbol | name | shape | meaning | 含义 |
     |---|---|---|---|---|
@@ -133,7 +135,7 @@ def frechet_distance(a: Tensor, b: Tensor) -> Tensor:
     does not see whether all drawings are one and the same. For few pictures it is too high even between two sets of
     real ones, so compare it for equal numbers only.
 
-    平均和协方差都一样时是 0。特征取自 Inception 网络时，就是 FID。只有第一项时，看不出画的是不是全是同一幅。图少的时候，
+    平均和协方差都一样时是 0。特征取自 Inception 网络时，就是 FID。只有第一项时，看不出是不是全是同一幅。图少的时候，
     两组真的图之间也偏高，所以只能在数目相同时相比。
 
     Paper: Heusel et al. 2017, GANs Trained by a Two Time-Scale Update Rule (FID).

@@ -6,9 +6,9 @@ copies: a new picture by the same hands is as near to the one half as to the oth
 teach a judge, who therefore knows neither half. Rules that learn nothing stand beside the drawer and are measured in
 the same way.
 
-画图的模型用流匹配 (11.1) 学着把噪声变成手写数字，画什么由一个词说，怎样拼写都行。九张表上的图，一半给它看，一半留着，这样
-才能问它是在画还是在抄：同样的人写的一幅新图，离这一半和那一半一样近。另外五张表出自别的手，用来教裁判，所以裁判哪一半也没见
-过。旁边有几条什么也不学的规则，用同样的办法来量。
+画图的模型用流匹配 (11.1) 学着把噪声变成手写数字，画什么由一个词说，怎样拼写都行。九张表上的图，一半给它看，一半留着，
+这样才能问它是在画还是在抄：同样的人写的一幅新图，离这一半和那一半一样近。另外五张表出自别的手，用来教裁判，所以哪一半它也
+没见过。旁边有几条什么也不学的规则，用同样的办法来量。
 """
 
 import time
@@ -57,7 +57,7 @@ HALVES = ("shown", "aside", "others")
 # -- pictures and words -----------------------------------------------------------------------------------------------
 
 @dataclass(frozen=True, eq=False)
-class Pictures:
+class DigitPictures:
     """一组图 / A set of pictures: −1 is paper and 1 is ink."""
 
     x: Tensor  # (N, 64)
@@ -66,7 +66,7 @@ class Pictures:
 
 @typed
 @cache
-def pictures(which: str) -> Pictures:
+def pictures(which: str) -> DigitPictures:
     """给看的一半、留着的一半、别人写的 / The half that is shown, the half set aside, or those by others.
 
     "shown" and "aside" are 560 pictures each, 56 of every digit and in turn (0, 1 … 9, 0 …), from the nine sheets of
@@ -78,12 +78,12 @@ def pictures(which: str) -> Pictures:
     checks.one_of(which, "which", HALVES)
     if which == "others":
         parts = [digits.load(role) for role in ("validation", "test")]
-        return Pictures(2 * torch.cat([part.image for part in parts]).flatten(1) - 1,
+        return DigitPictures(2 * torch.cat([part.image for part in parts]).flatten(1) - 1,
                         torch.cat([part.labels for part in parts]))
     data = digits.load("train")
     rows = torch.stack([(data.labels == digit).nonzero()[:2 * EACH, 0] for digit in range(10)])  # (10, 112)
     rows = rows[:, HALVES.index(which)::2].T.flatten()  # every other picture of a digit
-    return Pictures(2 * data.image[rows].flatten(1) - 1, data.labels[rows])
+    return DigitPictures(2 * data.image[rows].flatten(1) - 1, data.labels[rows])
 
 
 @cache
@@ -249,7 +249,7 @@ def draw(drawer: Drawer, word: Tensor, noise: Tensor, w: float = 1.0, steps: int
 
 
 @typed
-def drawings(drawer: Drawer, w: float = 1.0, steps: int = EULER, seed: int = 0) -> Pictures:
+def drawings(drawer: Drawer, w: float = 1.0, steps: int = EULER, seed: int = 0) -> DigitPictures:
     """560 幅画，每个数字 56 幅，写法随机 / 560 drawings, 56 of each digit, asked for in random spellings.
 
     The same seed gives the same noise and words, whatever the drawer.
@@ -259,7 +259,7 @@ def drawings(drawer: Drawer, w: float = 1.0, steps: int = EULER, seed: int = 0) 
     generator = torch.Generator().manual_seed(seed)
     digit = torch.arange(10).repeat(EACH)
     word, noise = spelt(digit, generator), torch.randn(COUNT, PIXELS, generator=generator)
-    return Pictures(draw(drawer, word, noise, w, steps)[-1], digit)
+    return DigitPictures(draw(drawer, word, noise, w, steps)[-1], digit)
 
 
 # -- rules that learn nothing -----------------------------------------------------------------------------------------
@@ -270,14 +270,14 @@ COPY_NOISE = 0.35
 
 
 @typed
-def by_rule(rule: str, seed: int = 0) -> Pictures:
+def by_rule(rule: str, seed: int = 0) -> DigitPictures:
     """不学习的画法，560 幅 / A rule that learns nothing: 560 drawings.
 
     "mean": the mean of all pictures of that digit. "copy": one of them as it is. "noisy copy": one of them with normal
     noise of 0.35 on every pixel. "blend": half of one and half of another, one of the five that lie nearest to it.
 
-    "mean"：那个数字全部图的平均。"copy"：照抄其中一幅。"noisy copy"：抄一幅，每个像素加上 0.35 的正态噪声。"blend"：一幅
-    和它最近的五幅之一，各取一半。
+    "mean"：那个数字全部图的平均。"copy"：照抄其中一幅。"noisy copy"：抄一幅，每个像素加上 0.35 的正态噪声。"blend"：
+    一幅和它最近的五幅之一，各取一半。
     """
     checks.one_of(rule, "rule", RULES)
     half, generator = pictures("shown"), torch.Generator().manual_seed(seed)
@@ -290,7 +290,7 @@ def by_rule(rule: str, seed: int = 0) -> Pictures:
         apart = torch.cdist(x, x) + 1e3 * (digit[:, None] != digit)  # only the same digit
         near = apart.topk(NEIGHBOURS + 1, largest=False).indices[:, 1:]
         x = (x + x[near.gather(1, torch.randint(NEIGHBOURS, (len(x), 1), generator=generator))[:, 0]]) / 2
-    return Pictures(x, digit)
+    return DigitPictures(x, digit)
 
 
 # -- who says that they are good --------------------------------------------------------------------------------------
@@ -335,7 +335,7 @@ class Measures:
 
 
 @typed
-def measure(drawn: Pictures, shown: int = COUNT) -> Measures:
+def measure(drawn: DigitPictures, shown: int = COUNT) -> Measures:
     """量一组画 / Measure a set of drawings.
 
     `shown` is how many pictures the drawer was shown; as many of those set aside are compared with. Raises ValueError
@@ -359,7 +359,7 @@ def measure(drawn: Pictures, shown: int = COUNT) -> Measures:
 
 
 @typed
-def features(drawn: Pictures) -> Tensor:
+def features(drawn: DigitPictures) -> Tensor:
     """裁判看到的特征 / The features that the judge sees: (N, 32)."""
     return judge()[:2](drawn.x)
 
@@ -391,7 +391,8 @@ def frechet_gap(one: Measures, other: Measures | None = None, draws: int = 300) 
     again = np.array([found(torch.randint(count, (count,), generator=rng),
                             torch.randint(len(real), (len(real),), generator=rng)) for _ in range(draws)])
     low, high = np.quantile(again, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) - again.mean()
-    return Interval(value, value + float(low), value + float(high))
+    least = 0.0 if other is None else -np.inf  # a distance has an end, a difference has none
+    return Interval(value, max(least, value + float(low)), value + float(high))
 
 
 # -- the studies of the lesson ----------------------------------------------------------------------------------------
@@ -432,7 +433,7 @@ def study(variant: str, seed: int, steps: int | None = None) -> DrawingStudy:
 
 @typed
 def to_pixels(x: Tensor, columns: int = 1) -> Tensor:
-    """图给人看，黑墨白纸，几幅排成几列 / Pictures for people, black ink on white, in columns: (N, 64) → uint8 (3, h, w).
+    """图给人看，黑墨白纸，几幅排成几列 / Pictures for people, black on white, in columns: (N, 64) → uint8 (3, h, w).
 
     What is beyond ink or paper is cut off. A last row that is not full is filled with paper.
 

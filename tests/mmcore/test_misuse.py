@@ -142,6 +142,9 @@ WRITTEN = torch.tensor([[9, 4, 3, 0]] * B)
 CALLS: dict[str, tuple[Callable, dict]] = {  # name: what is called, and those arguments that its shapes do not make
     "contrastive_loss": (mmcore.contrastive_loss, {"tau": 0.1}),
     "exchanged_loss": (mmcore.exchanged_loss, {"tau": 0.1}),
+    "flow_path": (mmcore.flow_path, {"t": torch.full((B, 1), 0.5)}),
+    "guided_velocity": (mmcore.guided_velocity, {"w": 2.0}),
+    "euler_steps": (mmcore.euler_steps, {"velocity": lambda x, t: -x, "steps": 2}),
     "exchange": (mmcore.exchange, {"text": "red apple", "one": "red", "other": "apple"}),
     "semantic_alignment_loss": (mmcore.semantic_alignment_loss, {"y": torch.full((B, M), 1 / M)}),
     "sigmoid_loss": (mmcore.sigmoid_loss, {"tau": 0.1, "bias": -1.0}),

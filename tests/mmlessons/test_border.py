@@ -38,6 +38,7 @@ from mmlessons import exercises, intervals, live
 from mmlessons.data import clips, digits, emoji, features, scenes, utterances, views
 from mmlessons.tasks import cross_modal_alignment as alignment
 from mmlessons.tasks import cross_modal_retrieval as retrieval
+from mmlessons.tasks import draw_me_a_seven as drawing_task
 from mmlessons.tasks import image_captioning as captioning
 from mmlessons.tasks import information, learner, pixels, scoring, seeds, signs, word_order
 from mmlessons.tasks import multimodal_fusion as fusion
@@ -115,6 +116,8 @@ MAKE = {
     "eyes": lambda: word_order.eyes(0, 1, "cpu"),
     "readers": lambda: word_order.Towers().eval(),
     "told": lambda: word_order.asked("side", count=4),
+    "drawer": lambda: drawing_task.Drawer().eval(),
+    "twenty": lambda: drawing_task.DigitPictures(floats(20, 64), torch.arange(10).repeat(2)),
     "clips": lambda: clips.load("validation"),
     "facts": lambda: made("clips").draw(2, 0),
     "watched": lambda: video.observe(made("clips"), made("facts")),
@@ -307,6 +310,27 @@ GOOD: dict[str, tuple[Callable, Callable[[], dict]]] = {
     "tasks.word_order.fits": (word_order.fits, lambda: {
         "judge": made("readers"), "f": floats(4, 128), "texts": ["狗在猫的左边。", "The dog is left of the cat."]}),
     "tasks.word_order.study": (word_order.study, lambda: {"variant": "bag of words", "seed": 1, "steps": 1}),
+    # 11
+    "tasks.draw_me_a_seven.pictures": (drawing_task.pictures, lambda: {"which": "aside"}),
+    "tasks.draw_me_a_seven.write": (drawing_task.write, lambda: {"word": "七"}),
+    "tasks.draw_me_a_seven.means": (drawing_task.means, lambda: {"word": "七"}),
+    "tasks.draw_me_a_seven.spelt": (drawing_task.spelt, lambda: {
+        "digit": torch.tensor([7, 3]), "generator": drawing()}),
+    "tasks.draw_me_a_seven.learner": (drawing_task.learner, lambda: {"steps": 1, "seed": 1}),
+    "tasks.draw_me_a_seven.draw": (drawing_task.draw, lambda: {
+        "drawer": made("drawer"), "word": torch.full((2, 16), 65), "noise": floats(2, 64), "w": 2.0, "steps": 1}),
+    "tasks.draw_me_a_seven.drawings": (drawing_task.drawings, lambda: {
+        "drawer": made("drawer"), "w": 1.0, "steps": 1, "seed": 1}),
+    "tasks.draw_me_a_seven.by_rule": (drawing_task.by_rule, lambda: {"rule": "blend", "seed": 1}),
+    "tasks.draw_me_a_seven.judge": (drawing_task.judge, lambda: {"seed": 0}),
+    "tasks.draw_me_a_seven.measure": (drawing_task.measure, lambda: {"drawn": made("twenty"), "shown": 60}),
+    "tasks.draw_me_a_seven.features": (drawing_task.features, lambda: {"drawn": made("twenty")}),
+    "tasks.draw_me_a_seven.frechet_gap": (drawing_task.frechet_gap, lambda: {
+        "one": drawing_task.measure(made("twenty")), "other": drawing_task.measure(made("twenty")), "draws": 2}),
+    "tasks.draw_me_a_seven.study": (drawing_task.study, lambda: {"variant": "few", "seed": 1, "steps": 1}),
+    "tasks.draw_me_a_seven.to_pixels": (drawing_task.to_pixels, lambda: {"x": floats(3, 64), "columns": 2}),
+    "tasks.draw_me_a_seven.velocity_of_two": (drawing_task.velocity_of_two, lambda: {
+        "x": floats(2, 1), "t": torch.full((2, 1), 0.5), "ends": [-1.0, 1.0]}),
     # 03
     "tasks.scoring.accuracy": (scoring.accuracy, lambda: {
         "scores": floats(3, 4), "label": torch.tensor([0, 1, 3])}),
