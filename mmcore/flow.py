@@ -108,8 +108,8 @@ def euler_steps(velocity: Callable[[Tensor, Tensor], Tensor], x_0: Tensor, steps
     >>> euler_steps(lambda x, t: -x, torch.tensor([[8.0]]), steps=2).flatten()
     tensor([8., 4., 2.])
     """
-    frames = [x_0]
-    for k in range(checks.whole(steps, "steps")):
+    steps, frames = checks.whole(steps, "steps"), [x_0]
+    for k in range(steps):
         v = velocity(frames[-1], x_0.new_full((len(x_0), 1), k / steps))
         checks.fits(v, "velocity(x, t)", "B P", x_0, B=len(x_0), P=x_0.shape[1])
         require(bool(v.isfinite().all()), f"第 {k + 1} 步的速度不是有限的数",
@@ -143,8 +143,8 @@ def frechet_distance(a: Tensor, b: Tensor) -> Tensor:
     >>> frechet_distance(torch.tensor([[0.0], [2.0]]), torch.tensor([[3.0], [3.0]]))
     tensor(6.)
     """
-    checks.ranked(a, "a")
-    checks.ranked(b, "b")
+    for name, given in (("a", a), ("b", b)):
+        require(bool(given.isfinite().all()), f"{name} 里有 NaN 或无穷", f"{name} holds NaN or infinity")
     x, y = a.double(), b.double()
     S_a, S_b = torch.cov(x.T).view(x.shape[1], -1), torch.cov(y.T).view(x.shape[1], -1)
     values, vectors = torch.linalg.eigh(S_a)

@@ -12,7 +12,7 @@ the same way.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -34,7 +34,7 @@ from mmcore.flow import (
 )
 from mmcore.training import device_of, evaluating
 from mmlessons.border import typed
-from mmlessons.data import digits
+from mmlessons.data import digits, emoji
 from mmlessons.data.digits.writing import BYTES
 from mmlessons.intervals import DRAWS, LEVEL, Interval
 from mmlessons.tasks.learner import Descent, Learner, Losses, seeded
@@ -429,6 +429,151 @@ def study(variant: str, seed: int, steps: int | None = None) -> DrawingStudy:
     return DrawingStudy(guided, stepped, seconds)
 
 
+# -- in colour: a combination that was never shown ----------------------------------------------------------------------
+
+COLOURS = ("red", "green", "blue", "yellow", "purple", "orange", "black")
+THINGS = ("heart", "book", "apple")
+UNSEEN = "green", "heart"
+COLOUR_SIDE, COLOUR_WIDTH, COLOUR_STEPS, COLOUR_RATE = 16, 384, 2500, 2e-3
+COLOUR_COUNT = 100  # drawings
+END = 0.05  # the least time that is left, so that no velocity grows without limit
+
+
+@dataclass(frozen=True, eq=False)
+class ColourPictures:
+    """彩色的图，16 × 16 / Pictures in colour, 16 × 16: −1 is dark, 1 is bright."""
+
+    x: Tensor  # (N, 768)
+    colour: Tensor  # (N,) int64, of COLOURS
+    thing: Tensor  # (N,) int64, of THINGS
+
+
+@typed
+@cache
+def colour_pictures(unseen: bool = False) -> ColourPictures:
+    """训练作者画的红心、绿书……，或者没给看的绿心 / Red hearts, green books and so on, or the green hearts not shown."""
+    data, rows = emoji.load("all"), []
+    for concept, name in enumerate(data.names("en")):
+        colour, _, thing = name.partition(" ")
+        if colour in COLOURS and thing in THINGS and ((colour, thing) == UNSEEN) == unseen:
+            for artist in data.by_role("train"):
+                if data.drawn[artist][concept]:
+                    rows.append((data.pictures[artist][concept], COLOURS.index(colour), THINGS.index(thing)))
+    pictures, colour, thing = zip(*rows, strict=True)
+    small = F.avg_pool2d(torch.stack(pictures).float() / 255, 2)
+    return ColourPictures(2 * small.flatten(1) - 1, torch.tensor(colour), torch.tensor(thing))
+
+
+class ColourDrawer(nn.Module):
+    """同样的画法，词是颜色和东西两样 / The same drawer, told a colour and a thing.
+
+    It guesses the picture at the end of the path, and the velocity is what is left divided by the time that is left.
+    The numbers of a picture are many more than it is wide, and so it need not carry the noise.
+
+    它猜路的终点那幅图，速度就是余下的路除以余下的时间。一幅图的数比它的宽度多得多，这样它就不用记住噪声。
+    """
+
+    def __init__(self, width: int = COLOUR_WIDTH, blocks: int = BLOCKS):
+        super().__init__()
+        pixels = 3 * COLOUR_SIDE ** 2
+        self.colour, self.thing = nn.Embedding(len(COLOURS) + 1, width), nn.Embedding(len(THINGS) + 1, width)
+        self.clock, self.open = nn.Linear(16, width), nn.Linear(pixels, width)
+        self.blocks = nn.ModuleList(nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(),
+                                                  nn.Linear(width, width)) for _ in range(blocks))
+        self.close = nn.Linear(width, pixels)
+
+    def velocity(self, x_t: Tensor, t: Tensor, colour: Tensor, thing: Tensor) -> Tensor:
+        angle = t * torch.exp(torch.linspace(0, 5, 8, device=t.device))
+        hint = F.gelu(self.clock(torch.cat([angle.sin(), angle.cos()], 1)) + self.colour(colour) + self.thing(thing))
+        h = self.open(x_t) + hint
+        for block in self.blocks:
+            h = h + block(h + hint)
+        return (self.close(h) - x_t) / (1 - t).clamp_min(END)
+
+
+class Colouring:
+    """学画彩色的 (11.1)，颜色和东西各藏起两成 / Learn (11.1) in colour; a fifth of colours and things is hidden."""
+
+    def begin(self, device: torch.device) -> Descent:
+        return Descent.of(ColourDrawer().to(device), self.losses, COLOUR_RATE, DECAY, total="L")
+
+    def step(self, trainer: Descent, generator: torch.Generator) -> Losses:
+        seen = colour_pictures()
+        rows = torch.randint(len(seen.x), (BATCH,), generator=generator)
+        hidden = torch.rand(2, BATCH, generator=generator) < 0.2
+        return trainer.train_step({
+            "x_0": torch.randn(BATCH, seen.x.shape[1], generator=generator), "x_1": seen.x[rows],
+            "t": torch.rand(BATCH, 1, generator=generator),
+            "colour": seen.colour[rows].masked_fill(hidden[0], len(COLOURS)),
+            "thing": seen.thing[rows].masked_fill(hidden[1], len(THINGS))})
+
+    def losses(self, drawer: ColourDrawer, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        x_t = flow_path(batch["x_0"], batch["x_1"], batch["t"])
+        v = drawer.velocity(x_t, batch["t"], batch["colour"], batch["thing"])
+        return {"L": flow_matching_loss(v, batch["x_0"], batch["x_1"])}
+
+
+@dataclass(frozen=True, eq=False)
+class ColourStudy:
+    """画出的绿心、蓝心、蓝苹果 / The green hearts, blue hearts and blue apples that were drawn."""
+
+    green_heart: Tensor  # (100, 768), never shown
+    blue_heart: Tensor  # (100, 768), shown
+    blue_apple: Tensor  # (100, 768), never shown, and there is no real one
+    seconds: float  # of processor time for the training
+
+
+@typed
+def colour_study(seed: int, steps: int = COLOUR_STEPS) -> ColourStudy:
+    """学画彩色的，再要没见过的绿心 / Learn to draw in colour, then ask for a green heart that was never shown."""
+    begun = time.process_time()
+    drawer = Learner(Colouring(), steps, seed, "cpu").finish().model
+    seconds = time.process_time() - begun
+    noise = torch.randn(COLOUR_COUNT, 3 * COLOUR_SIDE ** 2, generator=torch.Generator().manual_seed(seed))
+
+    def asked(colour: str, thing: str) -> Tensor:
+        which = (torch.full((COLOUR_COUNT,), COLOURS.index(colour)), torch.full((COLOUR_COUNT,), THINGS.index(thing)))
+        return euler_steps(lambda x, t: drawer.velocity(x, t, *which), noise, EULER)[-1].clamp(-1, 1)
+
+    with evaluating(drawer):
+        return ColourStudy(asked(*UNSEEN), asked("blue", "heart"), asked("blue", "apple"), seconds)
+
+
+@typed
+def green_hearts_by_rule(rule: str) -> Tensor:
+    """不学习的绿心，五位作者各一颗 / Green hearts by a rule that learns nothing, one for each of five artists.
+
+    "half": half of a yellow heart and half of a green apple. "sum": red heart − red apple + green apple.
+
+    "half"：半颗黄心加半个绿苹果。"sum"：红心 − 红苹果 + 绿苹果。
+    """
+    checks.one_of(rule, "rule", ("half", "sum"))
+    seen = colour_pictures()
+
+    def of(colour: str, thing: str) -> Tensor:
+        return seen.x[(seen.colour == COLOURS.index(colour)) & (seen.thing == THINGS.index(thing))]
+
+    if rule == "half":
+        return (of("yellow", "heart") + of("green", "apple")) / 2
+    return (of("red", "heart") - of("red", "apple") + of("green", "apple")).clamp(-1, 1)
+
+
+@typed
+def nearer_to_green_hearts(x: Tensor) -> Tensor:
+    """离真的绿心比离哪一幅给看的都近吗 / Nearer to a real green heart than to any picture shown? → (N,) bool."""
+    checks.fits(x, "x", f"N {3 * COLOUR_SIDE ** 2}", colour_pictures().x)
+    return nearest_distance(x, colour_pictures(unseen=True).x) < nearest_distance(x, colour_pictures().x)
+
+
+@typed
+def colour_pixels(x: Tensor) -> Tensor:
+    """彩色的图给人看 / Pictures in colour for people: (N, 768) → uint8 (N, 3, 64, 64)."""
+    checks.fits(x, "x", f"N {3 * COLOUR_SIDE ** 2}", colour_pictures().x)
+    require(bool(x.isfinite().all()), "x 里有 NaN 或无穷", "x holds NaN or infinity")
+    page = (127.5 * (x.clamp(-1, 1) + 1)).round().byte().view(-1, 3, COLOUR_SIDE, COLOUR_SIDE)
+    return page.repeat_interleave(4, 2).repeat_interleave(4, 3)
+
+
 # -- pictures for people ----------------------------------------------------------------------------------------------
 
 @typed
@@ -450,7 +595,7 @@ def to_pixels(x: Tensor, columns: int = 1) -> Tensor:
 
 
 @typed
-def velocity_of_two(x: Tensor, t: Tensor, ends: Sequence[float] = (-1.0, 1.0)) -> Tensor:
+def velocity_of_two(x: Tensor, t: Tensor) -> Tensor:
     """一个像素、两幅图时，最好的速度 / The best velocity for one pixel and two pictures: (B, 1), (B, 1) → (B, 1).
 
     There the mean over all paths through x_t can be written down: the two ends, each weighted by how probable it is
@@ -461,6 +606,6 @@ def velocity_of_two(x: Tensor, t: Tensor, ends: Sequence[float] = (-1.0, 1.0)) -
     checks.fits(x, "x", "B 1")
     checks.fits(t, "t", "B 1", x, B=len(x))
     require(bool(((t >= 0) & (t < 1)).all()), "t 需要在 0 到 1 之间，不到 1", "t must be from 0 to below 1")
-    goal = torch.tensor([list(ends)]).to(x)
+    goal = torch.tensor([[-1.0, 1.0]]).to(x)  # paper and ink
     likely = (-((x - t * goal) / (1 - t)).square() / 2).softmax(1)
     return ((likely * goal).sum(1, keepdim=True) - x) / (1 - t)

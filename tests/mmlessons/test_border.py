@@ -330,7 +330,13 @@ GOOD: dict[str, tuple[Callable, Callable[[], dict]]] = {
     "tasks.draw_me_a_seven.study": (drawing_task.study, lambda: {"variant": "few", "seed": 1, "steps": 1}),
     "tasks.draw_me_a_seven.to_pixels": (drawing_task.to_pixels, lambda: {"x": floats(3, 64), "columns": 2}),
     "tasks.draw_me_a_seven.velocity_of_two": (drawing_task.velocity_of_two, lambda: {
-        "x": floats(2, 1), "t": torch.full((2, 1), 0.5), "ends": [-1.0, 1.0]}),
+        "x": floats(2, 1), "t": torch.full((2, 1), 0.5)}),
+    "tasks.draw_me_a_seven.colour_pictures": (drawing_task.colour_pictures, lambda: {"unseen": True}),
+    "tasks.draw_me_a_seven.colour_study": (drawing_task.colour_study, lambda: {"seed": 1, "steps": 1}),
+    "tasks.draw_me_a_seven.green_hearts_by_rule": (drawing_task.green_hearts_by_rule, lambda: {"rule": "half"}),
+    "tasks.draw_me_a_seven.nearer_to_green_hearts": (drawing_task.nearer_to_green_hearts, lambda: {
+        "x": floats(2, 768)}),
+    "tasks.draw_me_a_seven.colour_pixels": (drawing_task.colour_pixels, lambda: {"x": floats(2, 768)}),
     # 03
     "tasks.scoring.accuracy": (scoring.accuracy, lambda: {
         "scores": floats(3, 4), "label": torch.tensor([0, 1, 3])}),
@@ -720,6 +726,8 @@ FREE = {  # call and part: what may come of it after all, or which sizes are fre
     "RetrievalModel.encode_pictures.pictures": "shape 0, shape 2, shape 3",
     "RetrievalModel.encode_texts.texts": "length",
     "AnsweringModel.forward.attention_mask": "no",
+    "tasks.draw_me_a_seven.spelt.digit": "shape 0", "tasks.draw_me_a_seven.to_pixels.x": "shape 0",
+    "tasks.draw_me_a_seven.nearer_to_green_hearts.x": "shape 0", "tasks.draw_me_a_seven.colour_pixels.x": "shape 0",
     "tasks.word_order.learner.exchanged": "length, length 0", "tasks.word_order.fits.texts": "length",
     **{f"Learner.train_step.{dial}": "no" for dial in ("tau", "alpha", "beta", "gamma")},  # None changes nothing
     "tasks.multimodal_sentiment.joint.without": "length, length 0", "tasks.multimodal_sentiment.late.without":

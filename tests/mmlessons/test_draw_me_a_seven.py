@@ -198,3 +198,38 @@ def test_pictures_for_people() -> None:
     def shades(x: Tensor) -> list[int]:
         return x.unique().tolist()
     assert shades(page) == [0, 128, 255]
+
+
+# -- in colour --------------------------------------------------------------------------------------------------------
+
+def test_no_green_heart_is_shown_and_the_hearts_that_were_not_are_all_green_hearts() -> None:
+    shown, unseen = drawing.colour_pictures(), drawing.colour_pictures(unseen=True)
+    green, heart = drawing.COLOURS.index("green"), drawing.THINGS.index("heart")
+    assert len(shown.x) == 49
+    assert not ((shown.colour == green) & (shown.thing == heart)).any()
+    assert {green} == set(unseen.colour.tolist())
+    assert {heart} == set(unseen.thing.tolist())
+    for word in (shown.colour == green, shown.thing == heart):
+        assert word.sum() > 5  # and yet it has met both words
+    colours = unseen.x.view(5, 3, -1).mean(2)
+    assert bool((colours[:, 1] > colours[:, 0]).all())  # more green than red
+
+
+def test_the_rules_for_green_hearts() -> None:
+    seen = drawing.colour_pictures()
+    half = drawing.green_hearts_by_rule("half")
+    apple = (seen.colour == drawing.COLOURS.index("green")) & (seen.thing == drawing.THINGS.index("apple"))
+    yellow = (seen.colour == drawing.COLOURS.index("yellow")) & (seen.thing == drawing.THINGS.index("heart"))
+    assert torch.allclose(2 * half, seen.x[apple] + seen.x[yellow])
+    assert drawing.green_hearts_by_rule("sum").abs().max() <= 1
+    assert drawing.nearer_to_green_hearts(drawing.colour_pictures(unseen=True).x).all()
+    assert not drawing.nearer_to_green_hearts(seen.x).any()
+
+
+def test_a_study_in_colour() -> None:
+    found = drawing.colour_study(1, steps=2)
+    for x in (found.green_heart, found.blue_heart, found.blue_apple):
+        assert x.shape == (100, 768)
+        assert x.abs().max() <= 1
+    assert not torch.equal(found.green_heart, found.blue_heart)
+    assert drawing.colour_pixels(found.blue_apple[:2]).shape == (2, 3, 64, 64)
