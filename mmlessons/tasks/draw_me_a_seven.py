@@ -429,7 +429,7 @@ def study(variant: str, seed: int, steps: int | None = None) -> DrawingStudy:
     return DrawingStudy(guided, stepped, seconds)
 
 
-# -- in colour: a combination that was never shown ----------------------------------------------------------------------
+# -- in colour: a combination that was never shown --------------------------------------------------------------------
 
 COLOURS = ("red", "green", "blue", "yellow", "purple", "orange", "black")
 THINGS = ("heart", "book", "apple")
@@ -562,6 +562,7 @@ def green_hearts_by_rule(rule: str) -> Tensor:
 def nearer_to_green_hearts(x: Tensor) -> Tensor:
     """离真的绿心比离哪一幅给看的都近吗 / Nearer to a real green heart than to any picture shown? → (N,) bool."""
     checks.fits(x, "x", f"N {3 * COLOUR_SIDE ** 2}", colour_pictures().x)
+    require(bool(x.isfinite().all()), "x 里有 NaN 或无穷", "x holds NaN or infinity")
     return nearest_distance(x, colour_pictures(unseen=True).x) < nearest_distance(x, colour_pictures().x)
 
 
