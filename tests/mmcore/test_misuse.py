@@ -142,6 +142,9 @@ WRITTEN = torch.tensor([[9, 4, 3, 0]] * B)
 CALLS: dict[str, tuple[Callable, dict]] = {  # name: what is called, and those arguments that its shapes do not make
     "contrastive_loss": (mmcore.contrastive_loss, {"tau": 0.1}),
     "exchanged_loss": (mmcore.exchanged_loss, {"tau": 0.1}),
+    "flow_path": (mmcore.flow_path, {"t": torch.full((B, 1), 0.5)}),
+    "guided_velocity": (mmcore.guided_velocity, {"w": 2.0}),
+    "euler_steps": (mmcore.euler_steps, {"velocity": lambda x, t: -x, "steps": 2}),
     "exchange": (mmcore.exchange, {"text": "red apple", "one": "red", "other": "apple"}),
     "word_prefix": (mmcore.word_prefix, {"pad": 0}),
     "masked_attention": (mmcore.masked_attention, {"M": torch.zeros(2, 2)}),

@@ -39,6 +39,7 @@ from mmlessons.data import clips, digits, emoji, features, scenes, utterances, v
 from mmlessons.tasks import a_reader_learns_to_see as assistant
 from mmlessons.tasks import cross_modal_alignment as alignment
 from mmlessons.tasks import cross_modal_retrieval as retrieval
+from mmlessons.tasks import draw_me_a_seven as drawing_task
 from mmlessons.tasks import image_captioning as captioning
 from mmlessons.tasks import information, learner, pixels, scoring, seeds, signs, word_order
 from mmlessons.tasks import multimodal_fusion as fusion
@@ -119,6 +120,8 @@ MAKE = {
     "assistant": lambda: assistant.Assistant().eval(),
     "squeezed": lambda: assistant.Squeezed(made("assistant"), 2).eval(),
     "asked": lambda: only(assistant.asked(made("scenes"), 3), assistant.DRAWN),
+    "drawer": lambda: drawing_task.Drawer().eval(),
+    "twenty": lambda: drawing_task.DigitPictures(floats(20, 64), torch.arange(10).repeat(2)),
     "clips": lambda: clips.load("validation"),
     "facts": lambda: made("clips").draw(2, 0),
     "watched": lambda: video.observe(made("clips"), made("facts")),
@@ -339,6 +342,33 @@ GOOD: dict[str, tuple[Callable, Callable[[], dict]]] = {
         (assistant.study, lambda: {"seed": 1, "reading_steps": 1, "answering": 1, "steps": 1}),
         (assistant.study_of, lambda: {
             "model": made("assistant"), "looking": made("eyes"), "seed": 1, "steps": 1}))},
+    # 11
+    "tasks.draw_me_a_seven.pictures": (drawing_task.pictures, lambda: {"which": "aside"}),
+    "tasks.draw_me_a_seven.write": (drawing_task.write, lambda: {"word": "七"}),
+    "tasks.draw_me_a_seven.means": (drawing_task.means, lambda: {"word": "七"}),
+    "tasks.draw_me_a_seven.spelt": (drawing_task.spelt, lambda: {
+        "digit": torch.tensor([7, 3]), "generator": drawing()}),
+    "tasks.draw_me_a_seven.learner": (drawing_task.learner, lambda: {"steps": 1, "seed": 1}),
+    "tasks.draw_me_a_seven.draw": (drawing_task.draw, lambda: {
+        "drawer": made("drawer"), "word": torch.full((2, 16), 65), "noise": floats(2, 64), "w": 2.0, "steps": 1}),
+    "tasks.draw_me_a_seven.drawings": (drawing_task.drawings, lambda: {
+        "drawer": made("drawer"), "w": 1.0, "steps": 1, "seed": 1}),
+    "tasks.draw_me_a_seven.by_rule": (drawing_task.by_rule, lambda: {"rule": "blend", "seed": 1}),
+    "tasks.draw_me_a_seven.judge": (drawing_task.judge, lambda: {"seed": 0}),
+    "tasks.draw_me_a_seven.measure": (drawing_task.measure, lambda: {"drawn": made("twenty"), "shown": 60}),
+    "tasks.draw_me_a_seven.features": (drawing_task.features, lambda: {"drawn": made("twenty")}),
+    "tasks.draw_me_a_seven.frechet_gap": (drawing_task.frechet_gap, lambda: {
+        "one": drawing_task.measure(made("twenty")), "other": drawing_task.measure(made("twenty")), "draws": 2}),
+    "tasks.draw_me_a_seven.study": (drawing_task.study, lambda: {"variant": "few", "seed": 1, "steps": 1}),
+    "tasks.draw_me_a_seven.to_pixels": (drawing_task.to_pixels, lambda: {"x": floats(3, 64), "columns": 2}),
+    "tasks.draw_me_a_seven.velocity_of_two": (drawing_task.velocity_of_two, lambda: {
+        "x": floats(2, 1), "t": torch.full((2, 1), 0.5)}),
+    "tasks.draw_me_a_seven.colour_pictures": (drawing_task.colour_pictures, lambda: {"unseen": True}),
+    "tasks.draw_me_a_seven.colour_study": (drawing_task.colour_study, lambda: {"seed": 1, "steps": 1}),
+    "tasks.draw_me_a_seven.green_hearts_by_rule": (drawing_task.green_hearts_by_rule, lambda: {"rule": "half"}),
+    "tasks.draw_me_a_seven.nearer_to_green_hearts": (drawing_task.nearer_to_green_hearts, lambda: {
+        "x": floats(2, 768)}),
+    "tasks.draw_me_a_seven.colour_pixels": (drawing_task.colour_pixels, lambda: {"x": floats(2, 768)}),
     # 03
     "tasks.scoring.accuracy": (scoring.accuracy, lambda: {
         "scores": floats(3, 4), "label": torch.tensor([0, 1, 3])}),
@@ -731,6 +761,8 @@ FREE = {  # call and part: what may come of it after all, or which sizes are fre
     "AnsweringModel.forward.attention_mask": "no",
     "tasks.a_reader_learns_to_see.placed.rows": "shape 1", "tasks.a_reader_learns_to_see.attention.tokens": "shape 0",
     "tasks.a_reader_learns_to_see.reach.tokens": "shape 0",
+    "tasks.draw_me_a_seven.spelt.digit": "shape 0", "tasks.draw_me_a_seven.to_pixels.x": "shape 0",
+    "tasks.draw_me_a_seven.nearer_to_green_hearts.x": "shape 0", "tasks.draw_me_a_seven.colour_pixels.x": "shape 0",
     "tasks.word_order.learner.exchanged": "length, length 0", "tasks.word_order.fits.texts": "length",
     **{f"Learner.train_step.{dial}": "no" for dial in ("tau", "alpha", "beta", "gamma")},  # None changes nothing
     "tasks.multimodal_sentiment.joint.without": "length, length 0", "tasks.multimodal_sentiment.late.without":

@@ -17,12 +17,12 @@ from mmlessons.data.utterances import MODALITIES
 from mmlessons.tasks import a_reader_learns_to_see as assistant
 from mmlessons.tasks import cross_modal_alignment as alignment
 from mmlessons.tasks import cross_modal_retrieval as retrieval
+from mmlessons.tasks import draw_me_a_seven, word_order
 from mmlessons.tasks import image_captioning as captioning
 from mmlessons.tasks import multimodal_sentiment as sentiment
 from mmlessons.tasks import video_understanding as video
 from mmlessons.tasks import vision_language_model as naming
 from mmlessons.tasks import visual_question_answering as answering
-from mmlessons.tasks import word_order
 from tests.notebooks.diagrams import computed_arrows, drawn_arrows
 from tests.notebooks.stored import DOOR, LESSONS, prose_cells
 
@@ -171,6 +171,11 @@ def reader_diagrams() -> list[Run]:
                              "tokens": assistant.caption_tokens(model, drawn)})]
 
 
+def drawing_diagrams() -> list[Run]:
+    task = draw_me_a_seven.Drawing()
+    return [(task.begin(torch.device("cpu")).model.forward, task.draw(torch.Generator().manual_seed(0)))]
+
+
 # 每一课的图依次是哪些计算 / Which computations the diagrams of each lesson show, in their order.
 DIAGRAMS: dict[str, Callable[[], list[Run]]] = {
     "01_vision_language_model": vision_language_diagrams,
@@ -186,6 +191,7 @@ DIAGRAMS: dict[str, Callable[[], list[Run]]] = {
     "08_video_understanding": video_diagrams,
     "09_word_order": word_order_diagrams,
     "10_a_reader_learns_to_see": reader_diagrams,
+    "11_draw_me_a_seven": drawing_diagrams,
 }
 
 
