@@ -19,6 +19,7 @@ _NAMES = {  # module: what it gives
     "ranking": "ranks retrieval_scores",
     "alignment": "contrastive_loss feature_alignment_loss semantic_similarity semantic_alignment_loss sigmoid_loss "
                  "modality_gap cosine_similarity CrossModalAlignment AlignmentLoss CrossModalAligner",
+    "reporting": "recall_at prompt_ensemble calibration_error yes_no_scores",
     "word_order": "winoground_scores exchanged_loss exchange",
     "fusion": "weighted_sum EarlyFusion late_fusion LateFusion attention_fusion_weights AttentionFusion "
               "gated_fusion_weights GatedFusion adaptive_fusion_weights MultimodalFusion product_of_experts "

@@ -14,7 +14,8 @@ import mmcore
 ROOT = Path(__file__).parents[1]
 MMCORE = [  # each imports only what stands before it
     {"checks"}, {"tiles", "training", "ranking", "tokens", "checkpoints"}, {"pretrained"},
-    {"fusion", "alignment", "recurrence", "decoder", "encoders"}, {"attention", "distributed", "word_order"},
+    {"fusion", "alignment", "recurrence", "decoder", "encoders", "reporting"},
+    {"attention", "distributed", "word_order"},
     {"vision_language"}, {"__init__"}]
 ABOVE = {"mmcore": {"mmlessons", "makers", "examples", "notebooks", "IPython", "ipywidgets", "matplotlib"},
          "mmlessons": {"makers", "examples", "notebooks"}}
