@@ -32,8 +32,8 @@ def recall_at(S: Tensor, positives: Tensor, k: int = 1) -> Tensor:
     any of them is among the first k, and each caption asks for its one picture: this is COCO's protocol. Ties are
     misses.
 
-    返回每个查询中没中，平均就是 R@k。一幅图有五句说明时，任何一句进了前 k 就算中；反过来每一句各找一次它的图。这就是 COCO
-    的做法。并列算错。
+    返回每个查询中没中，平均就是 R@k。一幅图有五句说明时，任何一句进了前 k 就算中；反过来每一句各找一次它的图。这就是
+    COCO 的做法。并列算错。
 
     Paper: Karpathy and Fei-Fei 2015, Deep Visual-Semantic Alignments; Chen et al. 2015, Microsoft COCO Captions.
 

@@ -14,10 +14,13 @@ from PIL import Image, ImageDraw
 from mmcore.checks import require
 from mmlessons.border import typed
 
-from .kernel import say_idle
+from .kernel import is_live, say_idle
 from .output import Box, Output, Shown, bilingual, both, html_of, reason, styled
 
 SIDE = 288  # pixels of the pad
+MISSING = ("画板需要 ipycanvas（pip install ipycanvas，再刷新页面）。现在可以上传图画。",
+           "The pad needs ipycanvas (pip install ipycanvas, then reload the page). For now, upload pictures.")
+STILL = ("在 Jupyter 里打开并运行，这里是一块画板。", "Open and run this in Jupyter, and here is a pad to draw on.")
 
 
 @typed
@@ -27,8 +30,8 @@ class pad(Box):
     `answer(name, content)` gets a name and the bytes of a picture file, and returns what `table`, `gallery`, `beside`
     and the like return. A ValueError it raises is a word to the reader. `drawn` is the picture on the pad, PIL and RGB.
 
-    `answer(name, content)` 得到名字和图画文件的字节，返回 `table`、`gallery`、`beside` 之类的结果。它抛出的 ValueError 是
-    写给读者的话。`drawn` 是画板上的图，PIL，RGB。
+    `answer(name, content)` 得到名字和图画文件的字节，返回 `table`、`gallery`、`beside` 之类的结果。它抛出的 ValueError
+    是写给读者的话。`drawn` 是画板上的图，PIL，RGB。
     """
 
     def __init__(self, answer: Callable[[str, bytes], Output | Shown]) -> None:
@@ -41,11 +44,7 @@ class pad(Box):
         self.upload.observe(self._uploaded, "value")
         controls = []
         if self.canvas is None:
-            note = Shown('<div class="mm mm-say">' + bilingual(
-                ("画板需要 ipycanvas（pip install ipycanvas，再刷新页面）。现在可以上传图画。",
-                 "The pad needs ipycanvas (pip install ipycanvas, then reload the page). For now, upload pictures."),
-                "div") + "</div>")
-            board = [note]
+            board = [Shown(f'<div class="mm mm-say">{bilingual(MISSING if is_live() else STILL, "div")}</div>')]
         else:
             self.colour = ipywidgets.ColorPicker(value="#c0392b", description=both("颜色", "colour"), concise=False,
                                                  style={"description_width": "initial"})
@@ -124,7 +123,9 @@ class pad(Box):
 
 
 def _canvas() -> ipywidgets.Widget | None:
-    """A canvas, None where ipycanvas is not installed."""
+    """A canvas, None where ipycanvas is not installed or nobody is there to draw."""
+    if not is_live():
+        return None
     try:
         from ipycanvas import Canvas
     except ImportError:

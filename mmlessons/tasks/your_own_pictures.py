@@ -52,7 +52,10 @@ WORDINGS = {  # what is said of two things side by side, and of one
 LANGUAGES = ("en", "zh")
 WIDTH, STEPS, BATCH, TAU = 128, 400, 96, 0.07
 PRETRAINING = 500, 5e-3  # steps and step size of the stand-in
-PLAIN = frozenset(["the", "and", "with", "for", "from", "that", "this", "are", "was", "his", "her", "its", "not", "has", "have", "one", "two", "left", "right", "above", "below", "under", "over", "near", "next", "front", "behind", "into", "onto", "out", "off", "drawing", "picture", "photo", "image"])  # not taken for things
+PLAIN = (  # words that are no things
+    "the", "and", "with", "for", "from", "that", "this", "are", "was", "his", "her", "its", "not", "has", "have", "one",
+    "two", "left", "right", "above", "below", "under", "over", "near", "next", "front", "behind", "into", "onto", "out",
+    "off", "drawing", "picture", "photo", "image")
 
 
 # -- a folder, where the reader has none ------------------------------------------------------------------------------
@@ -105,9 +108,9 @@ def write_folder(path: Path | str, seed: int = 0) -> Path:
     a little brighter under another source, captions that sign their artist, a damaged file, a row without a file, an
     empty caption. Raises ValueError if the folder is there and holds anything.
 
-    四位作者，名字就是 `source`；每人把三十样东西各画四次，一百对东西左右各画一次，每幅图两句说明，两种语言都有。特意放进了
-    毛病：同一文件两份，换了来源、稍微调亮的翻印，署着作者名的说明，一个坏文件，没有文件的一行，空的说明。文件夹已经有东西
-    时报 ValueError。
+    四位作者，名字就是 `source`；每人把三十样东西各画四次，一百对东西左右各画一次，每幅图两句说明，两种语言都有。特意
+    放进了毛病：同一文件两份，换了来源、稍微调亮的翻印，署着作者名的说明，一个坏文件，没有文件的一行，空的说明。文件夹已经有
+    东西时报 ValueError。
     """
     root, generator = Path(path).expanduser(), torch.Generator().manual_seed(checks.whole(seed, "seed", 0))
     checks.require(not root.exists() or (root.is_dir() and not any(root.iterdir())),
@@ -119,6 +122,9 @@ def write_folder(path: Path | str, seed: int = 0) -> Path:
 
     def keep(name: str, page: Tensor) -> None:
         Image.fromarray(page.permute(1, 2, 0).numpy()).save(root / name)
+
+    def said(first: int, second: int | None, wording: int = 0) -> list[str]:
+        return [said_of(first, second, wording, language) for language in LANGUAGES]
 
     for artist, split in SPLIT.items():
         drawn = data.pictures[artist][index]
@@ -132,17 +138,17 @@ def write_folder(path: Path | str, seed: int = 0) -> Path:
             kept.append((name, artist, first, second, page))
             signed = " by FxEmojis" if artist == "fxemoji" and number % 8 == 0 else ""
             for wording in range(2):
-                en, zh = (said_of(first, second, wording, language) for language in LANGUAGES)
+                en, zh = said(first, second, wording)
                 rows.append([name, en + signed, zh, artist, split])
     copied = torch.randperm(len(kept), generator=generator)[:24].tolist()
     for k in copied[:8]:  # the same file twice
         name, artist, first, second, page = kept[k]
         keep(f"copy-of-{name}", page)
-        rows.append([f"copy-of-{name}", *(said_of(first, second, 0, language) for language in LANGUAGES), artist, SPLIT[artist]])
+        rows.append([f"copy-of-{name}", *said(first, second), artist, SPLIT[artist]])
     for k in copied[8:]:  # printed again, a little brighter, and nobody knows where it comes from
         name, artist, first, second, page = kept[k]
         keep(f"reprint-{k:03d}.png", 255 - ((255 - page.float()) * 0.93).round().to(torch.uint8))
-        rows.append([f"reprint-{k:03d}.png", *(said_of(first, second, 0, language) for language in LANGUAGES), "", "train"])
+        rows.append([f"reprint-{k:03d}.png", *said(first, second), "", "train"])
     (root / "broken.png").write_bytes((root / kept[0][0]).read_bytes()[:300])
     rows += [["broken.png", "a dog", "狗", "", "train"], ["lost.png", "a cat", "猫", "", "train"],
              [kept[1][0], "", "", kept[1][1], ""]]
@@ -453,7 +459,7 @@ def giveaways(data: folder.Folder, least: int = 5) -> list[Giveaway]:
 
 @typed
 def chance(positives: Tensor, k: int = 1) -> float:
-    """乱猜的 R@k / R@k of guessing: the mean over the queries."""
+    """随机猜测的 R@k / R@k of chance: the mean over the queries."""
     n, right = positives.shape[1], positives.sum(1).double()
     miss = torch.ones_like(right)
     for j in range(min(checks.whole(k, "k"), n)):
@@ -762,7 +768,7 @@ def labelled(parts: Mapping[str, Part], things: Sequence[str]) -> Labels:
 
 @typed
 def per_thing(right: Tensor, labels: Tensor) -> Tensor:
-    """每样东西几成对：几幅同样的画算一项 / The share right of each thing: several pictures of one drawing are one item."""
+    """每样东西几成对，几幅同样的画算一项 / The share right of each thing; pictures of one drawing are one item."""
     return torch.stack([right[..., labels == k].double().mean(-1) for k in labels.unique().tolist()], -1)
 
 
