@@ -125,7 +125,7 @@ def yes_no_scores(yes: Tensor, truth: Tensor) -> dict[str, float]:
     Precision is TP/(TP + FP), recall TP/(TP + FN), `yes` the share of answers that are yes. What would be 0/0 is 0. Who
     always says yes has an F1 of 2/3 where half of the answers are yes, so that it is never to be given without `yes`.
 
-    精确率 TP/(TP + FP)，召回率 TP/(TP + FN)，`yes` 是说“有”的占几成。0/0 记作 0。一半的答案是“有”时，永远说“有”的 F1 是
+    查准率 TP/(TP + FP)，查全率 TP/(TP + FN)，`yes` 是说“有”的占几成。0/0 记作 0。一半的答案是“有”时，永远说“有”的 F1 是
     2/3，所以 F1 总要和 `yes` 一起看。
 
     Paper: Li et al. 2023, Evaluating Object Hallucination in Large Vision-Language Models (POPE).

@@ -182,6 +182,9 @@ class StandIn(nn.Module):
 
     def encode_pictures(self, pictures: Tensor | Sequence[Tensor]) -> Tensor:
         """uint8 图像，大小不限 → (N, D) / uint8 pictures of any size → features."""
+        checks.require(isinstance(pictures, (list, tuple, Tensor)) and len(pictures) > 0,
+                       f"pictures 需要是一列图像，不能是空的，收到 {type(pictures).__name__}",
+                       f"pictures must be a list of pictures, not empty, got {type(pictures).__name__}", TypeError)
         for i, picture in enumerate(pictures):
             check_pictures(picture, f"pictures[{i}]", 3, "H", "W")
         with evaluating(self):
@@ -194,8 +197,11 @@ class StandIn(nn.Module):
             return self.model["texts"](tokens["input_ids"], tokens["attention_mask"])
 
 
+@typed
 def square(picture: Tensor, size: int) -> Tensor:
     """缩放到白底的正方形里 / Scaled to fit a white square: (3, H, W) uint8 → (3, size, size) uint8."""
+    check_pictures(picture, "picture", 3, "H", "W")
+    size = checks.whole(size, "size")
     height, width = picture.shape[1:]
     if (height, width) == (size, size):
         return picture
@@ -293,7 +299,11 @@ def stand_in(weights: Mapping[str, Tensor]) -> StandIn:
     """冻结的顶替者 / The stand-in with these weights, frozen."""
     with seeded(0):
         model = StandIn(Pretraining().tokenizer)
-    model.load_state_dict(dict(weights))
+    try:
+        model.load_state_dict(dict(weights))
+    except (RuntimeError, TypeError, AttributeError, KeyError) as error:
+        checks.refuse(f"weights 不是 pretrain 给出的：{str(error)[:200]}",
+                      f"weights are not those of pretrain: {str(error)[:200]}")
     return model.eval().requires_grad_(False)
 
 
@@ -334,6 +344,7 @@ def part(data: folder.Folder, split: str, encoder: nn.Module, language: str = "e
     `without` 是不要的文件，`strip` 是从说明里去掉的词。"zh" 时，有 `text_zh` 就用它。一幅不剩时报 ValueError。
     """
     checks.one_of(language, "language", LANGUAGES)
+    _check_encoder(encoder)
     shown = data.pictures(split)
     captions: dict[str, list[str]] = {}
     source = {}
@@ -371,9 +382,23 @@ def part(data: folder.Folder, split: str, encoder: nn.Module, language: str = "e
                 tuple(captions[file][0] for file in files), torch.stack(small), seen.values, encode(encoder, texts))
 
 
+@typed
 def encode(encoder: nn.Module, texts: Sequence[str], batch: int = 64) -> Tensor:
     """说明的特征 / The features of texts: (M, D)."""
+    _check_encoder(encoder)
+    text.check_texts(texts)
     return torch.cat([encoder.encode_texts(list(texts[k:k + batch])) for k in range(0, len(texts), batch)]).float()
+
+
+def _check_encoder(encoder: nn.Module) -> None:
+    checks.require(all(hasattr(encoder, name) for name in ("encode_pictures", "encode_texts")),
+                   f"encoder 需要有 encode_pictures 和 encode_texts，收到 {type(encoder).__name__}",
+                   f"encoder must have encode_pictures and encode_texts, got {type(encoder).__name__}", TypeError)
+
+
+def _check_parts(parts: Mapping[str, Part]) -> None:
+    lacking = [split for split in ("train", "validation", "test") if split not in parts]
+    checks.require(not lacking, f"parts 里缺 {lacking}", f"parts lacks {lacking}")
 
 
 def stripped(said: str, words: Sequence[str]) -> str:
@@ -386,6 +411,10 @@ def stripped(said: str, words: Sequence[str]) -> str:
 @typed
 def pick(part: Part, rows: Tensor) -> Part:
     """只要这几幅图 / Only these pictures, and the captions that they have."""
+    checks.require(rows.dtype == torch.int64 and rows.ndim == 1 and len(rows) > 0
+                   and bool(((rows >= 0) & (rows < len(part.files))).all()),
+                   f"rows 需要是 int64 的编号，在 0 到 {len(part.files) - 1} 之间",
+                   f"rows must be int64 numbers from 0 to {len(part.files) - 1}")
     columns = part.positives[rows].any(0).nonzero().squeeze(1)
     def of(names: Sequence[str], which: Tensor) -> tuple[str, ...]:
         return tuple(names[i] for i in which.tolist())
@@ -457,7 +486,7 @@ def giveaways(data: folder.Folder, least: int = 5) -> list[Giveaway]:
 
 # -- who looks for captions -------------------------------------------------------------------------------------------
 
-@typed
+@shapes(positives="bool N M", least={"N": 1, "M": 1})
 def chance(positives: Tensor, k: int = 1) -> float:
     """随机猜测的 R@k / R@k of chance: the mean over the queries."""
     n, right = positives.shape[1], positives.sum(1).double()
@@ -652,11 +681,33 @@ def order_questions(asked: Part, things: Sequence[str]) -> list[tuple[int, int, 
     return found
 
 
-@typed
+@shapes(S="N M", least={"N": 1, "M": 1})
 def squares(S: Tensor, questions: Sequence[tuple[int, int, int, int]]) -> Tensor:
     """(9.1) 到 (9.3) 要的四个数 / The four numbers that (9.1) to (9.3) want: (N, M) → (Q, 2, 2), where Q may be 0."""
+    for row in questions:
+        fits = len(row) == 4 and all(0 <= checks.whole(x, "questions", 0) < n
+                                     for x, n in zip(row, (*S.shape[:1] * 2, *S.shape[1:] * 2), strict=True))
+        checks.require(fits, f"questions 里的 {row} 不是 S 的两行和两列", f"{row} of questions is not two rows and two "
+                       "columns of S")
     q = torch.tensor(list(questions), dtype=torch.int64).view(-1, 4)
     return torch.stack([S[q[:, k], q[:, 2 + j]] for k in range(2) for j in range(2)], 1).view(-1, 2, 2)
+
+
+@typed
+def exchange_cosine(encoder: nn.Module, part: Part, things: Sequence[str]) -> Tensor:
+    """对调前后，说明的特征的余弦 / The cosine of each caption's features before and after the exchange: (T,), or (0,)."""
+    said = [(caption, other) for caption in part.texts if (other := turned(caption, things)) is not None]
+    if not said:
+        return torch.zeros(0)
+    before, after = (encode(encoder, list(side)) for side in zip(*said, strict=True))
+    return F.cosine_similarity(before, after)
+
+
+@typed
+def frequency(known: Part, things: Sequence[str]) -> Tensor:
+    """每样东西在几句说明里 / How many captions name each thing: (K,) float."""
+    text.check_texts(things, "things")
+    return torch.tensor([float(sum(thing in named(caption, things) for caption in known.texts)) for thing in things])
 
 
 @typed
@@ -699,6 +750,8 @@ def whether(asked: Part, known: Part, things: Sequence[str], seed: int = 0) -> A
 
     没有的那样轮流取：随便一样；训练说明里常见的；常与图里的东西一起出现的。
     """
+    text.check_texts(things, "things")
+
     def held(part: Part) -> Tensor:
         names = [named(caption, things) for caption in part.texts]
         of_text = torch.tensor([[thing in found for thing in things] for found in names])
@@ -721,12 +774,13 @@ def whether(asked: Part, known: Part, things: Sequence[str], seed: int = 0) -> A
     return Asked(torch.tensor(picture), torch.tensor(thing), torch.tensor(truth), kind)
 
 
-@typed
+@shapes(scores="N", truth="bool N", least={"N": 1})
 def threshold(scores: Tensor, truth: Tensor) -> float:
     """正确率最高的界线 / The bound above which to say yes, at which most of these questions are right."""
+    checks.require(bool(scores.isfinite().all()), "scores 里有 NaN 或无穷", "scores holds NaN or infinity")
     order = scores.sort(descending=True)
     right = truth[order.indices].double()
-    gained = torch.cat([torch.zeros(1), (2 * right - 1).cumsum(0).float()])
+    gained = torch.cat([torch.zeros(1, device=right.device), (2 * right - 1).cumsum(0).float()])
     k = int(gained.argmax())
     ends = torch.cat([order.values[:1] + 1, order.values, order.values[-1:] - 1])
     return ((ends[k] + ends[k + 1]) / 2).item()
@@ -751,6 +805,7 @@ class Labels:
 @typed
 def labelled(parts: Mapping[str, Part], things: Sequence[str]) -> Labels:
     """从说明里得到标签 / Labels from captions. There may be none: then `things` is empty. / 也可能一个也没有。"""
+    _check_parts(parts)
     found: dict[str, dict[int, str]] = {}
     for split, part in parts.items():
         found[split] = {}
@@ -769,16 +824,23 @@ def labelled(parts: Mapping[str, Part], things: Sequence[str]) -> Labels:
 @typed
 def per_thing(right: Tensor, labels: Tensor) -> Tensor:
     """每样东西几成对，几幅同样的画算一项 / The share right of each thing; pictures of one drawing are one item."""
+    shape = isinstance(right, Tensor) and right.dtype == torch.bool and right.ndim in (1, 2) and right.numel() > 0
+    checks.require(shape and right.shape[-1:] == labels.shape,
+                   "right 需要是 (L,) 或 (S, L) 的真假，与 labels 同样多，不能是空的",
+                   "right must be true or false, (L,) or (S, L), as many as labels and not empty")
+    checks.classes(labels, "labels", len(labels), 2**31)
     return torch.stack([right[..., labels == k].double().mean(-1) for k in labels.unique().tolist()], -1)
 
 
 @typed
 def class_vectors(encoder: nn.Module, things: Sequence[str], prompts: Sequence[str]) -> Tensor:
     """每样东西一个向量 / One vector for each thing, of these prompts with {} in them (12.2): (K, D)."""
+    text.check_texts(things, "things")
+    checks.require(len(prompts) > 0, "prompts 是空的", "prompts is empty")
     for prompt in prompts:
         checks.require("{}" in prompt, f"prompts 的每一句要有 {{}}，收到 {prompt!r}",
                        f"each of the prompts must have {{}} in it, got {prompt!r}")
-    said = [prompt.format(thing) for thing in things for prompt in prompts]
+    said = [prompt.replace("{}", thing) for thing in things for prompt in prompts]
     return prompt_ensemble(encode(encoder, said).view(len(things), len(prompts), -1))
 
 
@@ -843,6 +905,8 @@ def recognise(parts: Mapping[str, Part], labels: Labels, encoder: nn.Module, pro
 
     Raises ValueError where there are no labels. 没有标签时报 ValueError。
     """
+    _check_parts(parts)
+    _check_encoder(encoder)
     checks.require(len(labels.things) > 1, "需要至少两样东西，每一部分都有只说到它的图",
                    "two things are needed, each in every split with pictures whose captions name only it")
     f = {split: part.f_v[labels.rows[split]] for split, part in parts.items()}
@@ -862,9 +926,11 @@ def recognise(parts: Mapping[str, Part], labels: Labels, encoder: nn.Module, pro
                        "probe": {split: probe(x) for split, x in f.items()}})
 
 
-@typed
+@shapes(scores="N K", labels="int64 N", least={"N": 1, "K": 2})
 def best_temperature(scores: Tensor, labels: Tensor) -> float:
     """验证集上损失最小的温度 / The temperature at which these labels are most probable (temperature scaling)."""
+    checks.classes(labels, "labels", *scores.shape)
+    checks.require(bool(scores.isfinite().all()), "scores 里有 NaN 或无穷", "scores holds NaN or infinity")
     choices = torch.logspace(-3, 1, 161, dtype=torch.float64)
     losses = torch.stack([F.cross_entropy(scores.double() / t, labels) for t in choices])
     return choices[int(losses.argmin())].item()
@@ -881,53 +947,53 @@ class Searched:
     building: float  # seconds
 
 
-def many(features: Tensor, count: int, seed: int = 0) -> Tensor:
-    """很多特征，由这些变出来 / Many features made of these: a random mixture of two and some noise, of length 1."""
+@shapes(features="N D", least={"N": 2, "D": 1})
+def searches(features: Tensor, count: int, queries: int = 200, k: int = 10,
+             efforts: Sequence[int] = (16, 64, 256)) -> dict[str, Searched]:
+    """精确的搜索和图索引 / Exact search, and the graph index of faiss (HNSW) where it is installed.
+
+    `count` features are made of these: random mixtures of two and some noise. "exact" compares with every one; "16" is
+    the index with an effort of 16, that is how many candidates it keeps. Malkov and Yashunin 2020: each vector is
+    linked to some of its neighbours, and a search walks along the links.
+
+    由这些特征变出 `count` 个：随机取两个来混合，加一点噪声。"exact" 与每一个比；"16" 是索引，搜索时手上留 16 个候选。每个
+    向量与几个邻居相连，搜索沿着连线走。没有装 faiss 时只有 "exact"。
+    """
+    count, queries = checks.whole(count, "count", 2), checks.whole(queries, "queries")
+    checks.require(bool(features.isfinite().all() and (features.norm(dim=1) > 0).all()),
+                   "features 里有 NaN、无穷或长度为 0 的", "features holds NaN, infinity or one of length 0")
+    known, asked = (_mixed(features.float(), n, seed) for seed, n in enumerate((count, queries)))
+    k = min(checks.whole(k, "k"), count)
+    begun = time.perf_counter()
+    exact = torch.cat([(row[None] @ known.T).topk(k).indices for row in asked])
+    results = {"exact": Searched(torch.ones(queries), 1000 * (time.perf_counter() - begun) / queries, 0.0)}
+    try:
+        import faiss
+    except ModuleNotFoundError:
+        return results
+    faiss.omp_set_num_threads(1)
+    begun = time.perf_counter()
+    index = faiss.IndexHNSWFlat(known.shape[1], 16, faiss.METRIC_INNER_PRODUCT)
+    index.hnsw.efConstruction = 128
+    index.add(known.contiguous().numpy())
+    building = time.perf_counter() - begun
+    for effort in efforts:
+        index.hnsw.efSearch = checks.whole(effort, "efforts")
+        begun = time.perf_counter()
+        rows = [index.search(row[None].numpy(), k)[1][0].tolist() for row in asked]
+        taken = 1000 * (time.perf_counter() - begun) / queries
+        found = (torch.tensor(rows)[:, :, None] == exact[:, None]).any(2).double().mean(1)
+        results[f"{effort}"] = Searched(found, taken, building)
+    return results
+
+
+def _mixed(features: Tensor, count: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     x = F.normalize(features, dim=1)
     one, other = (torch.randint(len(x), (count,), generator=generator) for _ in range(2))
     share = torch.rand(count, 1, generator=generator)
     noise = torch.randn(count, x.shape[1], generator=generator) / x.shape[1] ** 0.5
     return F.normalize(share * x[one] + (1 - share) * x[other] + 0.5 * noise, dim=1)
-
-
-@typed
-def search_exactly(known: Tensor, queries: Tensor, k: int = 10) -> tuple[Tensor, Searched]:
-    """与每一个比 / Compare with every one: (Q, k) indices, and how long it took."""
-    begun = time.perf_counter()
-    best = torch.cat([(row[None] @ known.T).topk(k).indices for row in queries])
-    taken = 1000 * (time.perf_counter() - begun) / len(queries)
-    return best, Searched(torch.ones(len(queries)), taken, 0.0)
-
-
-@typed
-def search_by_index(known: Tensor, queries: Tensor, exact: Tensor, efforts: Sequence[int] = (16, 64, 256)) -> \
-        dict[int, Searched]:
-    """用 faiss 的图索引（HNSW）/ With the graph index of faiss (HNSW); an effort is how many candidates it keeps.
-
-    Malkov and Yashunin 2020: each vector is linked to some of its neighbours, and a search walks along the links.
-    Raises ImportError without faiss.
-
-    每个向量与几个邻居相连，搜索沿着连线走。没有 faiss 时报 ImportError。
-    """
-    try:
-        import faiss
-    except ModuleNotFoundError:
-        checks.refuse("这里用到 faiss：pip install faiss-cpu", "this needs faiss: pip install faiss-cpu", ImportError)
-    faiss.omp_set_num_threads(1)
-    begun = time.perf_counter()
-    index = faiss.IndexHNSWFlat(known.shape[1], 16, faiss.METRIC_INNER_PRODUCT)
-    index.hnsw.efConstruction = 128
-    index.add(known.contiguous().numpy())
-    building, results = time.perf_counter() - begun, {}
-    for effort in efforts:
-        index.hnsw.efSearch = checks.whole(effort, "efforts")
-        begun = time.perf_counter()
-        rows = [index.search(row[None].numpy(), exact.shape[1])[1][0].tolist() for row in queries]
-        taken = 1000 * (time.perf_counter() - begun) / len(queries)
-        found = (torch.tensor(rows)[:, :, None] == exact[:, None]).any(2).double().mean(1)
-        results[effort] = Searched(found, taken, building)
-    return results
 
 
 # -- the reader's own -------------------------------------------------------------------------------------------------
