@@ -695,7 +695,7 @@ def squares(S: Tensor, questions: Sequence[tuple[int, int, int, int]]) -> Tensor
 
 @typed
 def exchange_cosine(encoder: nn.Module, part: Part, things: Sequence[str]) -> Tensor:
-    """对调前后，说明的特征的余弦 / The cosine of each caption's features before and after the exchange: (T,), or (0,)."""
+    """对调前后，说明的特征的余弦 / The cosine of a caption's features before and after the exchange: (T,), or (0,)."""
     said = [(caption, other) for caption in part.texts if (other := turned(caption, things)) is not None]
     if not said:
         return torch.zeros(0)
@@ -956,8 +956,8 @@ def searches(features: Tensor, count: int, queries: int = 200, k: int = 10,
     the index with an effort of 16, that is how many candidates it keeps. Malkov and Yashunin 2020: each vector is
     linked to some of its neighbours, and a search walks along the links.
 
-    由这些特征变出 `count` 个：随机取两个来混合，加一点噪声。"exact" 与每一个比；"16" 是索引，搜索时手上留 16 个候选。每个
-    向量与几个邻居相连，搜索沿着连线走。没有装 faiss 时只有 "exact"。
+    由这些特征变出 `count` 个：随机取两个来混合，加一点噪声。"exact" 与每一个比；"16" 是索引，搜索时手上留 16 个候选。
+    每个向量与几个邻居相连，搜索沿着连线走。没有装 faiss 时只有 "exact"。
     """
     count, queries = checks.whole(count, "count", 2), checks.whole(queries, "queries")
     checks.require(bool(features.isfinite().all() and (features.norm(dim=1) > 0).all()),

@@ -21,6 +21,7 @@ import inspect
 import json
 import re
 import sys
+import tempfile
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
@@ -35,7 +36,7 @@ from torch import Tensor, nn
 
 import mmcore.training
 from mmlessons import exercises, intervals, live
-from mmlessons.data import clips, digits, emoji, features, scenes, utterances, views
+from mmlessons.data import clips, digits, emoji, features, folder, scenes, utterances, views
 from mmlessons.tasks import cross_modal_alignment as alignment
 from mmlessons.tasks import cross_modal_retrieval as retrieval
 from mmlessons.tasks import image_captioning as captioning
@@ -48,6 +49,7 @@ from mmlessons.tasks import vision_language_model as naming
 from mmlessons.tasks import visual_question_answering as answering
 from mmlessons.tasks import what_pairs_do_not_say as pairs
 from mmlessons.tasks import what_weights_do_not_say as weighing
+from mmlessons.tasks import your_own_pictures as own
 from tests import tiny_models
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").rglob("[0-9]*.ipynb"))
@@ -117,6 +119,11 @@ MAKE = {
     "told": lambda: word_order.asked("side", count=4),
     "clips": lambda: clips.load("validation"),
     "facts": lambda: made("clips").draw(2, 0),
+    "folder": lambda: folder.load(own.write_folder(Path(tempfile.mkdtemp()) / "drawings")),
+    "stand-in": lambda: own.stand_in(own.pretrain(0, 1)),
+    "parts": lambda: {split: small_part(split) for split in ("train", "validation", "test")},
+    "part": lambda: made("parts")["test"],
+    "labels": lambda: own.labelled(made("parts"), own.drawn_things()),
     "watched": lambda: video.observe(made("clips"), made("facts")),
     "video": lambda: video.VideoModel().eval(),
 }
@@ -130,6 +137,20 @@ def small_concepts() -> naming.Concepts:
     return replace(whole, data=few(whole.data), label=whole.label[keep], pairs=pairs[:, used],
                    fits=whole.fits[keep][:, used], hints=tuple(h for h, here in zip(whole.hints, used.tolist(),
                                                                                    strict=True) if here))
+
+
+def a_png() -> bytes:
+    from torchvision.io import encode_png
+
+    return encode_png(PICTURE).numpy().tobytes()
+
+
+def small_part(split: str) -> own.Part:
+    """Twelve things, each twice, and two pictures whose captions are each other's with the things exchanged."""
+    whole = own.part(made("folder"), split, made("stand-in"))
+    singles = [i for i, caption in enumerate(whole.first) if " of " not in caption][:48:2]
+    order = own.order_questions(whole, own.drawn_things())[0]
+    return own.pick(whole, torch.tensor([*singles, *order[:2]]))
 
 
 PICTURE = torch.full((3, 64, 64), 200, dtype=torch.uint8)
@@ -307,6 +328,58 @@ GOOD: dict[str, tuple[Callable, Callable[[], dict]]] = {
     "tasks.word_order.fits": (word_order.fits, lambda: {
         "judge": made("readers"), "f": floats(4, 128), "texts": ["狗在猫的左边。", "The dog is left of the cat."]}),
     "tasks.word_order.study": (word_order.study, lambda: {"variant": "bag of words", "seed": 1, "steps": 1}),
+    # 12
+    "data.folder.load": (folder.load, lambda: {"path": made("folder").root, "seed": 1, "threads": 1}),
+    "Folder.pictures": (lambda **given: made("folder").pictures(**given), lambda: {"split": "test", "size": 16}),
+    "intervals.resampled": (lambda columns: intervals.resampled(lambda x: x.double().mean().item(), columns), lambda: {
+        "columns": floats(6)}),
+    "StandIn.encode_pictures": (lambda pictures: made("stand-in").encode_pictures(pictures), lambda: {
+        "pictures": [PICTURE, PICTURE[:, :9]]}),
+    "Heads.similarity": (lambda part: own.Heads(128).similarity(part), lambda: {"part": made("part")}),
+    "tasks.your_own_pictures.best_temperature": (own.best_temperature, lambda: {
+        "scores": floats(3, 4), "labels": torch.tensor([0, 1, 3])}),
+    "tasks.your_own_pictures.by_cca": (own.by_cca, lambda: {"known": made("part"), "ridge": 0.1}),
+    "tasks.your_own_pictures.by_pixels": (own.by_pixels, lambda: {"known": made("part"), "asked": made("part")}),
+    "tasks.your_own_pictures.chance": (own.chance, lambda: {"positives": torch.eye(3) > 0, "k": 2}),
+    "tasks.your_own_pictures.class_vectors": (own.class_vectors, lambda: {
+        "encoder": made("stand-in"), "things": ["dog", "cat"], "prompts": ["{}", "a {}"]}),
+    "tasks.your_own_pictures.drawn_things": (own.drawn_things, lambda: {"language": "zh"}),
+    "tasks.your_own_pictures.exchange_cosine": (own.exchange_cosine, lambda: {
+        "encoder": made("stand-in"), "part": made("part"), "things": own.drawn_things()[:3]}),
+    "tasks.your_own_pictures.frequency": (own.frequency, lambda: {"known": made("part"), "things": ["dog", "cat"]}),
+    "tasks.your_own_pictures.frequent_words": (own.frequent_words, lambda: {"known": made("part"), "most": 3}),
+    "tasks.your_own_pictures.giveaways": (own.giveaways, lambda: {"data": made("folder"), "least": 5}),
+    "tasks.your_own_pictures.labelled": (own.labelled, lambda: {"parts": made("parts"), "things": ["dog", "cat"]}),
+    "tasks.your_own_pictures.learner": (own.learner, lambda: {
+        "known": made("part"), "encoder": made("stand-in"), "things": ["dog", "cat"], "steps": 1, "seed": 1,
+        "batch": 2}),
+    "tasks.your_own_pictures.near_duplicates": (own.near_duplicates, lambda: {
+        "data": made("folder"), "most": 0.9, "size": 16}),
+    "tasks.your_own_pictures.order_questions": (own.order_questions, lambda: {
+        "asked": made("part"), "things": ["dog", "cat"]}),
+    "tasks.your_own_pictures.part": (own.part, lambda: {
+        "data": made("folder"), "split": "test", "encoder": made("stand-in"), "language": "zh",
+        "strip": ["FxEmojis"]}),
+    "tasks.your_own_pictures.per_thing": (own.per_thing, lambda: {
+        "right": torch.tensor([[True, False, True]]), "labels": torch.tensor([0, 1, 1])}),
+    "tasks.your_own_pictures.pick": (own.pick, lambda: {"part": made("part"), "rows": torch.tensor([0, 2])}),
+    "tasks.your_own_pictures.read_picture": (own.read_picture, lambda: {"content": a_png()}),
+    "tasks.your_own_pictures.recognise": (own.recognise, lambda: {
+        "parts": made("parts"), "labels": made("labels"), "encoder": made("stand-in"), "prompts": ["{}", "a {}"]}),
+    "tasks.your_own_pictures.searches": (lambda **given: list(own.searches(**given)), lambda: {
+        "features": floats(5, 4), "count": 20, "queries": 3, "k": 2}),
+    "tasks.your_own_pictures.square": (own.square, lambda: {"picture": PICTURE, "size": 20}),
+    "tasks.your_own_pictures.squares": (own.squares, lambda: {"S": floats(3, 4), "questions": [(0, 1, 2, 3)]}),
+    "tasks.your_own_pictures.stand_in": (own.stand_in, lambda: {"weights": made("stand-in").state_dict()}),
+    "tasks.your_own_pictures.pretrain": (own.pretrain, lambda: {"seed": 1, "steps": 1}),
+    "tasks.your_own_pictures.threshold": (own.threshold, lambda: {
+        "scores": floats(3), "truth": torch.tensor([True, False, True])}),
+    "tasks.your_own_pictures.whether": (own.whether, lambda: {
+        "asked": made("part"), "known": made("part"), "things": own.drawn_things()[:4], "seed": 1}),
+    "tasks.your_own_pictures.write_folder": (lambda seed: own.write_folder(Path(tempfile.mkdtemp()) / "x", seed).name,
+                                             lambda: {"seed": 1}),
+    "tasks.your_own_pictures.write_results": (lambda scores: own.write_results(
+        Path(tempfile.mkdtemp()) / "results.json", scores).name, lambda: {"scores": {"a": 0.5, "b": "text"}}),
     # 03
     "tasks.scoring.accuracy": (scoring.accuracy, lambda: {
         "scores": floats(3, 4), "label": torch.tensor([0, 1, 3])}),

@@ -22,6 +22,7 @@ from mmlessons.tasks import video_understanding as video
 from mmlessons.tasks import vision_language_model as naming
 from mmlessons.tasks import visual_question_answering as answering
 from mmlessons.tasks import word_order
+from mmlessons.tasks import your_own_pictures as own
 from tests.notebooks.diagrams import computed_arrows, drawn_arrows
 from tests.notebooks.stored import DOOR, LESSONS, prose_cells
 
@@ -163,6 +164,12 @@ def word_order_diagrams() -> list[Run]:
              {**{name: batch[name] for name in ("f", "input_ids", "attention_mask")}, "tau": torch.tensor(0.1)})]
 
 
+def your_own_diagrams() -> list[Run]:
+    features = {name: torch.randn(n, 8, generator=torch.Generator().manual_seed(n))
+                for name, n in (("f_v", 4), ("f_t", 4), ("f_c", 3))}
+    return [(own.Heads(8).forward, {**features, "tau": torch.tensor(0.1)})]
+
+
 # 每一课的图依次是哪些计算 / Which computations the diagrams of each lesson show, in their order.
 DIAGRAMS: dict[str, Callable[[], list[Run]]] = {
     "01_vision_language_model": vision_language_diagrams,
@@ -177,6 +184,7 @@ DIAGRAMS: dict[str, Callable[[], list[Run]]] = {
     "07_multimodal_sentiment": sentiment_diagrams,
     "08_video_understanding": video_diagrams,
     "09_word_order": word_order_diagrams,
+    "12_your_own_pictures": your_own_diagrams,
 }
 
 
