@@ -537,9 +537,15 @@ class OrderQuestions:
     captions: Tensor
     pictures: Tensor
 
+    @typed
     def squares(self, S: Tensor) -> Tensor:
         """(9.1) 到 (9.3) 要的四个数 / The four numbers that (9.1) to (9.3) want: (N, M) → (Q, 2, 2)."""
-        q = self.rows
+        q, fits = self.rows, S.ndim == 2 and S.is_floating_point()
+        if fits and len(q):
+            fits = bool((q[:, :2] < S.shape[0]).all() and (q[:, 2:] < S.shape[1]).all())
+        checks.require(fits, f"S 需要是所有图画与所有说明的相似度，收到 {checks.shape_of(S)}",
+                       f"S must be the similarity of all pictures with all captions, got {checks.shape_of(S)}")
+        checks.ranked(S, "S")
         return torch.stack([S[q[:, k], q[:, 2 + j]] for k in range(2) for j in range(2)], 1).view(-1, 2, 2)
 
 
@@ -682,9 +688,14 @@ class Recognised:
     probe: Tensor
     scores: dict[str, dict[str, Tensor]]
 
+    @typed
     def by_thing(self, right: Tensor) -> Tensor:
         """每样东西几成对：几幅同样的画算一项 / The share right of each thing: pictures of one drawing are one item."""
         y = self.labels["test"]
+        checks.require(right.dtype == torch.bool and right.ndim in (1, 2) and len(right) > 0
+                       and right.shape[-1:] == y.shape,
+                       f"right 需要是真假，({len(y)},) 或 (S, {len(y)})，收到 {checks.shape_of(right)}",
+                       f"right must be true or false, ({len(y)},) or (S, {len(y)}), got {checks.shape_of(right)}")
         return torch.stack([right[..., y == k].double().mean(-1) for k in y.unique().tolist()], -1)
 
 
@@ -837,6 +848,7 @@ def ask(photos: Album, content: bytes, most: int = 3) -> tuple[list[tuple[str, f
 
     每样东西连着概率，说明是测试集的。文件不对时，ValueError 说哪里不对。
     """
+    most = checks.whole(most, "most")
     f = F.normalize(photos.encoder.encode_pictures([read_picture(content)]).float(), dim=1)
     things = []
     if photos.things:

@@ -18,6 +18,7 @@ These are about 8,600 cases.
 import ast
 import importlib
 import inspect
+import io
 import json
 import re
 import sys
@@ -32,6 +33,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 import mmcore.training
@@ -40,7 +42,7 @@ from mmlessons.data import clips, digits, emoji, features, folder, scenes, utter
 from mmlessons.tasks import cross_modal_alignment as alignment
 from mmlessons.tasks import cross_modal_retrieval as retrieval
 from mmlessons.tasks import image_captioning as captioning
-from mmlessons.tasks import information, learner, pixels, scoring, seeds, signs, word_order
+from mmlessons.tasks import information, learner, pixels, scoring, seeds, signs, stand_in, word_order
 from mmlessons.tasks import multimodal_fusion as fusion
 from mmlessons.tasks import multimodal_sentiment as sentiment
 from mmlessons.tasks import several_modalities as several
@@ -119,11 +121,9 @@ MAKE = {
     "told": lambda: word_order.asked("side", count=4),
     "clips": lambda: clips.load("validation"),
     "facts": lambda: made("clips").draw(2, 0),
-    "folder": lambda: folder.load(own.write_folder(Path(tempfile.mkdtemp()) / "drawings")),
+    "folder": lambda: small_folder(),
     "stand-in": lambda: own.stand_in(own.pretrain(0, 1)),
-    "parts": lambda: {split: small_part(split) for split in ("train", "validation", "test")},
-    "part": lambda: made("parts")["test"],
-    "labels": lambda: own.labelled(made("parts"), own.drawn_things()),
+    "album": lambda: own.album(made("folder"), made("stand-in"), things=["dog", "cat"]),
     "watched": lambda: video.observe(made("clips"), made("facts")),
     "video": lambda: video.VideoModel().eval(),
 }
@@ -139,18 +139,25 @@ def small_concepts() -> naming.Concepts:
                                                                                    strict=True) if here))
 
 
-def a_png() -> bytes:
-    from torchvision.io import encode_png
+def a_png(seed: int = 0) -> bytes:
+    picture = torch.randint(0, 256, (24, 20, 3), generator=drawing(seed), dtype=torch.uint8)
+    out = io.BytesIO()
+    Image.fromarray(picture.numpy()).save(out, "PNG")
+    return out.getvalue()
 
-    return encode_png(PICTURE).numpy().tobytes()
 
-
-def small_part(split: str) -> own.Part:
-    """Twelve things, each twice, and two pictures whose captions are each other's with the things exchanged."""
-    whole = own.part(made("folder"), split, made("stand-in"))
-    singles = [i for i, caption in enumerate(whole.first) if " of " not in caption][:48:2]
-    order = own.order_questions(whole, own.drawn_things())[0]
-    return own.pick(whole, torch.tensor([*singles, *order[:2]]))
+def small_folder() -> folder.Folder:
+    """A few pictures of dogs and cats, by the four artists."""
+    root, rows = Path(tempfile.mkdtemp()), ["file_name,text,text_zh,source,split"]
+    said = (("a dog", "狗"), ("a cat", "猫"), ("A dog is left of a cat.", "狗在猫的左边。"),
+            ("A cat is left of a dog.", "猫在狗的左边。"))
+    for artist, split in stand_in.SPLIT.items():
+        for k in range(8):
+            name = f"{artist}-{k}.png"
+            (root / name).write_bytes(a_png(seed=len(rows)))
+            rows.append(f"{name},{said[k % 4][0]},{said[k % 4][1]},{artist},{split}")
+    (root / "metadata.csv").write_text("\n".join(rows), encoding="utf-8")
+    return folder.load(root)
 
 
 PICTURE = torch.full((3, 64, 64), 200, dtype=torch.uint8)
@@ -331,55 +338,45 @@ GOOD: dict[str, tuple[Callable, Callable[[], dict]]] = {
     # 12
     "data.folder.load": (folder.load, lambda: {"path": made("folder").root, "seed": 1, "threads": 1}),
     "Folder.pictures": (lambda **given: made("folder").pictures(**given), lambda: {"split": "test", "size": 16}),
+    "Folder.texts": (lambda split: made("folder").texts(split), lambda: {"split": "test"}),
     "intervals.resampled": (lambda columns: intervals.resampled(lambda x: x.double().mean().item(), columns), lambda: {
         "columns": floats(6)}),
-    "StandIn.encode_pictures": (lambda pictures: made("stand-in").encode_pictures(pictures), lambda: {
-        "pictures": [PICTURE, PICTURE[:, :9]]}),
-    "Heads.similarity": (lambda part: own.Heads(128).similarity(part), lambda: {"part": made("part")}),
+    "Heads.similarity": (lambda part: own.Heads(128).similarity(part), lambda: {"part": made("album").test}),
+    "OrderQuestions.squares": (lambda S: own.order_questions(made("album")).squares(S), lambda: {
+        "S": floats(len(made("album").test.files), len(made("album").test.texts))}),
+    "Recognised.by_thing": (lambda right: own.recognise(made("album")).by_thing(right), lambda: {
+        "right": own.recognise(made("album")).pixels}),
+    "tasks.your_own_pictures.album": (own.album, lambda: {
+        "data": made("folder"), "encoder": made("stand-in"), "language": "zh", "things": ["狗", "猫"],
+        "without": ["reprint-001.png"], "strip": ["by"]}),
+    "tasks.your_own_pictures.ask": (own.ask, lambda: {"photos": made("album"), "content": a_png(), "most": 2}),
     "tasks.your_own_pictures.best_temperature": (own.best_temperature, lambda: {
         "scores": floats(3, 4), "labels": torch.tensor([0, 1, 3])}),
-    "tasks.your_own_pictures.by_cca": (own.by_cca, lambda: {"known": made("part"), "ridge": 0.1}),
-    "tasks.your_own_pictures.by_pixels": (own.by_pixels, lambda: {"known": made("part"), "asked": made("part")}),
+    "tasks.your_own_pictures.by_source": (own.by_source, lambda: {
+        "photos": made("album"), "heads": [own.Heads(128).eval()]}),
     "tasks.your_own_pictures.chance": (own.chance, lambda: {"positives": torch.eye(3) > 0, "k": 2}),
-    "tasks.your_own_pictures.class_vectors": (own.class_vectors, lambda: {
-        "encoder": made("stand-in"), "things": ["dog", "cat"], "prompts": ["{}", "a {}"]}),
-    "tasks.your_own_pictures.drawn_things": (own.drawn_things, lambda: {"language": "zh"}),
-    "tasks.your_own_pictures.exchange_cosine": (own.exchange_cosine, lambda: {
-        "encoder": made("stand-in"), "part": made("part"), "things": own.drawn_things()[:3]}),
-    "tasks.your_own_pictures.frequency": (own.frequency, lambda: {"known": made("part"), "things": ["dog", "cat"]}),
-    "tasks.your_own_pictures.frequent_words": (own.frequent_words, lambda: {"known": made("part"), "most": 3}),
-    "tasks.your_own_pictures.giveaways": (own.giveaways, lambda: {"data": made("folder"), "least": 5}),
-    "tasks.your_own_pictures.labelled": (own.labelled, lambda: {"parts": made("parts"), "things": ["dog", "cat"]}),
+    "tasks.your_own_pictures.giveaways": (own.giveaways, lambda: {"data": made("folder"), "language": "en"}),
     "tasks.your_own_pictures.learner": (own.learner, lambda: {
-        "known": made("part"), "encoder": made("stand-in"), "things": ["dog", "cat"], "steps": 1, "seed": 1,
-        "batch": 2}),
-    "tasks.your_own_pictures.near_duplicates": (own.near_duplicates, lambda: {
-        "data": made("folder"), "most": 0.9, "size": 16}),
+        "photos": made("album"), "steps": 1, "seed": 1, "batch": 2}),
+    "tasks.your_own_pictures.near_duplicates": (own.near_duplicates, lambda: {"data": made("folder")}),
     "tasks.your_own_pictures.order_questions": (own.order_questions, lambda: {
-        "asked": made("part"), "things": ["dog", "cat"]}),
-    "tasks.your_own_pictures.part": (own.part, lambda: {
-        "data": made("folder"), "split": "test", "encoder": made("stand-in"), "language": "zh",
-        "strip": ["FxEmojis"]}),
-    "tasks.your_own_pictures.per_thing": (own.per_thing, lambda: {
-        "right": torch.tensor([[True, False, True]]), "labels": torch.tensor([0, 1, 1])}),
-    "tasks.your_own_pictures.pick": (own.pick, lambda: {"part": made("part"), "rows": torch.tensor([0, 2])}),
+        "photos": made("album"), "which": "test"}),
     "tasks.your_own_pictures.read_picture": (own.read_picture, lambda: {"content": a_png()}),
-    "tasks.your_own_pictures.recognise": (own.recognise, lambda: {
-        "parts": made("parts"), "labels": made("labels"), "encoder": made("stand-in"), "prompts": ["{}", "a {}"]}),
+    "tasks.your_own_pictures.recognise": (own.recognise, lambda: {"photos": made("album")}),
     "tasks.your_own_pictures.searches": (lambda **given: list(own.searches(**given)), lambda: {
         "features": floats(5, 4), "count": 20, "queries": 3, "k": 2}),
-    "tasks.your_own_pictures.square": (own.square, lambda: {"picture": PICTURE, "size": 20}),
-    "tasks.your_own_pictures.squares": (own.squares, lambda: {"S": floats(3, 4), "questions": [(0, 1, 2, 3)]}),
-    "tasks.your_own_pictures.stand_in": (own.stand_in, lambda: {"weights": made("stand-in").state_dict()}),
-    "tasks.your_own_pictures.pretrain": (own.pretrain, lambda: {"seed": 1, "steps": 1}),
-    "tasks.your_own_pictures.threshold": (own.threshold, lambda: {
-        "scores": floats(3), "truth": torch.tensor([True, False, True])}),
-    "tasks.your_own_pictures.whether": (own.whether, lambda: {
-        "asked": made("part"), "known": made("part"), "things": own.drawn_things()[:4], "seed": 1}),
-    "tasks.your_own_pictures.write_folder": (lambda seed: own.write_folder(Path(tempfile.mkdtemp()) / "x", seed).name,
-                                             lambda: {"seed": 1}),
+    "tasks.your_own_pictures.simple": (own.simple, lambda: {"photos": made("album")}),
+    "tasks.your_own_pictures.softmax_error": (own.softmax_error, lambda: {
+        "scores": floats(3, 4), "labels": torch.tensor([0, 1, 3]), "temperature": 0.5}),
     "tasks.your_own_pictures.write_results": (lambda scores: own.write_results(
-        Path(tempfile.mkdtemp()) / "results.json", scores).name, lambda: {"scores": {"a": 0.5, "b": "text"}}),
+        Path(tempfile.mkdtemp()) / "results.json", scores).read_text(), lambda: {"scores": {"a": 0.5, "b": "text"}}),
+    "tasks.your_own_pictures.yes_or_no": (own.yes_or_no, lambda: {"photos": made("album"), "seed": 1}),
+    "tasks.stand_in.drawn_things": (own.drawn_things, lambda: {"language": "zh"}),
+    "tasks.stand_in.pretrain": (own.pretrain, lambda: {"seed": 1, "steps": 1}),
+    "tasks.stand_in.square": (own.square, lambda: {"picture": PICTURE, "size": 20}),
+    "tasks.stand_in.stand_in": (own.stand_in, lambda: {"weights": stand_in.Weights(made("stand-in").state_dict())}),
+    "tasks.stand_in.write_folder": (lambda seed: own.write_folder(Path(tempfile.mkdtemp()) / "x", seed).name, lambda: {
+        "seed": 1}),
     # 03
     "tasks.scoring.accuracy": (scoring.accuracy, lambda: {
         "scores": floats(3, 4), "label": torch.tensor([0, 1, 3])}),
@@ -579,6 +576,8 @@ GOOD: dict[str, tuple[Callable, Callable[[], dict]]] = {
                                             "size": 64}),
     "live.is_live": (live.is_live, dict),
     "live.menu": (live.menu, lambda: {"zh": "谁", "en": "who", "options": {"a": WHO, "b": WHO}, "value": "b"}),
+    "live.pad": (lambda answer: repr(live.pad(answer)), lambda: {
+        "answer": lambda name, content: live.note("好", "good")}),
     "live.note": (live.note, lambda: {"zh": "谁", "en": "who"}),
     "live.page": (live.page, dict),
     "live.picture": (live.picture, lambda: {"matrix": floats(2, 3), "title": WHO, "size": 90, "low": -3.0,
@@ -803,6 +802,19 @@ FREE = {  # call and part: what may come of it after all, or which sizes are fre
     "live.claims.line": "no", "live.claims.values": "no, length", "live.weights.presets": "length 0",
     "data.features.features.pictures": "length", "data.features.features.pictures[][]": "shape 1, shape 2",
     "data.features.features.batch": "no",  # one at a time gives the same
+    "intervals.resampled.columns": "no, any, shape, shape 0, same",  # one row a question, of any kind of number
+    "OrderQuestions.squares.S": "loud, shape 0, shape 1, no, any", "Recognised.by_thing.right": "shape, no",
+    "tasks.your_own_pictures.album.things": "length, length 0", "tasks.your_own_pictures.album.without":
+        "length, length 0", "tasks.your_own_pictures.album.without[]": "no",  # not there
+    "tasks.your_own_pictures.album.strip": "length, length 0",
+    "tasks.your_own_pictures.by_source.heads": "length", "tasks.your_own_pictures.chance.positives":
+        "shape 0, shape 1", "tasks.your_own_pictures.best_temperature.scores": "shape 1",
+    "tasks.your_own_pictures.softmax_error.scores": "shape 1", "tasks.your_own_pictures.searches.features":
+        "shape 0, shape 1", "tasks.stand_in.square.picture": "shape 1, shape 2",
+    "tasks.stand_in.square.size": "no",
+    "tasks.your_own_pictures.write_results.scores": "length 0", "tasks.your_own_pictures.write_results.scores.a":
+        "length, no, same, any", "tasks.your_own_pictures.write_results.scores.b": "length, no",
+    "Folder.pictures.size": "any, no",
     "live.menu.options.a": "length", "tasks.seeds.over_seeds.results": "length", "tasks.seeds.over_seeds.results[].a":
         "no, any", "tasks.cross_modal_retrieval.found.ranked.there": "length, shape 0, no",
     "tasks.cross_modal_retrieval.found.ranked.back": "length, shape 0, no",
