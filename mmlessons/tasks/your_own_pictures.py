@@ -197,7 +197,7 @@ def album(data: folder.Folder, encoder: nn.Module, language: str = "en", things:
     kept = torch.tensor([i for i in range(len(train.files)) if i not in set(held)])
     model = getattr(encoder, "model", None)
     scale = getattr(model, "logit_scale", None)
-    tau = math.exp(-float(scale)) if isinstance(scale, Tensor) and scale.numel() == 1 else TAU
+    tau = math.exp(-scale.detach().item()) if isinstance(scale, Tensor) and scale.numel() == 1 else TAU
     known = {source for source in train.sources if source}
     divided = bool(known) and all(test.sources) and known.isdisjoint(test.sources)
     return Album(train, validation, test, pick(train, kept), pick(train, torch.tensor(held)), things, encoder,
