@@ -19,6 +19,7 @@ _NAMES = {  # module: what it gives
     "ranking": "ranks retrieval_scores",
     "alignment": "contrastive_loss feature_alignment_loss semantic_similarity semantic_alignment_loss sigmoid_loss "
                  "modality_gap cosine_similarity CrossModalAlignment AlignmentLoss CrossModalAligner",
+    "reporting": "recall_at prompt_ensemble calibration_error yes_no_scores",
     "word_order": "winoground_scores exchanged_loss exchange",
     "projector": "word_prefix project nearest_word masked_attention attention_mask Resampler",
     "flow": "flow_path flow_matching_loss guided_velocity euler_steps frechet_distance variety nearest_distance",

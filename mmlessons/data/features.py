@@ -19,10 +19,9 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from safetensors.torch import save as to_bytes
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmcore import checks
-from mmcore.pretrained import ClipEncoder
 from mmcore.training import evaluating
 from mmlessons.border import check_pictures, typed
 from mmlessons.workers import keep
@@ -39,7 +38,7 @@ class Features:
 
 
 @typed
-def features(pictures: Iterable, encoder: ClipEncoder, cache: str | Path | None = None, batch: int = 32) -> Features:
+def features(pictures: Iterable, encoder: nn.Module, cache: str | Path | None = None, batch: int = 32) -> Features:
     """图像的特征，算过的不再算 / Features of pictures; what has been computed before is not computed again.
 
     `pictures` gives pairs of a name and a uint8 picture (3, H, W), of any sizes; one batch of them is held at a time.
@@ -88,7 +87,7 @@ def features(pictures: Iterable, encoder: ClipEncoder, cache: str | Path | None 
 
 
 @typed
-def identity(encoder: ClipEncoder) -> str:
+def identity(encoder: nn.Module) -> str:
     """哪个模型：权重、配置、processor、版本的校验和 / Which model it is: a checksum of all that makes a feature."""
     made = repr((encoder.model, getattr(encoder.model, "config", None), encoder.pixels))
     made = re.sub(r' at 0x\w+|"_name_or_path": .*', "", made)  # where it lies, in memory or on a disk

@@ -18,10 +18,13 @@ from .film import film, strip
 from .kernel import is_live
 from .language import page
 from .output import Output
+from .pad import pad
 from .panel import Training, show
 from .source import source
 from .weights import weights
 
 __all__ = ["Card", "Curves", "Output", "Plot", "Training", "bars", "beside", "buttons", "chart", "claims", "explore",
            "field", "film", "gallery", "is_live", "menu", "note", "page", "picture", "scatter", "search_box", "shares",
+__all__ = ["Card", "Curves", "Output", "Plot", "Training", "bars", "beside", "chart", "claims", "explore", "field",
+           "film", "gallery", "is_live", "menu", "note", "pad", "page", "picture", "scatter", "search_box", "shares",
            "show", "slider", "source", "stack", "strip", "switch", "table", "weights"]

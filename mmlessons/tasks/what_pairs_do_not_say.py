@@ -34,10 +34,16 @@ def cca(data: views.Views, ridge: float = 0.001) -> Rule:
     """
     checks.positive(ridge, "ridge")
     A, B, mean_A, mean_B = _centred(data)
+    P, Q = correlated(A, B, ridge, WIDTH)
+    return Rule(lambda a, b: ((a.double() - mean_A) @ P, (b.double() - mean_B) @ Q))
+
+
+def correlated(A: Tensor, B: Tensor, ridge: float, width: int) -> tuple[Tensor, Tensor]:
+    """两边去掉平均以后，各自的映射 / The map of each side, both centred: (n, d), (n, e) → (d, w), (e, w)."""
     white_A, white_B = (_inverse_root(x.T @ x / len(x), ridge) for x in (A, B))
     U, s, Vh = torch.linalg.svd(white_A @ (A.T @ B / len(A)) @ white_B)
-    P, Q = (white @ side[:, :WIDTH] * s[:WIDTH] for white, side in ((white_A, U), (white_B, Vh.T)))
-    return Rule(lambda a, b: ((a.double() - mean_A) @ P, (b.double() - mean_B) @ Q))
+    P, Q = (white @ side[:, :width] * s[:width] for white, side in ((white_A, U), (white_B, Vh.T)))
+    return P, Q
 
 
 @typed

@@ -41,7 +41,8 @@ WRONG = {  # by argument, or by call and argument: values that are as wrong as a
     "tokens": lambda x: [x + 1000, -x - 1], "input_ids": lambda x: [x + 1000, -x - 1],
     "name_ids": lambda x: [x + 1000, -x - 1], "labels": lambda x: [x + 100, x - 100],
     "targets": lambda x: [x + 100, x - 100], "which": lambda x: [x + 100, x - 100],
-    "generation_loss.tokens": lambda x: [x * 0], "late_fusion.w": lambda w: [w * 1.5, -w],
+    "generation_loss.tokens": lambda x: [x * 0], "calibration_error.p": lambda p: [p * 1.5, -p],
+    "late_fusion.w": lambda w: [w * 1.5, -w],
     "semantic_alignment_loss.y": lambda y: [y * 1.5, -y],
     "f": lambda x: [x[:, :0]],
     "next_log_p": lambda f: [None, "argmax", lambda tokens: tokens, lambda tokens: f(tokens)[:1]],
@@ -153,6 +154,9 @@ CALLS: dict[str, tuple[Callable, dict]] = {  # name: what is called, and those a
     "semantic_alignment_loss": (mmcore.semantic_alignment_loss, {"y": torch.full((B, M), 1 / M)}),
     "sigmoid_loss": (mmcore.sigmoid_loss, {"tau": 0.1, "bias": -1.0}),
     "retrieval_scores": (mmcore.retrieval_scores, {"S": floats(B, B)}),
+    "recall_at": (mmcore.recall_at, {"k": 2}),
+    "calibration_error": (mmcore.calibration_error, {
+        "p": floats(B, 3).softmax(1), "labels": torch.tensor([0, 1, 2, 0]), "bins": 5}),
     "late_fusion": (mmcore.late_fusion, {"w": torch.full((M,), 1 / M)}),
     "product_of_experts": (mmcore.product_of_experts, {
         "log_p": [floats(B, 2).log_softmax(1)] * M, "log_prior": floats(2).log_softmax(0)}),

@@ -18,9 +18,11 @@ These are about 8,600 cases.
 import ast
 import importlib
 import inspect
+import io
 import json
 import re
 import sys
+import tempfile
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
@@ -31,17 +33,19 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 import mmcore.training
 from mmlessons import exercises, intervals, live
 from mmlessons.data import clips, digits, emoji, features, scenes, utterances, views
 from mmlessons.tasks import a_reader_learns_to_see as assistant
+from mmlessons.data import clips, digits, emoji, features, folder, scenes, utterances, views
 from mmlessons.tasks import cross_modal_alignment as alignment
 from mmlessons.tasks import cross_modal_retrieval as retrieval
 from mmlessons.tasks import draw_me_a_seven as drawing_task
 from mmlessons.tasks import image_captioning as captioning
-from mmlessons.tasks import information, learner, pixels, scoring, seeds, signs, word_order
+from mmlessons.tasks import information, learner, pixels, scoring, seeds, signs, stand_in, word_order
 from mmlessons.tasks import multimodal_fusion as fusion
 from mmlessons.tasks import multimodal_sentiment as sentiment
 from mmlessons.tasks import several_modalities as several
@@ -50,6 +54,7 @@ from mmlessons.tasks import vision_language_model as naming
 from mmlessons.tasks import visual_question_answering as answering
 from mmlessons.tasks import what_pairs_do_not_say as pairs
 from mmlessons.tasks import what_weights_do_not_say as weighing
+from mmlessons.tasks import your_own_pictures as own
 from tests import tiny_models
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").rglob("[0-9]*.ipynb"))
@@ -124,6 +129,9 @@ MAKE = {
     "twenty": lambda: drawing_task.DigitPictures(floats(20, 64), torch.arange(10).repeat(2)),
     "clips": lambda: clips.load("validation"),
     "facts": lambda: made("clips").draw(2, 0),
+    "folder": lambda: small_folder(),
+    "stand-in": lambda: own.stand_in(own.pretrain(0, 1)),
+    "album": lambda: own.album(made("folder"), made("stand-in"), things=["dog", "cat"]),
     "watched": lambda: video.observe(made("clips"), made("facts")),
     "video": lambda: video.VideoModel().eval(),
 }
@@ -137,6 +145,27 @@ def small_concepts() -> naming.Concepts:
     return replace(whole, data=few(whole.data), label=whole.label[keep], pairs=pairs[:, used],
                    fits=whole.fits[keep][:, used], hints=tuple(h for h, here in zip(whole.hints, used.tolist(),
                                                                                    strict=True) if here))
+
+
+def a_png(seed: int = 0) -> bytes:
+    picture = torch.randint(0, 256, (24, 20, 3), generator=drawing(seed), dtype=torch.uint8)
+    out = io.BytesIO()
+    Image.fromarray(picture.numpy()).save(out, "PNG")
+    return out.getvalue()
+
+
+def small_folder() -> folder.Folder:
+    """A few pictures of dogs and cats, by the four artists."""
+    root, rows = Path(tempfile.mkdtemp()), ["file_name,text,text_zh,source,split"]
+    said = (("a dog", "狗"), ("a cat", "猫"), ("A dog is left of a cat.", "狗在猫的左边。"),
+            ("A cat is left of a dog.", "猫在狗的左边。"))
+    for artist, split in stand_in.SPLIT.items():
+        for k in range(8):
+            name = f"{artist}-{k}.png"
+            (root / name).write_bytes(a_png(seed=len(rows)))
+            rows.append(f"{name},{said[k % 4][0]},{said[k % 4][1]},{artist},{split}")
+    (root / "metadata.csv").write_text("\n".join(rows), encoding="utf-8")
+    return folder.load(root)
 
 
 PICTURE = torch.full((3, 64, 64), 200, dtype=torch.uint8)
@@ -369,6 +398,48 @@ GOOD: dict[str, tuple[Callable, Callable[[], dict]]] = {
     "tasks.draw_me_a_seven.nearer_to_green_hearts": (drawing_task.nearer_to_green_hearts, lambda: {
         "x": floats(2, 768)}),
     "tasks.draw_me_a_seven.colour_pixels": (drawing_task.colour_pixels, lambda: {"x": floats(2, 768)}),
+    # 12
+    "data.folder.load": (folder.load, lambda: {"path": made("folder").root, "seed": 1, "threads": 1}),
+    "Folder.pictures": (lambda **given: made("folder").pictures(**given), lambda: {"split": "test", "size": 16}),
+    "Folder.texts": (lambda split: made("folder").texts(split), lambda: {"split": "test"}),
+    "intervals.resampled": (lambda columns: intervals.resampled(lambda x: x.double().mean().item(), columns), lambda: {
+        "columns": floats(6)}),
+    "Heads.similarity": (lambda part: own.Heads(128).similarity(part), lambda: {"part": made("album").test}),
+    "OrderQuestions.squares": (lambda S: own.order_questions(made("album")).squares(S), lambda: {
+        "S": floats(len(made("album").test.files), len(made("album").test.texts))}),
+    "Recognised.by_thing": (lambda right: own.recognise(made("album")).by_thing(right), lambda: {
+        "right": own.recognise(made("album")).pixels}),
+    "tasks.your_own_pictures.album": (own.album, lambda: {
+        "data": made("folder"), "encoder": made("stand-in"), "language": "zh", "things": ["狗", "猫"],
+        "without": ["reprint-001.png"], "strip": ["by"]}),
+    "tasks.your_own_pictures.ask": (own.ask, lambda: {"photos": made("album"), "content": a_png(), "most": 2}),
+    "tasks.your_own_pictures.best_temperature": (own.best_temperature, lambda: {
+        "scores": floats(3, 4), "labels": torch.tensor([0, 1, 3])}),
+    "tasks.your_own_pictures.by_source": (own.by_source, lambda: {
+        "photos": made("album"), "heads": [own.Heads(128).eval()]}),
+    "tasks.your_own_pictures.chance": (own.chance, lambda: {"positives": torch.eye(3) > 0, "k": 2}),
+    "tasks.your_own_pictures.giveaways": (own.giveaways, lambda: {"data": made("folder"), "language": "en"}),
+    "tasks.your_own_pictures.learner": (own.learner, lambda: {
+        "photos": made("album"), "steps": 1, "seed": 1, "batch": 2}),
+    "tasks.your_own_pictures.near_duplicates": (own.near_duplicates, lambda: {"data": made("folder")}),
+    "tasks.your_own_pictures.order_questions": (own.order_questions, lambda: {
+        "photos": made("album"), "which": "test"}),
+    "tasks.your_own_pictures.read_picture": (own.read_picture, lambda: {"content": a_png()}),
+    "tasks.your_own_pictures.recognise": (own.recognise, lambda: {"photos": made("album")}),
+    "tasks.your_own_pictures.searches": (lambda **given: list(own.searches(**given)), lambda: {
+        "features": floats(5, 4), "count": 20, "queries": 3, "k": 2}),
+    "tasks.your_own_pictures.simple": (own.simple, lambda: {"photos": made("album")}),
+    "tasks.your_own_pictures.softmax_error": (own.softmax_error, lambda: {
+        "scores": floats(3, 4), "labels": torch.tensor([0, 1, 3]), "temperature": 0.5}),
+    "tasks.your_own_pictures.write_results": (lambda scores: own.write_results(
+        Path(tempfile.mkdtemp()) / "results.json", scores).read_text(), lambda: {"scores": {"a": 0.5, "b": "text"}}),
+    "tasks.your_own_pictures.yes_or_no": (own.yes_or_no, lambda: {"photos": made("album"), "seed": 1}),
+    "tasks.stand_in.drawn_things": (own.drawn_things, lambda: {"language": "zh"}),
+    "tasks.stand_in.pretrain": (own.pretrain, lambda: {"seed": 1, "steps": 1}),
+    "tasks.stand_in.square": (own.square, lambda: {"picture": PICTURE, "size": 20}),
+    "tasks.stand_in.stand_in": (own.stand_in, lambda: {"weights": stand_in.Weights(made("stand-in").state_dict())}),
+    "tasks.stand_in.write_folder": (lambda seed: own.write_folder(Path(tempfile.mkdtemp()) / "x", seed).name, lambda: {
+        "seed": 1}),
     # 03
     "tasks.scoring.accuracy": (scoring.accuracy, lambda: {
         "scores": floats(3, 4), "label": torch.tensor([0, 1, 3])}),
@@ -569,6 +640,8 @@ GOOD: dict[str, tuple[Callable, Callable[[], dict]]] = {
     "live.is_live": (live.is_live, dict),
     "live.menu": (live.menu, lambda: {"zh": "谁", "en": "who", "options": {"a": WHO, "b": WHO}, "value": "b"}),
     "live.buttons": (live.buttons, lambda: {"zh": "谁", "en": "who", "options": {"a": WHO, "b": WHO}, "value": "b"}),
+    "live.pad": (lambda answer: repr(live.pad(answer)), lambda: {
+        "answer": lambda name, content: live.note("好", "good")}),
     "live.note": (live.note, lambda: {"zh": "谁", "en": "who"}),
     "live.page": (live.page, dict),
     "live.picture": (live.picture, lambda: {"matrix": floats(2, 3), "title": WHO, "size": 90, "low": -3.0,
@@ -799,6 +872,20 @@ FREE = {  # call and part: what may come of it after all, or which sizes are fre
     "data.features.features.batch": "no",  # one at a time gives the same
     "live.menu.options.a": "length", "live.buttons.options.a": "length",
     "tasks.seeds.over_seeds.results": "length", "tasks.seeds.over_seeds.results[].a":
+    "intervals.resampled.columns": "no, any, shape, shape 0, same",  # one row a question, of any kind of number
+    "OrderQuestions.squares.S": "loud, shape 0, shape 1, no, any", "Recognised.by_thing.right": "shape, no",
+    "tasks.your_own_pictures.album.things": "length, length 0", "tasks.your_own_pictures.album.without":
+        "length, length 0", "tasks.your_own_pictures.album.without[]": "no",  # not there
+    "tasks.your_own_pictures.album.strip": "length, length 0",
+    "tasks.your_own_pictures.by_source.heads": "length", "tasks.your_own_pictures.chance.positives":
+        "shape 0, shape 1", "tasks.your_own_pictures.best_temperature.scores": "shape 1",
+    "tasks.your_own_pictures.softmax_error.scores": "shape 1", "tasks.your_own_pictures.searches.features":
+        "shape 0, shape 1", "tasks.stand_in.square.picture": "shape 1, shape 2",
+    "tasks.stand_in.square.size": "no",
+    "tasks.your_own_pictures.write_results.scores": "length 0", "tasks.your_own_pictures.write_results.scores.a":
+        "length, no, same, any", "tasks.your_own_pictures.write_results.scores.b": "length, no",
+    "Folder.pictures.size": "any, no",
+    "live.menu.options.a": "length", "tasks.seeds.over_seeds.results": "length", "tasks.seeds.over_seeds.results[].a":
         "no, any", "tasks.cross_modal_retrieval.found.ranked.there": "length, shape 0, no",
     "tasks.cross_modal_retrieval.found.ranked.back": "length, shape 0, no",
     "tasks.pixels.pixel_similarity.pictures": "shape 0",

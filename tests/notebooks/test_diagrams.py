@@ -23,6 +23,8 @@ from mmlessons.tasks import multimodal_sentiment as sentiment
 from mmlessons.tasks import video_understanding as video
 from mmlessons.tasks import vision_language_model as naming
 from mmlessons.tasks import visual_question_answering as answering
+from mmlessons.tasks import word_order
+from mmlessons.tasks import your_own_pictures as own
 from tests.notebooks.diagrams import computed_arrows, drawn_arrows
 from tests.notebooks.stored import DOOR, LESSONS, prose_cells
 
@@ -176,6 +178,12 @@ def drawing_diagrams() -> list[Run]:
     return [(task.begin(torch.device("cpu")).model.forward, task.draw(torch.Generator().manual_seed(0)))]
 
 
+def your_own_diagrams() -> list[Run]:
+    features = {name: torch.randn(n, 8, generator=torch.Generator().manual_seed(n))
+                for name, n in (("f_v", 4), ("f_t", 4), ("f_c", 3))}
+    return [(own.Heads(8).forward, {**features, "tau": torch.tensor(0.1)})]
+
+
 # 每一课的图依次是哪些计算 / Which computations the diagrams of each lesson show, in their order.
 DIAGRAMS: dict[str, Callable[[], list[Run]]] = {
     "01_vision_language_model": vision_language_diagrams,
@@ -192,6 +200,7 @@ DIAGRAMS: dict[str, Callable[[], list[Run]]] = {
     "09_word_order": word_order_diagrams,
     "10_a_reader_learns_to_see": reader_diagrams,
     "11_draw_me_a_seven": drawing_diagrams,
+    "12_your_own_pictures": your_own_diagrams,
 }
 
 
