@@ -24,7 +24,5 @@ from .source import source
 from .weights import weights
 
 __all__ = ["Card", "Curves", "Output", "Plot", "Training", "bars", "beside", "buttons", "chart", "claims", "explore",
-           "field", "film", "gallery", "is_live", "menu", "note", "page", "picture", "scatter", "search_box", "shares",
-__all__ = ["Card", "Curves", "Output", "Plot", "Training", "bars", "beside", "chart", "claims", "explore", "field",
-           "film", "gallery", "is_live", "menu", "note", "pad", "page", "picture", "scatter", "search_box", "shares",
-           "show", "slider", "source", "stack", "strip", "switch", "table", "weights"]
+           "field", "film", "gallery", "is_live", "menu", "note", "pad", "page", "picture", "scatter", "search_box",
+           "shares", "show", "slider", "source", "stack", "strip", "switch", "table", "weights"]

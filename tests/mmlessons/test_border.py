@@ -871,7 +871,6 @@ FREE = {  # call and part: what may come of it after all, or which sizes are fre
     "data.features.features.pictures": "length", "data.features.features.pictures[][]": "shape 1, shape 2",
     "data.features.features.batch": "no",  # one at a time gives the same
     "live.menu.options.a": "length", "live.buttons.options.a": "length",
-    "tasks.seeds.over_seeds.results": "length", "tasks.seeds.over_seeds.results[].a":
     "intervals.resampled.columns": "no, any, shape, shape 0, same",  # one row a question, of any kind of number
     "OrderQuestions.squares.S": "loud, shape 0, shape 1, no, any", "Recognised.by_thing.right": "shape, no",
     "tasks.your_own_pictures.album.things": "length, length 0", "tasks.your_own_pictures.album.without":
@@ -885,7 +884,7 @@ FREE = {  # call and part: what may come of it after all, or which sizes are fre
     "tasks.your_own_pictures.write_results.scores": "length 0", "tasks.your_own_pictures.write_results.scores.a":
         "length, no, same, any", "tasks.your_own_pictures.write_results.scores.b": "length, no",
     "Folder.pictures.size": "any, no",
-    "live.menu.options.a": "length", "tasks.seeds.over_seeds.results": "length", "tasks.seeds.over_seeds.results[].a":
+    "tasks.seeds.over_seeds.results": "length", "tasks.seeds.over_seeds.results[].a":
         "no, any", "tasks.cross_modal_retrieval.found.ranked.there": "length, shape 0, no",
     "tasks.cross_modal_retrieval.found.ranked.back": "length, shape 0, no",
     "tasks.pixels.pixel_similarity.pictures": "shape 0",

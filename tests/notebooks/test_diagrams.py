@@ -23,7 +23,6 @@ from mmlessons.tasks import multimodal_sentiment as sentiment
 from mmlessons.tasks import video_understanding as video
 from mmlessons.tasks import vision_language_model as naming
 from mmlessons.tasks import visual_question_answering as answering
-from mmlessons.tasks import word_order
 from mmlessons.tasks import your_own_pictures as own
 from tests.notebooks.diagrams import computed_arrows, drawn_arrows
 from tests.notebooks.stored import DOOR, LESSONS, prose_cells
