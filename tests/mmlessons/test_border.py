@@ -38,9 +38,8 @@ from torch import Tensor, nn
 
 import mmcore.training
 from mmlessons import exercises, intervals, live
-from mmlessons.data import clips, digits, emoji, features, scenes, utterances, views
-from mmlessons.tasks import a_reader_learns_to_see as assistant
 from mmlessons.data import clips, digits, emoji, features, folder, scenes, utterances, views
+from mmlessons.tasks import a_reader_learns_to_see as assistant
 from mmlessons.tasks import cross_modal_alignment as alignment
 from mmlessons.tasks import cross_modal_retrieval as retrieval
 from mmlessons.tasks import draw_me_a_seven as drawing_task
