@@ -96,4 +96,5 @@ def _moving(pages: Sequence[Image.Image], milliseconds: Sequence[float]) -> byte
 
 def _image(png: bytes, alt: str, width: int, height: int) -> str:
     return (f'<img alt="{escape(alt)}" width="{width}" height="{height}" decoding="sync" style="display:block;'
-            f'image-rendering:pixelated;max-width:100%;border-radius:6px" src="{data_uri(png, "image/png")}">')
+            f'aspect-ratio:{width}/{height};height:auto;image-rendering:pixelated;max-width:100%;border-radius:6px" '
+            f'src="{data_uri(png, "image/png")}">')
