@@ -14,10 +14,16 @@ from PIL import Image, ImageDraw
 from mmcore.checks import require
 from mmlessons.border import typed
 
+from .controls import menu, slider
 from .kernel import is_live, say_idle
 from .output import Box, Output, Shown, bilingual, both, html_of, reason, styled
 
 SIDE = 288  # pixels of the pad
+COLOURS = {"#c0392b": ("红", "red"), "#e67e22": ("橙", "orange"), "#f1c40f": ("黄", "yellow"),
+           "#27ae60": ("绿", "green"), "#2980b9": ("蓝", "blue"), "#8e44ad": ("紫", "purple"),
+           "#8d5524": ("棕", "brown"), "#95a5a6": ("灰", "grey"), "#111111": ("黑", "black"),
+           "#ffffff": ("白（橡皮）", "white (eraser)")}
+STYLE = ".mm-pad { background: #fff; outline: 1px solid #8c8c8c; touch-action: none; }"
 MISSING = ("画板需要 ipycanvas（pip install ipycanvas，再刷新页面）。现在可以上传图画。",
            "The pad needs ipycanvas (pip install ipycanvas, then reload the page). For now, upload pictures.")
 STILL = ("在 Jupyter 里打开并运行，这里是一块画板。", "Open and run this in Jupyter, and here is a pad to draw on.")
@@ -37,8 +43,7 @@ class pad(Box):
     def __init__(self, answer: Callable[[str, bytes], Output | Shown]) -> None:
         require(callable(answer), "answer 需要是函数", "answer must be a function", TypeError)
         self._answer, self._last = answer, None
-        self.shown, self.canvas = Shown(), _canvas()
-        self.clear()
+        self.shown, self.canvas, self.drawn = Shown(), _canvas(), Image.new("RGB", (SIDE, SIDE), "white")
         self.upload = ipywidgets.FileUpload(accept="image/*", multiple=True, description=both("上传", "upload"),
                                             layout={"width": "auto"})
         self.upload.observe(self._uploaded, "value")
@@ -46,10 +51,8 @@ class pad(Box):
         if self.canvas is None:
             board = [Shown(f'<div class="mm mm-say">{bilingual(MISSING if is_live() else STILL, "div")}</div>')]
         else:
-            self.colour = ipywidgets.ColorPicker(value="#c0392b", description=both("颜色", "colour"), concise=False,
-                                                 style={"description_width": "initial"})
-            self.width = ipywidgets.IntSlider(value=14, min=2, max=60, description=both("粗细", "width"),
-                                              style={"description_width": "initial"})
+            self.colour = menu("颜色", "colour", COLOURS)
+            self.width = slider("粗细", "width", 14, 2, 60, 1)
             ask = ipywidgets.Button(description=both("问它", "ask"))
             wipe = ipywidgets.Button(description=both("擦掉", "clear"))
             ask.on_click(lambda _: self.ask())
@@ -61,7 +64,7 @@ class pad(Box):
             self.canvas.on_touch_start(lambda points: self.down(*points[0]))
             self.canvas.on_touch_move(lambda points: self.move(*points[0]))
             self.canvas.on_touch_end(lambda points: self.up(0, 0))
-            board = [self.canvas, styled(self.colour, "mm"), styled(self.width, "mm", "mm-slider")]
+            board = [Shown(f"<style>{STYLE}</style>"), self.canvas, self.colour, self.width]
             controls = [ask, wipe]
         row = styled(ipywidgets.HBox([*controls, self.upload]), "mm-row")
         super().__init__("pad", [*board, row, self.shown], "mm-panel")
@@ -97,8 +100,7 @@ class pad(Box):
         say_idle()
         self._last, self.drawn = None, Image.new("RGB", (SIDE, SIDE), "white")
         if self.canvas is not None:
-            self.canvas.fill_style = "white"
-            self.canvas.fill_rect(0, 0, SIDE, SIDE)
+            self.canvas.clear()
 
     def ask(self) -> None:
         """拿画板上的图去问 / Ask about what is on the pad."""
@@ -130,4 +132,5 @@ def _canvas() -> ipywidgets.Widget | None:
         from ipycanvas import Canvas
     except ImportError:
         return None
-    return Canvas(width=SIDE, height=SIDE, layout={"border": "1px solid #8c8c8c", "width": f"{SIDE}px"})
+    # white by its style: what is drawn while the canvas is being made would be lost in the browser
+    return styled(Canvas(width=SIDE, height=SIDE, layout={"width": f"{SIDE}px"}), "mm-pad")
