@@ -145,7 +145,7 @@ def frechet_distance(a: Tensor, b: Tensor) -> Tensor:
     """
     for name, given in (("a", a), ("b", b)):
         require(bool(given.isfinite().all()), f"{name} 里有 NaN 或无穷", f"{name} holds NaN or infinity")
-    x, y = a.double(), b.double()
+    x, y = a.cpu().double(), b.cpu().double()  # not every device has float64
     S_a, S_b = torch.cov(x.T).view(x.shape[1], -1), torch.cov(y.T).view(x.shape[1], -1)
     values, vectors = torch.linalg.eigh(S_a)
     root = vectors * values.clamp_min(0).sqrt() @ vectors.T

@@ -6,7 +6,6 @@ TypeError or ValueError.
 字母：N 个查询或问题，M 个候选，K 个类别，P 种说法，D 特征宽度。不符时报 TypeError 或 ValueError。
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -25,7 +24,7 @@ def recall_at(S: Tensor, positives: Tensor, k: int = 1) -> Tensor:
     | symbol | name | shape | meaning | 含义 |
     |---|---|---|---|---|
     | $S$ | `S` | (N, M) | how well candidate j answers query i | 候选 j 与查询 i 有多配 |
-    | $P_i$ | `positives[i]` | (N, M) | the right answers to query i, one at least | 查询 i 的正确答案，至少一个 |
+    | $P_i$ | `positives[i]` | (M,) | the right answers to query i, one at least | 查询 i 的正确答案，至少一个 |
     | $r_{ij}$ | | | rank of a right answer among the wrong ones | 一个正确答案在错误答案里排第几 |
 
     What is returned says of each query whether it is a hit; R@k is the mean. A picture with five captions is a hit if
@@ -105,8 +104,7 @@ def calibration_error(p: Tensor, labels: Tensor, bins: int = 10) -> float:
         refuse("p 需要是概率，每行的和是 1", "p must be probabilities with rows that sum to 1")
     surest, said = x.max(1)
     which = (surest * bins - 1e-9).ceil().long().clamp(1, bins) - 1
-    gaps = torch.zeros(bins, dtype=torch.float64)
-    gaps.index_add_(0, which, (said == labels.cpu()).double() - surest)
+    gaps = F.one_hot(which, bins).T.to(x) @ ((said == labels.cpu()).to(x) - surest)  # right minus said, bin by bin
     return (gaps.abs().sum() / len(x)).item()
 
 
@@ -133,8 +131,10 @@ def yes_no_scores(yes: Tensor, truth: Tensor) -> dict[str, float]:
     >>> yes_no_scores(torch.tensor([True, True, True, True]), torch.tensor([True, False, True, False]))["accuracy"]
     0.5
     """
-    tp, fp, fn = ((yes & truth).sum().item(), (yes & ~truth).sum().item(), (~yes & truth).sum().item())
+    tp, fp, fn, right = (int(rows.sum()) for rows in (yes & truth, yes & ~truth, ~yes & truth, yes == truth))
+
     def over(a: float, b: float) -> float:
         return a / b if b else 0.0
-    return {"accuracy": (yes == truth).double().mean().item(), "precision": over(tp, tp + fp),
-            "recall": over(tp, tp + fn), "f1": over(2 * tp, 2 * tp + fp + fn), "yes": yes.double().mean().item()}
+
+    return {"accuracy": right / len(yes), "precision": over(tp, tp + fp), "recall": over(tp, tp + fn),
+            "f1": over(2 * tp, 2 * tp + fp + fn), "yes": (tp + fp) / len(yes)}
