@@ -15,7 +15,7 @@ from mmcore import checks
 from mmcore.alignment import cosine_similarity
 from mmcore.checks import refuse, shapes, typed
 
-WAYS = ("local", "plain", "own", "gather", "ring")  # what travels: nothing; rows; rows; rows and gradients; both, in a ring
+WAYS = ("local", "plain", "own", "gather", "ring")  # nothing travels; rows; rows; rows and gradients; both, in a ring
 
 
 @shapes(a="N D", b="N D", A="M D", B="M D", least={"N": 1, "M": 2, "D": 1}, precise="a b A B")
@@ -36,7 +36,8 @@ def share_loss(a: Tensor, b: Tensor, A: Tensor, B: Tensor, first: int, tau: floa
     The numerators are taken from A and B as well, at the rows from `first` on. With equal shares the mean of all L_p
     is (2.1) of the whole batch, and with P = 1 the share is the batch.
 
-    分子也从 A、B 里取，就是从 `first` 起的那几行。每份一样大时，各个 L_p 的平均就是整批的 (2.1)；P = 1 时，一份就是整批。
+    分子也从 A、B 里取，就是从 `first` 起的那几行。每份一样大时，各个 L_p 的平均就是整批的 (2.1)；P = 1 时，一份就是
+    整批。
 
     Paper: Radford et al. 2021, CLIP; Cherti et al. 2023, Reproducible Scaling Laws (open_clip, `local_loss`).
 
@@ -50,7 +51,8 @@ def share_loss(a: Tensor, b: Tensor, A: Tensor, B: Tensor, first: int, tau: floa
         refuse(f"从 first = {first} 起要有 {len(a)} 行，A 只有 {len(A)} 行",
                f"from first = {first} on there must be {len(a)} rows, and A has {len(A)}")
     own = torch.arange(first, first + len(a), device=a.device)
-    return (F.cross_entropy(cosine_similarity(a, B) / tau, own) + F.cross_entropy(cosine_similarity(b, A) / tau, own)) / 2
+    S, T = cosine_similarity(a, B) / tau, cosine_similarity(b, A) / tau  # (n, N) each
+    return (F.cross_entropy(S, own) + F.cross_entropy(T, own)) / 2
 
 
 @shapes(g="M D", whole="D", least={"M": 1, "D": 1})
@@ -98,13 +100,14 @@ def numbers_sent(pairs: int, width: int, machines: int, way: str) -> int:
     | $n$ | `pairs` | pairs on this machine | 这台机器有几对 |
     | $D$ | `width` | width of a feature | 特征的宽度 |
     | $P$ | `machines` | machines; one of them sends nothing | 几台机器，只有一台时什么也不传 |
-    | $G$ | `way="gather"` | a and b to every other, then the gradients of theirs | a、b 给其余每一台，再送回它们的梯度 |
+    | $G$ | `way="gather"` | a and b to all others, then their gradients | a、b 给其余每一台，再送回梯度 |
     | $R$ | `way="ring"` | b goes round, with sums, then with gradients | b 转圈，带着和，再带着梯度 |
 
-    "plain" and "own" send no gradients back, which is half of G, and "local" sends nothing. A float32 number has 4 bytes. The
-    gradients of the parameters are averaged besides, in every way alike.
+    "plain" and "own" send no gradients back, which is half of G, and "local" sends nothing. A float32 number has 4
+    bytes. The gradients of the parameters are averaged besides, in every way alike.
 
-    “plain”和“own”不送回梯度，是 G 的一半；“local”什么也不传。float32 的一个数是 4 字节。参数的梯度另外求平均，各种做法都一样。
+    “plain”和“own”不送回梯度，是 G 的一半；“local”什么也不传。float32 的一个数是 4 字节。参数的梯度另外求平均，各种
+    做法都一样。
 
     Paper: Cheng et al. 2024, Inf-CL (the ring).
 

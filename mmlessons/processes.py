@@ -3,8 +3,8 @@
 They are a group of `torch.distributed` (gloo) on this machine, and stand for as many machines. They start once, which
 takes seconds, and then do one piece of work after another. They never outlive whoever started them.
 
-它们是这台机器上 `torch.distributed`（gloo）的一组，代表同样多台机器。只启动一次，要几秒，然后一件接一件地做事。启动它们的
-一结束，它们也就结束。
+它们是这台机器上 `torch.distributed`（gloo）的一组，代表同样多台机器。只启动一次，要几秒，然后一件接一件地做事。启动
+它们的一结束，它们也就结束。
 """
 
 import os
@@ -45,8 +45,8 @@ class Processes:
     process fails.
 
     `run(job, shares)` 在第 k 个进程里调用 `job(group, *shares[k])`，按次序返回结果。`group` 就是这几个进程，给
-    `torch.distributed` 用。`job` 必须是能导入的函数。有一个出错、中途结束、过了 `seconds` 秒没有应答，或者按了停止，就全部
-    结束，下一次 `run` 会启动新的。两件事之间它们什么也不记。参数不对时报 TypeError 或 ValueError，有进程出错时报
+    `torch.distributed` 用。`job` 必须是能导入的函数。有一个出错、中途结束、过了 `seconds` 秒没有应答，或者按了停止，就
+    全部结束，下一次 `run` 会启动新的。两件事之间它们什么也不记。参数不对时报 TypeError 或 ValueError，有进程出错时报
     RuntimeError。
     """
 
@@ -121,13 +121,13 @@ class Processes:
                 try:
                     fine, answer = pickle.loads(pipe.recv_bytes())
                 except (EOFError, OSError):
-                    fine, answer = False, ("它中途结束了", "it has ended")
+                    fine, answer = False, (False, "它中途结束了", "it has ended")
                 (found if fine else wrong)[k] = answer
                 if not fine:
                     until = min(until, time.monotonic() + GRACE)
         if wrong:
-            k = min(wrong)
-            zh, en = wrong[k]
+            k = min(wrong, key=lambda k: (wrong[k][0], k))  # the cause, before what follows from it elsewhere
+            _, zh, en = wrong[k]
             refuse(f"第 {k} 个进程出错：{zh}；再运行一次，会启动新的进程",
                    f"process {k} has failed: {en}; run this again, and new processes will start", RuntimeError)
         silent = [k for k in range(len(work)) if k not in found]
@@ -174,14 +174,14 @@ def _serve(pipe: connection.Connection, rank: int, count: int, folder: str, seco
         groups = {size: dist.new_group(list(range(size))) for size in range(1, count + 1)}
         problem = None
     except Exception as error:
-        problem = _both(error)
+        problem = _told(error)
     while True:
         try:
             job, share, size = pickle.loads(pipe.recv_bytes())
         except EOFError:
             os._exit(0)
         except Exception as error:  # what was sent cannot be read here
-            pipe.send_bytes(pickle.dumps((False, _both(error))))
+            pipe.send_bytes(pickle.dumps((False, _told(error))))
             continue
         try:
             answer = (True, job(groups[size], *share)) if problem is None else (False, problem)
@@ -191,7 +191,9 @@ def _serve(pipe: connection.Connection, rank: int, count: int, folder: str, seco
         pipe.send_bytes(answer)
 
 
-def _told(error: BaseException) -> tuple[str, str]:
-    """What an error says; ours say it in two languages already."""
+def _told(error: BaseException) -> tuple[bool, str, str]:
+    """Does it follow from an error elsewhere? And what it says; ours say it in two languages already."""
+    follows = isinstance(error, RuntimeError) or str(error).endswith("see the error there")
     zh, found, en = str(error).partition(" / ")
-    return (zh, en) if found and isinstance(error, (TypeError, ValueError, RuntimeError)) else _both(error)
+    return (follows, zh, en) if found and isinstance(error, (TypeError, ValueError, RuntimeError)) else (
+        follows, *_both(error))

@@ -2,12 +2,12 @@
 
 Two projections learn by (2.1), as in `cross_modal_alignment`. Each machine has a share of the pairs and the same
 projections, computes its loss in one of five ways and finds its gradient, and the gradients are averaged. The machines
-are `mmlessons.processes`, real processes with real messages, and every message is noted. `split` computes the same in
-one process, for long trainings. Two more studies ask how much data is enough, and how large a batch.
+are `mmlessons.processes`, real processes with real messages, and every message is noted. `split_loss` computes the
+same in one process, for long trainings. Two more studies ask how much data is enough, and how large a batch.
 
-两个投影按 (2.1) 学，与 `cross_modal_alignment` 一样。每台机器有一份配对和同样的投影，按五种做法之一算损失，求出自己的梯度，
-再求平均。机器是 `mmlessons.processes` 里真的进程，真的传数，每一条消息都记下来。`split` 在一个进程里算同样的东西，给长的
-训练用。另外两个研究问，多少数据才够，一批要多大。
+两个投影按 (2.1) 学，与 `cross_modal_alignment` 一样。每台机器有一份配对和同样的投影，按五种做法之一算损失，求出自己的
+梯度，再求平均。机器是 `mmlessons.processes` 里真的进程，真的传数，每一条消息都记下来。`split_loss` 在一个进程里算同样的
+东西，给长的训练用。另外两个研究问，多少数据才够，一批要多大。
 """
 
 import time
@@ -33,8 +33,9 @@ from mmlessons.tasks.what_pairs_do_not_say import cca
 BATCH = 128  # pairs, of all machines together
 STEPS = 300
 CONCEPTS = (16, 32, 64, 128, 256, 512, 825)  # to learn from
-BATCHES = (8, 16, 32, 64, 128, 256)
+BATCHES = (16, 32, 64, 128, 256)
 PICTURES = 12_800  # seen in all, whatever the batch
+SAME_STEPS = 200
 RIDGES = (0.01, 0.1, 1.0)
 
 
@@ -50,7 +51,7 @@ class Message:
 
 
 @dataclass(frozen=True)
-class Answer:
+class MachineAnswer:
     """一台机器的回答 / What one machine answers: its loss, its gradient (K,), what it sent, and the seconds."""
 
     loss: float
@@ -66,7 +67,7 @@ def projections(widths: Sequence[int] = (128, 128)) -> CrossModalAlignment:
 
 def loss_of_share(way: str, a: Tensor, b: Tensor, tau: float, group: dist.ProcessGroup) -> Tensor:
     """一台机器的损失，几种做法 / The loss of one machine in one of these ways: (n, D), (n, D) → ()."""
-    if way == "local":
+    if way == "local" or dist.get_world_size(group) == 1:
         return contrastive_loss(a, b, tau)
     if way == "ring":
         return distributed.contrastive_loss(a, b, tau, group)
@@ -83,7 +84,7 @@ def put_back(A: Tensor, a: Tensor, first: int) -> Tensor:
 
 
 def one_machine(group: dist.ProcessGroup, parameters: Tensor, features_A: Tensor, features_B: Tensor, way: str,
-                tau: float) -> Answer:
+                tau: float) -> MachineAnswer:
     """一台机器的一步 / One step of one machine, in a process of its own."""
     model = projections((features_A.shape[1], features_B.shape[1])).to(parameters.dtype)
     vector_to_parameters(parameters, model.parameters())
@@ -93,7 +94,7 @@ def one_machine(group: dist.ProcessGroup, parameters: Tensor, features_A: Tensor
         loss.backward()
     seconds = time.perf_counter() - begun
     gradient = torch.cat([p.grad.flatten() for p in model.parameters()])
-    return Answer(loss.item(), gradient, tuple(messages), seconds)
+    return MachineAnswer(loss.item(), gradient, tuple(messages), seconds)
 
 
 @contextmanager
@@ -317,7 +318,7 @@ def enough(count: int, seed: int, steps: Sequence[int] = (25, 50, 100, 200, 400)
     artists = new.by_role("train")
 
     def best(tried: Iterator[tuple[object, object]]) -> tuple[object, Tensor]:
-        """The one that does best on the validation concepts, and its scores on the test's."""
+        # the one that does best on the validation concepts, and its scores on those of the test
         scores = [(recall_at_1(rule, validation, artists).mean().item(), name, recall_at_1(rule, new, artists))
                   for name, rule in tried]
         _, name, test = max(scores, key=lambda one: one[0])
@@ -334,3 +335,43 @@ def enough(count: int, seed: int, steps: Sequence[int] = (25, 50, 100, 200, 400)
     stop, learned = best(along_the_way())
     ridge, known = best((ridge, cca(data, ridge)) for ridge in RIDGES)
     return Enough(learned, known, stop, ridge, time.process_time() - begun)
+
+
+@typed
+def study(question: str, value: str | int, seed: int) -> Found | Enough:
+    """一课里的一次训练 / One training of the lesson.
+
+    | question | value | 含义 meaning |
+    |---|---|---|
+    | `"way"` | `WAYS`, `"whole"` | 四台机器，共 128 对，300 步 four machines, 128 pairs in all, 300 steps |
+    | `"concepts"` | 个数 how many | 没配过的概念认出几成 what is found of concepts never paired |
+    | `"pictures"` | 一批几对 batch | 一台机器，共 12,800 幅图 one machine, 12,800 pictures in all |
+    | `"steps"` | 一批几对 batch | 一台机器，200 步 one machine, 200 steps |
+    """
+    checks.one_of(question, "question", ("way", "concepts", "pictures", "steps"))
+    if question == "way":
+        way = checks.one_of(value, "value", (*WAYS, "whole"))
+        return trained("gather", seed, count=1) if way == "whole" else trained(way, seed)
+    number = checks.whole(value, "value", 2)
+    if question == "concepts":
+        return enough(number, seed)
+    return trained("gather", seed, number, PICTURES // number if question == "pictures" else SAME_STEPS, 1)
+
+
+@typed
+def extrapolate(counts: Sequence[int], scores: Sequence[float], at: int) -> float:
+    """双对数图上的直线，延长到 `at` / A straight line through the points, both axes logarithmic, as far as `at`.
+
+    score = c · count^k, by least squares of the logarithms. Raises ValueError for fewer than two points or numbers that
+    are not above 0.
+
+    score = c · count^k，对数的最小二乘。不到两个点，或有不大于 0 的数时，报 ValueError。
+    """
+    checks.require(len(counts) == len(scores) >= 2, "需要同样多的 counts 和 scores，至少两个",
+                   "there must be as many counts as scores, two at least")
+    for number in (*counts, *scores, at):
+        checks.positive(number, "counts, scores, at")
+    x, y = (torch.as_tensor(values, dtype=torch.float64).log() for values in (counts, scores))
+    checks.require(bool((x != x[0]).any()), "counts 不能全都相同", "counts may not all be the same")
+    slope = ((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum()
+    return (y.mean() + slope * (torch.tensor(float(at)).log() - x.mean())).exp().item()
