@@ -22,6 +22,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from mmcore import checks, distributed
 from mmcore.alignment import CrossModalAlignment, contrastive_loss
+from mmcore.checks import shapes
 from mmcore.shares import WAYS, share_loss
 from mmlessons.border import holds, typed
 from mmlessons.data import views
@@ -78,8 +79,16 @@ def loss_of_share(way: str, a: Tensor, b: Tensor, tau: float, group: dist.Proces
     return share_loss(a, b, A, B, first, tau)
 
 
+@typed
+@shapes(A="M D", a="N D", least={"N": 1})
 def put_back(A: Tensor, a: Tensor, first: int) -> Tensor:
-    """收齐的行里，自己的那几行换回活的 / Among the gathered rows, one's own are the live ones again."""
+    """收齐的行里，自己的那几行换回带梯度的 / Among the gathered rows, one's own have their gradient again.
+
+    Raises ValueError if from `first` on there are not as many rows. 从 `first` 起没有这么多行时，报 ValueError。
+    """
+    most = len(A) - len(a)
+    checks.require(0 <= first <= most, f"A 有 {len(A)} 行，first 需要在 0 到 {most} 之间，收到 {first}",
+                   f"A has {len(A)} rows, and first must be from 0 to {most}, got {first}")
     return torch.cat([A[:first], a, A[first + len(a):]])
 
 
@@ -168,6 +177,8 @@ def step(machines: Processes, model: nn.Module, batch: dict[str, Tensor], way: s
     """
     checks.positive(tau, "tau")
     shares = _shares(batch, way, count)
+    with torch.no_grad():
+        model.project(*(x[:1] for x in shares[0]))  # what does not fit is refused here and not by four processes
     parameters = parameters_to_vector(model.parameters()).detach().clone()
     answers = machines.run(one_machine, [(parameters, *share, way, float(tau)) for share in shares])
     return Step(torch.tensor([answer.loss for answer in answers], dtype=torch.float64),
@@ -178,7 +189,7 @@ def step(machines: Processes, model: nn.Module, batch: dict[str, Tensor], way: s
 
 def _shares(batch: dict[str, Tensor], way: str, count: int) -> list[tuple[Tensor, Tensor]]:
     checks.one_of(way, "way", WAYS)
-    holds(batch, "batch", features_A="N D", features_B="N E")
+    holds(batch, "batch", features_A="N D finite", features_B="N E finite")
     a, b = batch["features_A"], batch["features_B"]
     n, left = divmod(len(a), checks.whole(count, "count"))
     checks.require(left == 0 and (n > 1 or count > 1), f"{len(a)} 对不能平分给 {count} 台机器",

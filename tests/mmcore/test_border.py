@@ -55,8 +55,8 @@ UNCHECKED = {  # these stand inside the border: what they take has been checked,
 def public() -> Iterator[str]:
     """Functions, classes and methods of mmcore: "late_fusion", "CausalDecoder", "CausalDecoder.generate"."""
     for info in pkgutil.iter_modules(mmcore.__path__, "mmcore."):
-        if info.name in ("mmcore.checks", "mmcore.tiles"):
-            continue  # the border itself (tests/mmcore/test_checks.py), and what stands inside it
+        if info.name in ("mmcore.checks", "mmcore.tiles", "mmcore.distributed"):
+            continue  # the border itself (test_checks.py), what stands inside it, what several processes call
         for name, thing in vars(importlib.import_module(info.name)).items():
             if callable(thing) and not name.startswith("_") and getattr(thing, "__module__", None) == info.name:
                 yield name

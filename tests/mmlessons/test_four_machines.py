@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from mmcore import gradient_error, numbers_sent
+from mmcore import contrastive_loss, gradient_error, numbers_sent
 from mmcore.shares import WAYS
 from mmlessons.data import views
 from mmlessons.processes import Processes
@@ -54,6 +54,22 @@ def test_without_gradient_pull_and_push_are_halved_and_the_direction_is_not_far_
     assert 0.45 < plain["length"] < 0.6
     assert own["cosine"] < 0.8
     assert own["length"] > 1.2
+
+
+def test_where_each_computes_the_whole_loss_own_rows_put_back_have_the_right_direction_and_a_length_of_1_over_P(
+        data: views.Views) -> None:
+    """open_clip 的默认 / The default of open_clip: the fault is in (13.1) with own rows put back, not in the latter."""
+    model, batch = learner(data, batch=16).model, four_machines.batch_of(data, 16)
+    a, b = model.project(batch["features_A"], batch["features_B"])
+    gradients = []
+    for k in range(4):
+        own = slice(4 * k, 4 * k + 4)
+        A, B = (four_machines.put_back(x.detach(), x[own], 4 * k) for x in (a, b))
+        g = torch.autograd.grad(contrastive_loss(A, B, four_machines.TAU), list(model.parameters()), retain_graph=True)
+        gradients.append(torch.cat([x.flatten() for x in g]))
+    error = gradient_error(torch.stack(gradients), four_machines.whole_gradient(model, batch))
+    assert error["cosine"].item() == pytest.approx(1, abs=1e-5)
+    assert error["length"].item() == pytest.approx(1 / 4, rel=1e-4)
 
 
 def test_four_processes_in_a_ring_learn_what_one_learns(machines: Processes, data: views.Views) -> None:
