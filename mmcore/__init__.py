@@ -23,6 +23,7 @@ _NAMES = {  # module: what it gives
     "word_order": "winoground_scores exchanged_loss exchange",
     "projector": "word_prefix project nearest_word masked_attention attention_mask Resampler",
     "flow": "flow_path flow_matching_loss guided_velocity euler_steps frechet_distance variety nearest_distance",
+    "shares": "share_loss gradient_error numbers_sent",
     "fusion": "weighted_sum EarlyFusion late_fusion LateFusion attention_fusion_weights AttentionFusion "
               "gated_fusion_weights GatedFusion adaptive_fusion_weights MultimodalFusion product_of_experts "
               "MultimodalFusionTrainer",

@@ -61,6 +61,51 @@ def sigmoid_loss(a: Tensor, b: Tensor, tau: float | Tensor, bias: float | Tensor
     return _over_all(tiles.sigmoid, group, timeout, a, b, tau, bias)
 
 
+def gather(x: Tensor, gradient: bool = True, group: dist.ProcessGroup | None = None,
+           timeout: float = TIMEOUT) -> Tensor:
+    """收齐所有进程的行 / The rows of all processes in the order of their ranks: (n, D) → (N, D).
+
+    Each process sends its rows to every other. On the way back each sends what it found for the rows of another, and
+    the owner adds up what comes. With `gradient=False` nothing comes back, as after `torch.distributed.all_gather`:
+    the values are the same, and all rows, one's own too, are constants. Errors are those of `contrastive_loss`.
+
+    每个进程把自己的行交给其余每一个。求导时，各自把对别人的行求出的梯度送回去，主人把收到的加起来。`gradient=False` 时
+    什么也不送回，与 `torch.distributed.all_gather` 一样：值相同，可是所有的行，连自己的在内，都成了常数。报错与
+    `contrastive_loss` 相同。
+    """
+    checks.positive(timeout, "timeout")
+    checks.instance(gradient, "gradient", bool)
+    ring = _of_all(group, timeout)
+    try:
+        rows, wrong = _rows(x if gradient or not isinstance(x, Tensor) else x.detach()), None
+    except (TypeError, ValueError) as error:
+        rows, wrong = None, error
+    ring.agree((rows, rows) if wrong is None else (), wrong)
+    return _Gathered.apply(rows, ring)
+
+
+@shapes(x="N D", least={"N": 1, "D": 1})
+def _rows(x: Tensor) -> Tensor:
+    return x
+
+
+class _Gathered(torch.autograd.Function):
+    """The rows of all. A row of mine was used everywhere, so its gradient is the sum of what all others found."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, ring: "_Group") -> Tensor:
+        ctx.ring, ctx.rows = ring, ring.rows
+        come = ring.exchange([x] * ring.size, [x.new_empty(n, *x.shape[1:]) for n in ring.rows])
+        return torch.cat([x if rank == ring.rank else theirs for rank, theirs in enumerate(come)])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        ring, parts = ctx.ring, gradient.split(ctx.rows)
+        own = parts[ring.rank]
+        come = ring.exchange(list(parts), [torch.empty_like(own) for _ in parts])
+        return own + sum(theirs for rank, theirs in enumerate(come) if rank != ring.rank), None
+
+
 def batch_norm_over_all(model: nn.Module, group: dist.ProcessGroup | None = None,
                         timeout: float = TIMEOUT) -> nn.Module:
     """批归一化改用整批的均值和方差 / Let batch normalisation use the mean and the variance of the whole batch.
@@ -189,7 +234,7 @@ class _Group(tiles.Ring):
         if not wrong:
             a, *numbers = ready[0], *(x.item() for x in ready[2:])
             wanted = torch.is_grad_enabled() and any(x.requires_grad for x in ready)
-            mine = [1.0, len(a), a.shape[1], 8 * a.element_size(), wanted, len(numbers), *numbers, 0.0][:len(SAID)]
+            mine = [1.0, len(a), a.shape[1], 8 * a.element_size(), wanted, len(numbers), *numbers, 0.0, 0.0][:len(SAID)]
         device = torch.device("cuda" if dist.get_backend(self.group) == "nccl" else "cpu")
         told = [torch.zeros(len(SAID), dtype=torch.float64, device=device) for _ in range(self.size)]
         mine = torch.tensor(mine, dtype=torch.float64, device=device)
@@ -228,8 +273,19 @@ class _Group(tiles.Ring):
             + [dist.P2POp(dist.irecv, x, here, self.group) for x in come]))
         return come
 
+    def exchange(self, give: list[Tensor], come: list[Tensor]) -> list[Tensor]:
+        """每个进程给其余每一个 / Every process hands something to every other: `give[rank]` goes there."""
+        others = [rank for rank in range(self.size) if rank != self.rank]
+        if others:
+            self._wait(lambda: dist.batch_isend_irecv(
+                [dist.P2POp(dist.isend, give[rank].contiguous(), self._there(rank), self.group) for rank in others]
+                + [dist.P2POp(dist.irecv, come[rank], self._there(rank), self.group) for rank in others]))
+        return come
+
     def _neighbour(self, step: int) -> int:
-        rank = (self.rank + step) % self.size
+        return self._there((self.rank + step) % self.size)
+
+    def _there(self, rank: int) -> int:
         return rank if self.group is None else dist.get_global_rank(self.group, rank)
 
     def _wait(self, begin: Callable[[], Iterable[dist.Work]]) -> None:

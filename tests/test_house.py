@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 MMCORE = [  # each imports only what stands before it
     {"checks"}, {"tiles", "training", "ranking", "tokens", "checkpoints"}, {"pretrained"},
     {"fusion", "alignment", "recurrence", "decoder", "encoders", "flow", "reporting"},
-    {"attention", "distributed", "word_order", "projector"}, {"vision_language"}, {"__init__"}]
+    {"attention", "distributed", "word_order", "projector", "shares"}, {"vision_language"}, {"__init__"}]
 ABOVE = {"mmcore": {"mmlessons", "makers", "examples", "notebooks", "IPython", "ipywidgets", "matplotlib"},
          "mmlessons": {"makers", "examples", "notebooks"}}
 WRITTEN = [path for folder in ("mmcore", "mmlessons", "examples") for path in (ROOT / folder).rglob("*.py")]

@@ -66,7 +66,7 @@ def spoiled(name: str, argument: str, good: object, optional: bool, shapes: dict
         yield from ((bad, True) for bad in NO_NUMBER[:3] + never + low + [0.0] * (argument in POSITIVE))
     elif isinstance(good, int):
         yield from ((bad, True) for bad in ["3", 2.5, True, [2], [6, 0], (6, "6"), [6, 6, 6], -7])
-        if argument not in {"pad", "end"}:
+        if argument not in {"pad", "end", "first"}:
             yield 0, True
     elif isinstance(good, str):
         yield from ((bad, True) for bad in ["", "nonsense", good.upper()])
@@ -143,6 +143,9 @@ WRITTEN = torch.tensor([[9, 4, 3, 0]] * B)
 CALLS: dict[str, tuple[Callable, dict]] = {  # name: what is called, and those arguments that its shapes do not make
     "contrastive_loss": (mmcore.contrastive_loss, {"tau": 0.1}),
     "exchanged_loss": (mmcore.exchanged_loss, {"tau": 0.1}),
+    "share_loss": (mmcore.share_loss, {"A": floats(6, D), "B": floats(6, D), "first": 1, "tau": 0.1}),
+    "gradient_error": (mmcore.gradient_error, {}),
+    "numbers_sent": (mmcore.numbers_sent, {"pairs": 4, "width": 8, "machines": 2, "way": "ring"}),
     "flow_path": (mmcore.flow_path, {"t": torch.full((B, 1), 0.5)}),
     "guided_velocity": (mmcore.guided_velocity, {"w": 2.0}),
     "euler_steps": (mmcore.euler_steps, {"velocity": lambda x, t: -x, "steps": 2}),

@@ -39,12 +39,13 @@ from torch import Tensor, nn
 import mmcore.training
 from mmlessons import exercises, intervals, live
 from mmlessons.data import clips, digits, emoji, features, folder, scenes, utterances, views
+from mmlessons.processes import Processes
 from mmlessons.tasks import a_reader_learns_to_see as assistant
 from mmlessons.tasks import cross_modal_alignment as alignment
 from mmlessons.tasks import cross_modal_retrieval as retrieval
 from mmlessons.tasks import draw_me_a_seven as drawing_task
+from mmlessons.tasks import four_machines, information, learner, pixels, scoring, seeds, signs, stand_in, word_order
 from mmlessons.tasks import image_captioning as captioning
-from mmlessons.tasks import information, learner, pixels, scoring, seeds, signs, stand_in, word_order
 from mmlessons.tasks import multimodal_fusion as fusion
 from mmlessons.tasks import multimodal_sentiment as sentiment
 from mmlessons.tasks import several_modalities as several
@@ -57,7 +58,7 @@ from mmlessons.tasks import your_own_pictures as own
 from tests import tiny_models
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").rglob("[0-9]*.ipynb"))
-ELSEWHERE = ("mmlessons.workers", "mmlessons.doctor")  # these have tests of their own
+ELSEWHERE = ("mmlessons.workers", "mmlessons.doctor", "mmlessons.processes")  # these have tests of their own
 CHINESE, ENGLISH = re.compile(r"[\u3400-\u9fff]"), re.compile(r"[a-z]{2,} ")
 
 
@@ -105,6 +106,9 @@ MAKE = {
     "heard": lambda: {name: x[:3] for name, x in sentiment.observe_all(
         made("utterances"), made("words"), 1).items()},
     "views": views.load,
+    "projections": four_machines.projections,
+    "step": lambda: four_machines.step(NoProcesses(), made("projections"), four_machines.batch_of(made("views"), 4),
+                                       "ring", 2),
     "aligned": lambda: alignment.learner(made("views"), device="cpu", batch=4),
     "emoji": lambda: few(emoji.load()),
     "towers": lambda: retrieval.learner(made("emoji"), 1, batch=2, device="cpu").model.eval(),
@@ -165,6 +169,15 @@ def small_folder() -> folder.Folder:
             rows.append(f"{name},{said[k % 4][0]},{said[k % 4][1]},{artist},{split}")
     (root / "metadata.csv").write_text("\n".join(rows), encoding="utf-8")
     return folder.load(root)
+
+
+class NoProcesses(Processes):
+    """Answers without a process."""
+
+    def __init__(self) -> None: ...
+
+    def run(self, job: Callable, shares: typing.Sequence[tuple]) -> list:
+        return [four_machines.MachineAnswer(1.0, share[0], (four_machines.Message(0, 1, 3),), 0.0) for share in shares]
 
 
 PICTURE = torch.full((3, 64, 64), 200, dtype=torch.uint8)
@@ -599,6 +612,25 @@ GOOD: dict[str, tuple[Callable, Callable[[], dict]]] = {
         "picture": PICTURE, "w": torch.tensor([0.1, 0.2, 0.3, 0.4])}),
     "tasks.visual_question_answering.study": (answering.study, lambda: {
         "variant": "fair", "seed": 1, "steps": 1}),
+    # 13
+    "tasks.four_machines.batch_of": (four_machines.batch_of, lambda: {"data": made("views"), "batch": 4, "seed": 1}),
+    "tasks.four_machines.extrapolate": (four_machines.extrapolate, lambda: {
+        "counts": [10, 20, 40], "scores": [0.1, 0.15, 0.2], "at": 80}),
+    "tasks.four_machines.learner": (four_machines.learner, lambda: {"data": made("views"), "seed": 1, "batch": 4}),
+    "tasks.four_machines.put_back": (four_machines.put_back, lambda: {
+        "A": floats(4, 3), "a": floats(2, 3), "first": 1}),
+    "tasks.four_machines.split_loss": (four_machines.split_loss, lambda: {
+        "model": made("projections"), "batch": four_machines.batch_of(made("views"), 4), "way": "own", "count": 2,
+        "tau": 0.1}),
+    "Step.arrows": (lambda: made("step").arrows(), dict),
+    "Step.loss": (lambda: made("step").loss(), dict),
+    "Step.numbers": (lambda: made("step").numbers(), dict),
+    "tasks.four_machines.step": (lambda **given: four_machines.step(NoProcesses(), **given), lambda: {
+        "model": made("projections"), "batch": four_machines.batch_of(made("views"), 4), "way": "own", "count": 2,
+        "tau": 0.1}),
+    "tasks.four_machines.study": (four_machines.study, lambda: {"question": "concepts", "value": 4, "seed": 1}),
+    "tasks.four_machines.whole_gradient": (four_machines.whole_gradient, lambda: {
+        "model": made("projections"), "batch": four_machines.batch_of(made("views"), 4), "tau": 0.1}),
     # live and exercises
     "exercises.Case": (exercises.Case, lambda: {"args": (1,), "expected": 2.0, "zh": "谁", "en": "who"}),
     "exercises.Refusal": (exercises.Refusal, dict),
@@ -748,7 +780,7 @@ def label(thing: Callable) -> str:
 SAME, NO, LOUD, ANY, HUGE = "same", "no", "loud", "any", "huge"
 CHOICES = {"role", "subset", "language", "kind", "order", "pairs", "artist", "artists", "hints", "variant", "method",
            "sounds", "condition", "conditions", "look", "sees", "asks", "sign", "study", "noise_only", "missing",
-           "kinds", "answers", "without"}  # strings of a fixed list
+           "kinds", "answers", "without", "way", "question"}  # strings of a fixed list
 LEAST = {"count": 1, "steps": 1, "batch": 2, "times": 1, "repeats": 1, "n": 2, "beams": 1, "feature_dim": 1,
          "width": 1, "hidden_dim": 1, "caption_steps": 1, "separate_steps": 1, "together_steps": 1, "vocabulary": 1,
          "columns": 1, "every": 1, "examples": 1, "size": 16, "cells": -1}  # of whole numbers; 0 of all others
@@ -835,6 +867,7 @@ FREE = {  # call and part: what may come of it after all, or which sizes are fre
     "tasks.a_reader_learns_to_see.reach.tokens": "shape 0",
     "tasks.draw_me_a_seven.spelt.digit": "shape 0", "tasks.draw_me_a_seven.to_pixels.x": "shape 0",
     "tasks.draw_me_a_seven.nearer_to_green_hearts.x": "shape 0", "tasks.draw_me_a_seven.colour_pixels.x": "shape 0",
+    "tasks.four_machines.put_back.A": "shape 0", "tasks.four_machines.put_back.a": "shape 0",
     "tasks.word_order.learner.exchanged": "length, length 0", "tasks.word_order.fits.texts": "length",
     **{f"Learner.train_step.{dial}": "no" for dial in ("tau", "alpha", "beta", "gamma")},  # None changes nothing
     "tasks.multimodal_sentiment.joint.without": "length, length 0", "tasks.multimodal_sentiment.late.without":

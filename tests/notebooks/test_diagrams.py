@@ -14,10 +14,11 @@ from mmcore.fusion import MultimodalFusion, product_of_experts
 from mmcore.training import evaluating
 from mmlessons.data import clips, emoji, scenes, views
 from mmlessons.data.utterances import MODALITIES
+from mmlessons.processes import Processes
 from mmlessons.tasks import a_reader_learns_to_see as assistant
 from mmlessons.tasks import cross_modal_alignment as alignment
 from mmlessons.tasks import cross_modal_retrieval as retrieval
-from mmlessons.tasks import draw_me_a_seven, word_order
+from mmlessons.tasks import draw_me_a_seven, four_machines, word_order
 from mmlessons.tasks import image_captioning as captioning
 from mmlessons.tasks import multimodal_sentiment as sentiment
 from mmlessons.tasks import video_understanding as video
@@ -27,7 +28,7 @@ from mmlessons.tasks import your_own_pictures as own
 from tests.notebooks.diagrams import computed_arrows, drawn_arrows
 from tests.notebooks.stored import DOOR, LESSONS, prose_cells
 
-Run = tuple[Callable[..., dict[str, Tensor]], dict[str, Tensor]]
+Run = tuple[Callable[..., dict[str, Tensor]], dict[str, Tensor]] | set[tuple[str, str]]  # or the arrows themselves
 
 
 def retrieval_diagrams() -> list[Run]:
@@ -183,6 +184,17 @@ def your_own_diagrams() -> list[Run]:
     return [(own.Heads(8).forward, {**features, "tau": torch.tensor(0.1)})]
 
 
+def machines_diagrams() -> list[Run]:
+    """四个真的进程互相传过的 / What four real processes sent each other."""
+    learner, machines = four_machines.learner(views.load(), batch=8), Processes(4)
+    batch = four_machines.batch_of(views.load(), 8)
+    try:
+        steps = [four_machines.step(machines, learner.model, batch, way) for way in ("gather", "ring")]
+    finally:
+        machines.close()
+    return [{(f"m{sender}", f"m{receiver}") for sender, receiver in step.arrows()} for step in steps]
+
+
 # 每一课的图依次是哪些计算 / Which computations the diagrams of each lesson show, in their order.
 DIAGRAMS: dict[str, Callable[[], list[Run]]] = {
     "01_vision_language_model": vision_language_diagrams,
@@ -200,6 +212,7 @@ DIAGRAMS: dict[str, Callable[[], list[Run]]] = {
     "10_a_reader_learns_to_see": reader_diagrams,
     "11_draw_me_a_seven": drawing_diagrams,
     "12_your_own_pictures": your_own_diagrams,
+    "13_four_machines": machines_diagrams,
 }
 
 
@@ -213,8 +226,8 @@ def test_every_diagram_of_a_lesson_is_the_computation(path: Path) -> None:
     diagrams = re.findall(r"```mermaid\n(.*?)```", "\n".join(prose_cells(path)), re.DOTALL)
     runs = DIAGRAMS[path.stem]()
     assert len(diagrams) == len(runs) > 0
-    for diagram, (forward, inputs) in zip(diagrams, runs, strict=True):
-        assert drawn_arrows(diagram) == computed_arrows(forward, inputs)
+    for diagram, run in zip(diagrams, runs, strict=True):
+        assert drawn_arrows(diagram) == (run if isinstance(run, set) else computed_arrows(*run))
 
 
 W = nn.Linear(4, 3, bias=False)
