@@ -20,7 +20,8 @@ from .output import Folded, Name, bilingual, plain
 
 SIGNS = {">": operator.gt, "<": operator.lt, "≥": operator.ge, "≤": operator.le, "=": operator.eq, "≠": operator.ne,
          "≈": lambda a, b: math.isclose(a, b, rel_tol=1e-4, abs_tol=1e-6), "in": lambda a, ends: ends[0] < a < ends[1]}
-STEERED = ("这次训练被动过，下面的话不核对", "this training was steered, so what follows is not checked")
+STEERED = ("这次的设置或数据与课上的不同，下面的话不核对",
+           "settings or data differ from those of the lesson, so what follows is not checked")
 
 
 @typed
