@@ -177,6 +177,9 @@ def _serve(pipe: connection.Connection, rank: int, count: int, folder: str, seco
         dist.init_process_group("gloo", store=dist.FileStore(str(Path(folder, "meet")), count), rank=rank,
                                 world_size=count, timeout=timedelta(seconds=seconds))
         groups = {size: dist.new_group(list(range(size))) for size in range(1, count + 1)}
+        dist.barrier()
+        if rank == 0:  # all have met, and whatever kills all at once leaves nothing behind
+            shutil.rmtree(folder, ignore_errors=True)
         problem = None
     except Exception as error:
         problem = _told(error)
