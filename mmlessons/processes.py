@@ -19,16 +19,17 @@ import weakref
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from multiprocessing import connection, get_context
+from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed as dist
 
 import mmcore.distributed  # noqa: F401  (imported once, before the processes part)
 from mmcore import checks
 from mmcore.checks import refuse
-from mmlessons.workers import _begin, _both
+from mmlessons.workers import _both
 
 MOST = 8
 SECONDS = 60.0  # how long an answer may take
@@ -164,7 +165,11 @@ def _end(processes: list, pipes: list, folder: str) -> None:
 
 
 def _serve(pipe: connection.Connection, rank: int, count: int, folder: str, seconds: float) -> None:
-    _begin()  # one thread, Stop is not for them, and they end with who started them
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Stop is for whoever waits for them
+    if hasattr(os, "nice"):
+        os.nice(10)
+    torch.set_num_threads(1)
+    threading.Thread(target=lambda: (parent_process().join(), _leave(folder)), daemon=True).start()
     local = {"linux": "lo", "darwin": "lo0"}.get(sys.platform)
     if local:
         os.environ["GLOO_SOCKET_IFNAME"] = local  # nothing leaves this machine
@@ -172,6 +177,9 @@ def _serve(pipe: connection.Connection, rank: int, count: int, folder: str, seco
         dist.init_process_group("gloo", store=dist.FileStore(str(Path(folder, "meet")), count), rank=rank,
                                 world_size=count, timeout=timedelta(seconds=seconds))
         groups = {size: dist.new_group(list(range(size))) for size in range(1, count + 1)}
+        dist.barrier()
+        if rank == 0:  # all have met, and whatever kills all at once leaves nothing behind
+            shutil.rmtree(folder, ignore_errors=True)
         problem = None
     except Exception as error:
         problem = _told(error)
@@ -179,7 +187,7 @@ def _serve(pipe: connection.Connection, rank: int, count: int, folder: str, seco
         try:
             job, share, size = pickle.loads(pipe.recv_bytes())
         except EOFError:
-            os._exit(0)
+            _leave(folder)
         except Exception as error:  # what was sent cannot be read here
             pipe.send_bytes(pickle.dumps((False, _told(error))))
             continue
@@ -189,6 +197,12 @@ def _serve(pipe: connection.Connection, rank: int, count: int, folder: str, seco
         except (Exception, SystemExit) as error:
             answer = pickle.dumps((False, _told(error)))
         pipe.send_bytes(answer)
+
+
+def _leave(folder: str) -> None:
+    """Whoever started this process is gone."""
+    shutil.rmtree(folder, ignore_errors=True)
+    os._exit(0)
 
 
 def _told(error: BaseException) -> tuple[bool, str, str]:

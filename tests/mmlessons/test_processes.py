@@ -154,13 +154,14 @@ def test_none_outlives_whoever_started_it(how: str, tmp_path: Path) -> None:
     script = tmp_path / "owner.py"
     script.write_text(OWNER, "utf-8")
     owner = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                             text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+                             text=True, env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)})
     pids = [int(pid) for pid in owner.stdout.readline().split()]
     assert len(pids) == 2
     owner.send_signal(getattr(signal, how))
     owner.wait(20)
     owner.stdout.close()
     assert gone(pids, 20)
+    assert list(tmp_path.glob("mm-meet-*")) == []
 
 
 def test_what_cannot_be_done_is_refused_before_anything_is_sent(two: Processes) -> None:
