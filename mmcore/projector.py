@@ -181,7 +181,7 @@ def attention_mask(length: int, prefix: int = 1, kind: str = "causal") -> Tensor
 class Resampler(nn.Module):
     r"""重采样器：m 个查询看遍各格 / A resampler, m queries that look at all cells: (B, P, D) → (B, m, W).
 
-    $$\alpha_{ik} = \mathrm{softmax}_k\left(\frac{q_i \cdot W_K g_k}{\sqrt{W}}\right), \qquad
+    $$\alpha_{ik} = \mathrm{softmax}_k\left(\frac{q_i \cdot W_K g_k}{\sqrt{d}}\right), \qquad
     x_i = \sum_{k=1}^{P} \alpha_{ik} W_V g_k, \qquad g_k = f_k + p_k \tag{10.6}$$
 
     | symbol | name | shape | meaning | 含义 |
@@ -190,6 +190,7 @@ class Resampler(nn.Module):
     | $p_k$ | `p[k]` | (D,) | the position of cell k, learned | 第 k 格的位置，学到的 |
     | $q_i$ | `q[i]` | (W,) | query i, learned; no picture has a part in it | 第 i 个查询，学到的，与图无关 |
     | $W_K$, $W_V$ | `key`, `value` | (W, D) | give keys and values, each with a bias | 给出键和值，各有偏置 |
+    | $d$ | | | the width of a query, W | 查询的宽度，就是 W |
     | $\alpha$ | `weights(f)` | (B, m, P) | who looks where, every row sums to 1 | 谁看哪里，每行的和是 1 |
     | $x_i$ | returned[:, i] | (B, W) | token i of the prefix | 前缀的第 i 个词元 |
 

@@ -55,7 +55,7 @@ def share_loss(a: Tensor, b: Tensor, A: Tensor, B: Tensor, first: int, tau: floa
     return (F.cross_entropy(S, own) + F.cross_entropy(T, own)) / 2
 
 
-@shapes(g="M D", whole="D", least={"M": 1, "D": 1})
+@shapes(g="P K", whole="K", least={"P": 1, "K": 1})
 def gradient_error(g: Tensor, whole: Tensor) -> dict[str, Tensor]:
     r"""平均以后的梯度差多少 / How the averaged gradient differs from the true one → {"cosine", "length"}, each ().
 

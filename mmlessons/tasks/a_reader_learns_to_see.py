@@ -328,7 +328,7 @@ def seeing(model: Assistant, looking: Eyes, steps: int = SEEING_STEPS, seed: int
 
 
 @typed
-def told(model: Assistant, looking: Eyes, pull: float = 100.0) -> Assistant:
+def least_squares(model: Assistant, looking: Eyes, pull: float = 100.0) -> Assistant:
     """不训练的投影：告诉它每幅图的名字，求最小二乘 / A projector without training, by least squares.
 
     It is told the name of every training drawing: W f + b is to be the mean of its words in both languages. `pull` is
@@ -570,10 +570,11 @@ class SeeingStudies:
     words: Scores  # facts in words, before any picture
     untrained: Scores  # pictures through a projector that has learned nothing
     blind: Scores  # a prefix of 0
-    told: Scores  # the projector of `told`
+    least_squares: Scores  # the projector of `least_squares`
     learned: dict[str, Scores]  # by variant
     shift: dict[str, Scores]  # "projector" and "everything" with an artist of quite another style
-    nearest: dict[str, Nearest]  # "projector", and "told"
+    nearest: dict[str, Nearest]  # "projector", and "least squares"
+    afterwards: Scores  # facts in words once more, told to "everything" when it has learned from pictures
     seconds: float  # of processor time for the training of "projector"
 
 
@@ -604,12 +605,13 @@ def study_of(model: Assistant, looking: Eyes, seed: int, steps: int = SEEING_STE
                "everything": tested(everything),
                "never read": tested(seeing(never, looking, steps, seed).finish().model),
                "no reading": tested(seeing(nothing, looking, steps, seed).finish(learns="everything").model)}
-    facts, known = placed(word_rows(model)[1], drawn), told(model, looking)
+    facts, known = placed(word_rows(model)[1], drawn), least_squares(model, looking)
     return SeeingStudies(
         scores(model, facts, drawn), tested(seeing(model, looking, steps, seed).model),
         scores(model, torch.zeros_like(facts), drawn), tested(known), learned,
         {"projector": tested(projected, elsewhere), "everything": tested(everything, elsewhere)},
-        {"projector": nearest(projected, f), "told": nearest(known, f)}, seconds)
+        {"projector": nearest(projected, f), "least squares": nearest(known, f)},
+        scores(everything, placed(word_rows(everything)[1], drawn), drawn), seconds)
 
 
 @typed

@@ -50,7 +50,7 @@ RATE, DECAY = 4e-3, 0.01
 WITHOUT = 0.15  # of the words hidden in training, so that guidance has something to start from
 EULER = 20  # steps from noise to a picture
 JUDGE_STEPS, JUDGE_WIDTH, JUDGE_NOISE = 400, 32, 0.3
-GUIDANCE = (1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
+GUIDANCE = (0.0, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
 HALVES = ("shown", "aside", "others")
 
 

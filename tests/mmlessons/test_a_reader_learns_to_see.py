@@ -128,7 +128,7 @@ def test_the_same_seed_gives_the_same_assistant(looking: Eyes) -> None:
 def test_least_squares_comes_nearer_to_the_words_than_any_small_change(
         looking: Eyes, model: assistant.Assistant) -> None:
     wanted = assistant.word_rows(model).mean(0).repeat(len(looking.seen) // 31, 1).double()
-    solved = assistant.told(model, looking, pull=0.0)
+    solved = assistant.least_squares(model, looking, pull=0.0)
     W, b = (p.detach().double() for p in solved.projector.parameters())
 
     def missed(W: Tensor, b: Tensor) -> float:
@@ -204,12 +204,12 @@ def test_every_variant_is_trained_and_tested(monkeypatch: pytest.MonkeyPatch, lo
     monkeypatch.setattr(assistant, "eyes", lambda seed, device: looking)
     found = assistant.study(1, 1, 1, 1)
     assert tuple(found.learned) == assistant.VARIANTS
-    for scores in (found.words, found.untrained, found.blind, found.told, *found.learned.values(),
+    for scores in (found.words, found.untrained, found.blind, found.least_squares, *found.learned.values(),
                    *found.shift.values()):
         assert len(scores.exact) == len(scores.what) == assistant.ASKED
         assert ((scores.token >= 0) & (scores.token <= 1)).all()
         assert (scores.token[scores.exact] == 1).all()
-    assert {name: len(near.zh) for name, near in found.nearest.items()} == {"projector": 30, "told": 30}
+    assert {name: len(near.zh) for name, near in found.nearest.items()} == {"projector": 30, "least squares": 30}
 
 
 @pytest.mark.parametrize(("call", "match"), [

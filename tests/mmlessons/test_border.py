@@ -352,6 +352,8 @@ GOOD: dict[str, tuple[Callable, Callable[[], dict]]] = {
         "judge": made("readers"), "tiles": floats(31, 128), "drawn": made("told")}),
     "tasks.word_order.by_rule": (word_order.by_rule, lambda: {
         "data": made("scenes"), "drawn": made("told"), "crop": True}),
+    "tasks.word_order.found_by_rule": (word_order.found_by_rule, lambda: {
+        "data": made("scenes"), "drawn": made("told"), "crop": True}),
     "tasks.word_order.fits": (word_order.fits, lambda: {
         "judge": made("readers"), "f": floats(4, 128), "texts": ["狗在猫的左边。", "The dog is left of the cat."]}),
     "tasks.word_order.study": (word_order.study, lambda: {"variant": "bag of words", "seed": 1, "steps": 1}),
@@ -362,7 +364,7 @@ GOOD: dict[str, tuple[Callable, Callable[[], dict]]] = {
         (assistant.seeing, lambda: {"model": made("assistant"), "looking": made("eyes"), "steps": 1, "seed": 1}),
         (assistant.squeezing, lambda: {
             "model": made("assistant"), "looking": made("eyes"), "queries": 2, "steps": 1, "seed": 1}),
-        (assistant.told, lambda: {"model": made("assistant"), "looking": made("eyes"), "pull": 1.0}),
+        (assistant.least_squares, lambda: {"model": made("assistant"), "looking": made("eyes"), "pull": 1.0}),
         (assistant.word_rows, lambda: {"model": made("assistant")}),
         (assistant.picture_rows, lambda: {"model": made("assistant"), "f": floats(31, 128)}),
         (assistant.scores, lambda: {"model": made("assistant"), "x": floats(3, 4, 96), "drawn": made("asked")}),

@@ -189,6 +189,15 @@ def test_a_sentence_and_a_picture_agree_as_their_cells_do() -> None:
     assert torch.allclose(word_order.by_rule(TEST, told), torch.stack([right, wrong, wrong, right]).view(1, 2, 2))
 
 
+def test_a_search_by_the_rule_ranks_captions_by_what_the_rule_says_of_each_pair() -> None:
+    asked, told = word_order.candidates(12), ("kind", "first", "second")
+    S = torch.stack([word_order.by_rule(TEST, {**asked, "cells": cells.expand(12, -1)})[:, 0, 0]
+                     for cells in asked["cells"]])
+    ranks = [1 + sum(other >= row[i] for j, other in enumerate(row) if j != i) for i, row in enumerate(S.tolist())]
+    assert word_order.found_by_rule(TEST, asked).tolist() == ranks
+    assert len({tuple(asked[name][i].item() for name in told) for i in range(12)}) == 12
+
+
 # -- clear errors -----------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize(("call", "error", "match"), [
