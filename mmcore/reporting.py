@@ -6,6 +6,7 @@ TypeError or ValueError.
 字母：N 个查询或问题，M 个候选，K 个类别，P 种说法，D 特征宽度。不符时报 TypeError 或 ValueError。
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -103,7 +104,7 @@ def calibration_error(p: Tensor, labels: Tensor, bins: int = 10) -> float:
     if not bool(((x >= 0) & (x <= 1 + 1e-6)).all()) or not bool(((x.sum(1) - 1).abs() < 1e-3).all()):
         refuse("p 需要是概率，每行的和是 1", "p must be probabilities with rows that sum to 1")
     surest, said = x.max(1)
-    which = (surest * bins - 1e-9).ceil().long().clamp(1, bins) - 1
+    which = torch.clamp((surest * bins - 1e-9).ceil().long(), 1, bins) - 1
     gaps = F.one_hot(which, bins).T.to(x) @ ((said == labels.cpu()).to(x) - surest)  # right minus said, bin by bin
     return (gaps.abs().sum() / len(x)).item()
 

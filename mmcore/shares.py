@@ -78,8 +78,8 @@ def gradient_error(g: Tensor, whole: Tensor) -> dict[str, Tensor]:
 
     Paper: Li et al. 2020, PyTorch Distributed: Experiences on Accelerating Data Parallel Training.
 
-    >>> gradient_error(torch.tensor([[2.0, 0.0], [0.0, 2.0]]), torch.tensor([2.0, 2.0]))
-    {'cosine': tensor(1.), 'length': tensor(0.5000)}
+    >>> gradient_error(torch.tensor([[2.0, 0.0], [0.0, 0.0]]), torch.tensor([4.0, 0.0]))
+    {'cosine': tensor(1.), 'length': tensor(0.2500)}
     """
     average, length = g.mean(0), whole.norm()
     if not length > 0:

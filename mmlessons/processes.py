@@ -55,6 +55,7 @@ class Processes:
         self.count, self.seconds = checks.whole(count, "count"), checks.positive(seconds, "seconds")
         if self.count > MOST:
             refuse(f"最多 {MOST} 个进程，收到 {count}", f"there may be {MOST} processes at most, got {count}")
+        self._turn = threading.RLock()  # a slider may ask from another thread while training does
         self._start()
 
     def run(self, job: Callable[..., Any], shares: Sequence[tuple]) -> list[Any]:
@@ -71,14 +72,15 @@ class Processes:
             refuse("job 需要是能导入的函数（写在文件里，不是写在格子里），参数要能用 pickle 传过去",
                    "job must be a function that can be imported (from a file, not from a cell), with arguments that "
                    "pickle can send", TypeError)
-        if not self._end.alive or any(process.exitcode is not None for process in self._processes):
-            self.close()
-            self._start()
-        try:
-            return self._answers(work)
-        except BaseException:  # Stop as well: who has not answered is in the middle of something
-            self.close()
-            raise
+        with self._turn:
+            if not self._end.alive or any(process.exitcode is not None for process in self._processes):
+                self.close()
+                self._start()
+            try:
+                return self._answers(work)
+            except BaseException:  # Stop as well: who has not answered is in the middle of something
+                self.close()
+                raise
 
     def close(self) -> None:
         """全部结束 / End all of them."""

@@ -782,7 +782,7 @@ def label(thing: Callable) -> str:
 SAME, NO, LOUD, ANY, HUGE = "same", "no", "loud", "any", "huge"
 CHOICES = {"role", "subset", "language", "kind", "order", "pairs", "artist", "artists", "hints", "variant", "method",
            "sounds", "condition", "conditions", "look", "sees", "asks", "sign", "study", "noise_only", "missing",
-           "kinds", "answers", "without", "way", "question"}  # strings of a fixed list
+           "kinds", "answers", "without", "way"}  # strings of a fixed list
 LEAST = {"count": 1, "steps": 1, "batch": 2, "times": 1, "repeats": 1, "n": 2, "beams": 1, "feature_dim": 1,
          "width": 1, "hidden_dim": 1, "caption_steps": 1, "separate_steps": 1, "together_steps": 1, "vocabulary": 1,
          "columns": 1, "every": 1, "examples": 1, "size": 16, "cells": -1}  # of whole numbers; 0 of all others

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -66,6 +67,16 @@ def two() -> Iterator[Processes]:
     machines = Processes(2, seconds=20)
     yield machines
     machines.close()
+
+
+def test_two_threads_that_ask_at_once_get_their_own_answers(two: Processes) -> None:
+    """滑块从另一个线程来问，训练正在用 / A slider asks from another thread while training does."""
+    def asks(k: int) -> list[list[float]]:
+        return [[found[2] for found in two.run(_sum, [(torch.tensor([float(k)]),)] * 2)] for _ in range(20)]
+
+    with ThreadPoolExecutor(4) as threads:
+        for k, found in enumerate(threads.map(asks, range(4))):
+            assert found == [[2.0 * k] * 2] * 20
 
 
 def gone(pids: list[int], seconds: float = 10.0) -> bool:
