@@ -84,7 +84,7 @@ def calibration_error(p: Tensor, labels: Tensor, bins: int = 10) -> float:
     | symbol | name | shape | meaning | 含义 |
     |---|---|---|---|---|
     | $p$ | `p` | (N, K) | probabilities, each row a sum of 1 | 概率，每行的和是 1 |
-    | $\hat y_i$, $\hat p_i$ | | | the largest of row i, and where it is | 第 i 行最大的在哪里，是多少 |
+    | $\hat y_i$, $\hat p_i$ | | | where the largest of row i is, and the largest itself | 第 i 行最大的在哪里，是多少 |
     | $y$ | `labels` | (N,) | what is right | 正确答案 |
     | $I_b$ | | | rows whose $\hat p_i$ lies in $((b-1)/B,\ b/B]$ | $\hat p_i$ 落在这一段的那些行 |
 

@@ -19,17 +19,16 @@ import weakref
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import connection, get_context
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.distributed as dist
 
 import mmcore.distributed  # noqa: F401  (imported once, before the processes part)
 from mmcore import checks
 from mmcore.checks import refuse
-from mmlessons.workers import _both
+from mmlessons.workers import begin, in_both_languages
 
 MOST = 8
 SECONDS = 60.0  # how long an answer may take
@@ -167,11 +166,7 @@ def _end(processes: list, pipes: list, folder: str) -> None:
 
 
 def _serve(pipe: connection.Connection, rank: int, count: int, folder: str, seconds: float) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Stop is for whoever waits for them
-    if hasattr(os, "nice"):
-        os.nice(10)
-    torch.set_num_threads(1)
-    threading.Thread(target=lambda: (parent_process().join(), _leave(folder)), daemon=True).start()
+    begin(leave=lambda: shutil.rmtree(folder, ignore_errors=True))
     local = {"linux": "lo", "darwin": "lo0"}.get(sys.platform)
     if local:
         os.environ["GLOO_SOCKET_IFNAME"] = local  # nothing leaves this machine
@@ -188,8 +183,9 @@ def _serve(pipe: connection.Connection, rank: int, count: int, folder: str, seco
     while True:
         try:
             job, share, size = pickle.loads(pipe.recv_bytes())
-        except EOFError:
-            _leave(folder)
+        except EOFError:  # whoever started this process is gone
+            shutil.rmtree(folder, ignore_errors=True)
+            os._exit(0)
         except Exception as error:  # what was sent cannot be read here
             pipe.send_bytes(pickle.dumps((False, _told(error))))
             continue
@@ -201,15 +197,9 @@ def _serve(pipe: connection.Connection, rank: int, count: int, folder: str, seco
         pipe.send_bytes(answer)
 
 
-def _leave(folder: str) -> None:
-    """Whoever started this process is gone."""
-    shutil.rmtree(folder, ignore_errors=True)
-    os._exit(0)
-
-
 def _told(error: BaseException) -> tuple[bool, str, str]:
     """Does it follow from an error elsewhere? And what it says; ours say it in two languages already."""
     follows = isinstance(error, RuntimeError) or str(error).endswith("see the error there")
     zh, found, en = str(error).partition(" / ")
     return (follows, zh, en) if found and isinstance(error, (TypeError, ValueError, RuntimeError)) else (
-        follows, *_both(error))
+        follows, *in_both_languages(error))

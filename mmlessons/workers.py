@@ -73,7 +73,7 @@ class Background:
         if not workers:
             self._owed = {number: _Here(job, runs[number], files[number]) for number in todo}
         elif todo:
-            pool = ProcessPoolExecutor(min(workers, cores_here(), len(todo)), get_context("spawn"), _begin)
+            pool = ProcessPoolExecutor(min(workers, cores_here(), len(todo)), get_context("spawn"), begin)
             self._owed = {number: pool.submit(_do, job, runs[number], files[number]) for number in todo}
             self._processes = list(pool._processes.values())
             end = weakref.finalize(self, _end, self._processes)
@@ -107,7 +107,7 @@ class Background:
         except BrokenProcessPool:
             why = _ended(self._processes)
         except Exception as error:  # arguments that cannot be sent, a result that cannot be received
-            why = _both(error)
+            why = in_both_languages(error)
         if why:
             refuse(f"后台训练失败：{why[0]}；请重新运行开始它的那一格",
                    f"the training in the background failed: {why[1]}; run the cell that started it again", RuntimeError)
@@ -141,12 +141,16 @@ def _workers() -> int:
     return int(said)
 
 
-def _begin() -> None:
+def begin(leave: Callable[[], object] = lambda: None) -> None:
+    """一个自己的进程这样开始 / How a process of ours begins: it gives way, hears no Stop, ends with who started it.
+
+    `leave` 在它随之结束以前调用 / `leave` is called before it ends like that.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Stop is for the notebook's own training
     if hasattr(os, "nice"):
         os.nice(10)
     torch.set_num_threads(1)
-    threading.Thread(target=lambda: (parent_process().join(), os._exit(1)), daemon=True).start()  # if that is killed
+    threading.Thread(target=lambda: (parent_process().join(), leave(), os._exit(1)), daemon=True).start()
 
 
 def _end(processes: list) -> None:
@@ -166,8 +170,8 @@ def _ended(processes: list) -> Name:
     return f"进程中途结束（退出码 {codes[0]}）", f"the process ended early (exit code {codes[0]})"
 
 
-def _both(error: BaseException) -> Name:
-    """What an error says, in both languages."""
+def in_both_languages(error: BaseException) -> Name:
+    """错误说了什么 / What an error says, in both languages."""
     if isinstance(error, MemoryError):
         return "内存不够，请关掉别的程序", "memory ran out, so close other programs"
     said = f"{type(error).__name__}: {error}"
@@ -181,11 +185,11 @@ def _do(job: Callable[..., Any], arguments: tuple, file: Path | None) -> tuple[b
     try:
         result = job(*arguments)
     except (Exception, SystemExit) as error:  # Stop, where the runs are done here, is for whoever pressed it
-        return b"", True, _both(error)
+        return b"", True, in_both_languages(error)
     try:
         torch.save(result, written)
     except Exception as error:
-        zh, en = _both(error)
+        zh, en = in_both_languages(error)
         return b"", True, (f"结果无法传回（{zh}）", f"its result cannot be sent back ({en})")
     return written.getvalue(), file is None or keep(file, written.getvalue()), None
 

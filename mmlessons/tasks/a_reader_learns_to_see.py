@@ -408,6 +408,11 @@ class Scores:
     where: Tensor  # (N,) bool: “Where is the dog?”
 
 
+def _questions(drawn: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
+    """The questions of a test, the same for all who are asked."""
+    return draw_questions(drawn, kind, torch.Generator().manual_seed(7))
+
+
 @typed
 def scores(model: Assistant, x: Tensor, drawn: Mapping[str, Tensor]) -> Scores:
     """前缀是 x 时写得、答得怎样 / How well it writes and answers with the prefix x: (N, 4, W)."""
@@ -418,7 +423,7 @@ def scores(model: Assistant, x: Tensor, drawn: Mapping[str, Tensor]) -> Scores:
     with evaluating(model):
         exact, token = judge(model.decoder.logits(x, tokens[:, :-1]), tokens)
         for kind in KINDS:
-            asked, wanted = question_tokens(model, draw_questions(drawn, kind, torch.Generator().manual_seed(7)))
+            asked, wanted = question_tokens(model, _questions(drawn, kind))
             answers[kind] = judge(model.decoder.logits(x, asked[:, :-1]), wanted)[0]
     return Scores(exact, token, **answers)
 
@@ -475,7 +480,7 @@ def by_rule(data: scenes.Scenes, drawn: Mapping[str, Tensor]) -> dict[str, Tenso
     _check_drawn(drawn)
     names, found = pixel_names(data, crop=True)[0][drawn["cells"] % (len(THINGS) + 1)], {}
     for kind in KINDS:
-        asked = draw_questions(drawn, kind, torch.Generator().manual_seed(7))
+        asked = _questions(drawn, kind)
         if kind == "what":
             said = names.gather(1, asked["about"].unsqueeze(1)).squeeze(1)
         else:
@@ -516,6 +521,15 @@ def _written(model: Assistant, x: Tensor, given: list[int]) -> str:
 
 # -- who looks at whom ------------------------------------------------------------------------------------------------
 
+def _checked(model: Assistant, x: Tensor, tokens: Tensor) -> CausalDecoder:
+    """The decoder, once prefix and tokens are such as it takes."""
+    decoder = model.decoder
+    checks.fits(x, "x", "n W", decoder.embed.weight, n=CELLS, W=decoder.embed.embedding_dim)
+    checks.fits(tokens, "tokens", "int64 L")
+    decoder.check_tokens(tokens.unsqueeze(0))
+    return decoder
+
+
 @typed
 def attention(model: Assistant, x: Tensor, tokens: Tensor, kind: str = "causal") -> tuple[Tensor, Tensor]:
     """照 (10.4) 重算每一层 / Every layer computed again by (10.4): A (layers, heads, n + L, n + L), logits (L, V).
@@ -524,10 +538,7 @@ def attention(model: Assistant, x: Tensor, tokens: Tensor, kind: str = "causal")
 
     `kind="causal"` 时，logits 就是解码器的那些。`x` 是 (4, W)，`tokens` 是 (L,)。
     """
-    decoder, weights = model.decoder, []
-    checks.fits(x, "x", "n W", decoder.embed.weight, n=CELLS, W=decoder.embed.embedding_dim)
-    checks.fits(tokens, "tokens", "int64 L")
-    decoder.check_tokens(tokens.unsqueeze(0))
+    decoder, weights = _checked(model, x, tokens), []
     M = attention_mask(CELLS + len(tokens), CELLS, kind)
     h = torch.cat([x, decoder.embed(tokens)]) + decoder.positions.weight[:len(M)]  # (n + L, W)
     for block in decoder.blocks:
@@ -548,11 +559,8 @@ def reach(model: Assistant, x: Tensor, tokens: Tensor) -> Tensor:
 
     这里没有说到掩码，问的是解码器本身。
     """
-    decoder = model.decoder
+    decoder = _checked(model, x, tokens)
     checks.require(bool(x.isfinite().all()), "x 里有 NaN 或无穷", "x holds NaN or infinity")
-    checks.fits(x, "x", "n W", decoder.embed.weight, n=CELLS, W=decoder.embed.embedding_dim)
-    checks.fits(tokens, "tokens", "int64 L")
-    decoder.check_tokens(tokens.unsqueeze(0))
     inside = torch.cat([x, decoder.embed(tokens)]).detach().requires_grad_()
     h = (inside + decoder.positions.weight[:len(inside)]).unsqueeze(0)
     for block in decoder.blocks:

@@ -62,18 +62,16 @@ def near_duplicates(data: folder.Folder) -> list[tuple[str, str, float]]:
 
     缩小的图减去平均，比余弦，所以明暗和对比度没有影响。完全相同的，载入时已经放在一起。
     """
-    flat, names, size = {}, {}, 24
+    pixels, names, size = {}, {}, 24
     for split in SPLITS:
         shown = data.pictures(split, size)
         once = {data.rows[index].file: i for i, index in reversed(list(enumerate(shown.which.tolist())))}
         names[split] = sorted(once)
-        rows = [shown[once[file]]["picture"].flatten().float() for file in names[split]]
-        x = torch.stack(rows) if rows else torch.zeros(0, 3 * size * size)
-        flat[split] = F.normalize(x - x.mean(1, keepdim=True), dim=1) if rows else x
+        pixels[split] = [shown[once[file]]["picture"] for file in names[split]]
     found = []
     for split in SPLITS[:0:-1]:
-        if len(flat[split]) and len(flat["train"]):
-            best, where = (flat[split] @ flat["train"].T).max(1)
+        if pixels[split] and pixels["train"]:
+            best, where = similar_pixels(torch.stack(pixels[split]), torch.stack(pixels["train"])).max(1)
             found += [(names[split][i], names["train"][where[i]], best[i].item())
                       for i in (best > 0.999).nonzero().squeeze(1).tolist()]
     return found
@@ -194,7 +192,7 @@ def album(data: folder.Folder, encoder: nn.Module, language: str = "en", things:
     things = tuple(dict.fromkeys(things)) or tuple(_likely_things(*captions["train"]))
     train, validation, test = (_part(data, split, *captions[split], things, encoder, cache) for split in SPLITS)
     held = _held(train)
-    kept = torch.tensor([i for i in range(len(train.files)) if i not in set(held)])
+    kept = torch.tensor(sorted(set(range(len(train.files))) - set(held)))
     model = getattr(encoder, "model", None)
     scale = getattr(model, "logit_scale", None)
     tau = math.exp(-scale.detach().item()) if isinstance(scale, Tensor) and scale.numel() == 1 else TAU
